@@ -1,0 +1,100 @@
+"""Which implementation runs a call, and why another one does not.
+
+A pure function of the call's arguments. The compiled kernels are loaded here, at first use and nowhere else:
+importing the package compiles nothing, and an absent compiler is an error only where one is needed.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+logger = logging.getLogger("crfrnn")
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One row of the table: where an operator lives and which calls it refuses."""
+
+    name: str
+    module: str
+    operator: str
+    refuses: Callable[[torch.device, torch.dtype], str | None]
+
+    def load(self) -> Any:
+        """The operator's class; compiles or loads its kernels."""
+        if self.name == "numba_cpu":
+            announce_compilation(self.module)
+        return getattr(importlib.import_module(self.module), self.operator)
+
+
+def _cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"its kernels run on the CPU, the tensors are on {device.type}"
+    if dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 or float64, not {dtype}"
+    return None
+
+
+def _never(device: torch.device, dtype: torch.dtype) -> str | None:
+    del device, dtype
+    return None
+
+
+_HERE = "crfrnn.filtering"
+IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of preference; tests iterate over it
+    "exact": (Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),),
+    "separable": (
+        Implementation("numba_cpu", f"{_HERE}.separable.convolution_cpu", "SeparableOperator", _cpu_only),
+        Implementation("reference", f"{_HERE}.separable.reference", "SeparableOperator", _never),
+    ),
+    "permutohedral": (
+        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only),
+        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never),
+    ),
+}
+
+
+def choose(method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None) -> Implementation:
+    """The first implementation of `method` that takes the call, or the one asked for.
+
+    Raises ValueError with the names there are, or with the reason why the one asked for cannot be had.
+    """
+    if method not in IMPLEMENTATIONS:
+        raise ValueError(f"method: {method!r} is none of {', '.join(IMPLEMENTATIONS)}")
+    candidates = IMPLEMENTATIONS[method]
+    if implementation is not None:
+        candidates = tuple(row for row in candidates if row.name == implementation)
+        if not candidates:
+            names = ", ".join(row.name for row in IMPLEMENTATIONS[method])
+            raise ValueError(f"implementation: {implementation!r} is none of {names}, which {method!r} has")
+    reasons = []
+    for row in candidates:
+        reason = row.refuses(device, dtype)
+        if reason is None:
+            return row
+        reasons.append(f"{row.name}: {reason}")
+    raise ValueError(f"method: {method!r} cannot run this call ({'; '.join(reasons)})")
+
+
+_announced = False
+
+
+def announce_compilation(module: str) -> None:
+    """Say so, once, when kernels are about to be compiled for the first time on this machine."""
+    global _announced
+    if _announced:
+        return
+    _announced = True
+    spec = importlib.util.find_spec(module)
+    numba = importlib.import_module("numba")
+    if numba.config.DISABLE_JIT or spec is None or spec.origin is None:
+        return
+    folder = Path(spec.origin).parent
+    roots = [folder / "__pycache__", Path(numba.config.CACHE_DIR or folder)]
+    if not any(next(root.glob("**/numba_cpu*.nbi"), None) for root in roots if root.is_dir()):
+        logger.warning("compiling the CPU kernels, once on this machine: about ten seconds")

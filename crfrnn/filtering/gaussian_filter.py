@@ -1,0 +1,169 @@
+"""The Gaussian filter: a kernel prepared once for an image, then applied as often as wanted (section 4.2)."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import dispatch
+
+NORMALIZATIONS = ("after", "symmetric", "before", "none")
+TINY = 1e-20  # keeps a division by a vanishing row sum finite
+
+
+class Operator(Protocol):
+    """The plain sum (K v)_i = sum_j k(f_i, f_j) v_j over (B, C, N), and its transpose."""
+
+    def apply(self, values: Tensor, transposed: bool = False) -> Tensor: ...
+
+
+class GaussianFilter:
+    """A normalised Gaussian kernel over the points of one batch of images.
+
+    With n = K 1, the sum over each point's neighbours, itself included:
+
+    ==============  ============================  =========================================
+    normalization   filter(v)                     used by
+    ==============  ============================  =========================================
+    ``after``       (K v) / n                     CRF-RNN, DeepLab v1; the default
+    ``symmetric``   n^-1/2 K (n^-1/2 v)           pydensecrf, DeepLab v2
+    ``before``      K (v / n)
+    ``none``        K v
+    ==============  ============================  =========================================
+
+    Made by ``kernel.prepare(guide)`` or `prepare`; call it with values (B, C, *S).
+    """
+
+    def __init__(self, operator: Operator, shape: tuple[int, ...], ones: Tensor, normalization: str):
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
+        self.operator = operator
+        self.shape = shape
+        self.dtype = ones.dtype
+        self.before: Tensor | None = None  # (B or 1, 1, N), multiplies the values
+        self.after: Tensor | None = None  # (B or 1, 1, N), multiplies the sums
+        if normalization == "none":
+            return
+        norm = operator.apply(ones) + TINY
+        if normalization == "after":
+            self.after = 1 / norm
+        elif normalization == "before":
+            self.before = 1 / norm
+        else:
+            self.before = self.after = norm.rsqrt()
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *S), in the dtype of `values`."""
+        return self._apply(values, self.before, self.after, transposed=False)
+
+    def transpose(self, values: Tensor) -> Tensor:
+        """The adjoint: <filter(x), y> = <x, filter.transpose(y)>. It is what the backward pass applies."""
+        return self._apply(values, self.after, self.before, transposed=True)
+
+    def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
+        if values.dim() < 3 or tuple(values.shape[2:]) != self.shape:
+            raise ValueError(
+                f"values: expected (batch, channels, {', '.join(map(str, self.shape))}) as the guide has it,"
+                f" got {tuple(values.shape)}"
+            )
+        flat = values.to(self.dtype).flatten(2)
+        if before is not None:
+            flat = flat * before
+        flat = self.operator.apply(flat, transposed)
+        if after is not None:
+            flat = flat * after
+        return flat.reshape(values.shape).to(values.dtype)
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 where any tensor is float64, else float32: half precision and integers are computed in float32."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def prepare(
+    features: Tensor,
+    *,
+    method: str = "permutohedral",
+    normalization: str = "after",
+    implementation: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> GaussianFilter:
+    """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S).
+
+    `implementation` asks for one row of `dispatch.IMPLEMENTATIONS` by name; by default the fastest that fits.
+    """
+    if features.dim() < 3 or features.shape[1] == 0:
+        raise ValueError(f"features: expected (batch, dimensions, *sizes), got {tuple(features.shape)}")
+    if method == "separable":
+        raise ValueError("method: 'separable' filters positions on a grid; use Spatial(...).prepare(guide)")
+    dtype = dtype or working_dtype(features)
+    row = dispatch.choose(method, features.device, dtype, implementation)
+    if method == "permutohedral" and features.requires_grad and torch.is_grad_enabled():
+        raise ValueError("features: the lattice gives them no gradient; detach them (or the guide), or use 'exact'")
+    flat = features.to(dtype).flatten(2)
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(flat).all()):
+        raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
+    operator = row.load()(flat)
+    ones = flat.new_ones(flat.shape[0], 1, flat.shape[2])
+    return GaussianFilter(operator, tuple(features.shape[2:]), ones, normalization)
+
+
+def prepare_grid(
+    shape: tuple[int, ...],
+    thetas: tuple[float, ...],
+    *,
+    normalization: str = "after",
+    implementation: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> GaussianFilter:
+    """Prepare a Gaussian of the positions of a regular grid, one bandwidth in pixels for each axis of `shape`."""
+    device = device or torch.device("cpu")
+    row = dispatch.choose("separable", device, dtype, implementation)
+    operator = row.load()(shape, thetas, dtype, device)
+    points = 1
+    for size in shape:
+        points *= size
+    return GaussianFilter(operator, shape, torch.ones(1, 1, points, dtype=dtype, device=device), normalization)
+
+
+def gaussian_filter(
+    values: Tensor,
+    features: Tensor,
+    *,
+    method: str = "permutohedral",
+    normalization: str = "after",
+    implementation: str | None = None,
+) -> Tensor:
+    """Filter values by a Gaussian of features: out_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j, normalised.
+
+    Args:
+        values: (B, C, *S), any number of channels; differentiable.
+        features: (B, d, *S), already divided by their bandwidths. S is a grid of 1 to 3 dimensions or a point set.
+        method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md) or ``exact``
+            (O(N^2) time, O(N) memory).
+        normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.
+        implementation: a name from `dispatch.IMPLEMENTATIONS`; by default the fastest one that fits the call.
+
+    The term j = i is part of the sum, as in every released dense CRF.
+
+    Raises:
+        ValueError: features with NaN or infinity, features spread over more lattice cells than can be numbered,
+            or shapes that do not belong together. The message names the argument.
+
+    Source: Adams, Baek and Davis 2010; equation (4.2) of Zheng et al. 2015.
+
+    >>> values, features = torch.rand(1, 2, 8, 9), torch.rand(1, 5, 8, 9)
+    >>> gaussian_filter(values, features).shape
+    torch.Size([1, 2, 8, 9])
+    """
+    if values.shape[:1] != features.shape[:1]:
+        raise ValueError(f"values: batch of {values.shape[0]}, but features have a batch of {features.shape[0]}")
+    prepared = prepare(
+        features,
+        method=method,
+        normalization=normalization,
+        implementation=implementation,
+        dtype=working_dtype(values, features),
+    )
+    return prepared(values)

@@ -1,0 +1,165 @@
+"""The Gaussian kernels of a CRF: bandwidths in, features out (section 4.2).
+
+    k_m(f_i, f_j) = exp(-|f_i - f_j|^2 / 2)
+
+A kernel is a small immutable description; ``kernel.prepare(guide)`` does all the work that depends on the image.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid, working_dtype
+
+Bandwidth = float | tuple[float, ...]
+
+
+class Kernel(Protocol):
+    """What the layer needs of a kernel: an initial weight, and a filter for each guide."""
+
+    @property
+    def weight(self) -> float: ...
+
+    def prepare(self, guide: Tensor, *, normalization: str = "after") -> GaussianFilter:
+        """guide (B, C, *S) -> the filter for values (B, L, *S)."""
+        ...
+
+
+def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ...]:
+    """One positive bandwidth for each of `count` axes or channels."""
+    thetas = tuple(float(t) for t in theta) if isinstance(theta, tuple | list) else (float(theta),) * count
+    if len(thetas) != count:
+        raise ValueError(f"{name}: {len(thetas)} bandwidths for {count} {what}")
+    if not all(math.isfinite(t) and t > 0 for t in thetas):
+        raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta}")
+    return thetas
+
+
+def _check_guide(guide: Tensor) -> None:
+    if guide.dim() < 3:
+        raise ValueError(f"guide: expected (batch, channels, *sizes), got {tuple(guide.shape)}")
+
+
+def _positions(guide: Tensor, thetas: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    """(B, D, *S) pixel positions over bandwidths, the last axis first: x, then y, then z."""
+    sizes = guide.shape[2:]
+    axes = [torch.arange(size, dtype=dtype, device=guide.device) for size in sizes]
+    scaled = [axis / theta for axis, theta in zip(axes, thetas, strict=True)]
+    grid = torch.stack(torch.meshgrid(*scaled, indexing="ij")[::-1])
+    return grid.unsqueeze(0).expand(guide.shape[0], *grid.shape)
+
+
+@dataclass(frozen=True)
+class Bilateral:
+    """The appearance kernel: near in the image and alike in the guide.
+
+    Args:
+        theta_alpha: bandwidth of positions in pixels; one number, or one for each axis of the grid, (y, x).
+        theta_beta: bandwidth of the guide in its own units (RGB: 0..255); one number, or one for each channel.
+        weight: initial value of the kernel's weight w_m.
+        method: ``permutohedral`` or ``exact``.
+
+    Source: the first term of equation (3), Kraehenbuehl and Koltun 2011; initial values of Zheng et al. 2015.
+
+    >>> Bilateral(theta_alpha=80, theta_beta=13).features(torch.zeros(1, 3, 4, 6)).shape
+    torch.Size([1, 5, 4, 6])
+    """
+
+    theta_alpha: Bandwidth = 160.0
+    theta_beta: Bandwidth = 3.0
+    weight: float = 5.0
+    method: str = "permutohedral"
+
+    def features(self, guide: Tensor) -> Tensor:
+        """guide (B, C, *S) -> (B, D + C, *S) for a grid of D dimensions."""
+        _check_guide(guide)
+        dtype = working_dtype(guide)
+        positions = _each("theta_alpha", self.theta_alpha, guide.dim() - 2, "axes")
+        colours = _each("theta_beta", self.theta_beta, guide.shape[1], "channels")
+        scale = torch.tensor(colours, dtype=dtype, device=guide.device).view(-1, *(1,) * (guide.dim() - 2))
+        return torch.cat([_positions(guide, positions, dtype), guide.to(dtype) / scale], dim=1)
+
+    def prepare(
+        self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
+    ) -> GaussianFilter:
+        """The filter for values (B, L, *S) over this guide (B, C, *S)."""
+        features = self.features(guide)
+        return prepare(features, method=self.method, normalization=normalization, implementation=implementation)
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """The smoothness kernel: near in the image, whatever the guide says.
+
+    Args:
+        theta_gamma: bandwidth in pixels; one number, or one for each axis of the grid, (y, x).
+        weight: initial value of the kernel's weight w_m.
+        method: ``separable``, ``permutohedral`` or ``exact``.
+
+    Source: the second term of equation (3), Kraehenbuehl and Koltun 2011.
+
+    >>> Spatial(3).prepare(torch.zeros(1, 3, 4, 6))(torch.ones(1, 2, 4, 6)).mean().round().item()
+    1.0
+    """
+
+    theta_gamma: Bandwidth = 3.0
+    weight: float = 3.0
+    method: str = "separable"
+
+    def features(self, guide: Tensor) -> Tensor:
+        """guide (B, C, *S), only its size counts -> (B, D, *S)."""
+        _check_guide(guide)
+        return _positions(guide, _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes"), working_dtype(guide))
+
+    def prepare(
+        self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
+    ) -> GaussianFilter:
+        """The filter for values (B, L, *S) over the grid of this guide (B, C, *S)."""
+        if self.method != "separable":
+            features = self.features(guide)
+            return prepare(features, method=self.method, normalization=normalization, implementation=implementation)
+        _check_guide(guide)
+        return prepare_grid(
+            tuple(guide.shape[2:]),
+            _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes"),
+            normalization=normalization,
+            implementation=implementation,
+            dtype=working_dtype(guide),
+            device=guide.device,
+        )
+
+
+@dataclass(frozen=True)
+class Features:
+    """A kernel on the guide alone: the guide's channels are the features. For point sets and learned features.
+
+    Args:
+        theta: bandwidth in the guide's own units; one number, or one for each channel.
+        weight: initial value of the kernel's weight w_m.
+        method: ``permutohedral`` or ``exact``.
+
+    >>> Features(theta=2.0).prepare(torch.rand(1, 3, 50))(torch.rand(1, 4, 50)).shape
+    torch.Size([1, 4, 50])
+    """
+
+    theta: Bandwidth = 1.0
+    weight: float = 5.0
+    method: str = "permutohedral"
+
+    def features(self, guide: Tensor) -> Tensor:
+        """guide (B, C, *S) -> (B, C, *S)."""
+        _check_guide(guide)
+        thetas = _each("theta", self.theta, guide.shape[1], "channels")
+        dtype = working_dtype(guide)
+        scale = torch.tensor(thetas, dtype=dtype, device=guide.device).view(-1, *(1,) * (guide.dim() - 2))
+        return guide.to(dtype) / scale
+
+    def prepare(
+        self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
+    ) -> GaussianFilter:
+        """The filter for values (B, L, *S) over this guide (B, C, *S)."""
+        features = self.features(guide)
+        return prepare(features, method=self.method, normalization=normalization, implementation=implementation)

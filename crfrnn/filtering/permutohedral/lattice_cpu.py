@@ -1,0 +1,218 @@
+"""The lattice on the CPU: allocation, threads and torch's custom ops around the kernels of `numba_cpu.py`.
+
+A lattice is a handful of tensors, so that it can be the output of one op and the input of others: it is built
+once for each image and shared by all iterations, forward and backward. How many vertices there are is known
+only after counting, but an op's output shape may not depend on data under `torch.compile`, so vertex tables have
+room for the most there can be, N (d + 1). Memory that is never touched is never taken from the system.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import layout, threads
+from crfrnn.filtering.permutohedral import numba_cpu
+from crfrnn.filtering.permutohedral.reference import axis_scale, gain
+
+KEY_BITS = 62  # in each of at most two words
+SMALLEST_RANGE = 2048  # points or vertices worth a thread of their own
+
+
+class LatticeTensors(NamedTuple):
+    """The lattices of a batch; B images, N points, d dimensions, room for V = N (d + 1) vertices."""
+
+    vertices: Tensor  # (B, N, d + 1) int32, the corners of each point
+    weights: Tensor  # (B, N, d + 1), their barycentric weights
+    starts: Tensor  # (B, V + 1) int32, where each vertex' points begin in the next two
+    points: Tensor  # (B, V) int32
+    grouped: Tensor  # (B, V), `weights` in the order of `points`
+    chains: Tensor  # (B, d + 1, V) int32, the order of the blur along each axis
+    sizes: Tensor  # (B, d + 2) int64: number of vertices, length of each chain
+
+
+def key_strides(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Strides (words, d + 1) that give every lattice point within reach of the features a key of its own.
+
+    low, high (d,): the range of each scaled feature. A key is a mixed-radix number, sum of coordinate times
+    stride, in one int64 word or two; the last column is 0, as the last coordinate follows from the others.
+    """
+    dimensions = low.size
+    reach = high - low
+    extent = np.array([reach[k:].sum() + k * (reach[k - 1] if k else 0.0) for k in range(dimensions)])
+    bits = np.log2(np.ceil(extent) + 6 * (dimensions + 1))
+    largest = float(max(np.abs(low).max(), np.abs(high).max()))
+    words: list[list[int]] = [[]]
+    used = 0.0
+    for k in range(dimensions):
+        if used + bits[k] > KEY_BITS:
+            words.append([])
+            used = 0.0
+        words[-1].append(k)
+        used += bits[k]
+    if len(words) > 2 or bits.max() > KEY_BITS or largest * (dimensions + 1) > 2.0**50:
+        raise ValueError(
+            f"features: spread over {float(reach.max()):.3g} bandwidths in {dimensions} dimensions, more lattice cells"
+            " than can be numbered; use larger bandwidths or method='exact'"
+        )
+    strides = np.zeros((len(words), dimensions + 1), np.int64)
+    for word, coordinates in enumerate(words):
+        stride = 1
+        for k in coordinates:
+            strides[word, k] = stride
+            stride *= int(np.ceil(extent[k])) + 6 * (dimensions + 1)
+    return strides
+
+
+def _build(features: Tensor, into: LatticeTensors) -> None:
+    """One image: features (d, N), float32 or float64, into row views of the batch's tensors."""
+    dimensions, points = features.shape
+    corners = dimensions + 1
+    f = features.numpy()
+    scale = axis_scale(dimensions).numpy()
+    low, high = f.min(axis=1).astype(np.float64), f.max(axis=1).astype(np.float64)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
+    strides = key_strides(low * scale, high * scale)
+
+    words = strides.shape[0]
+    keys = np.empty((words, points, corners), np.int64)
+    weights = into.weights.numpy()
+    threads.over_range(
+        lambda a, b: numba_cpu.embed(f, scale, strides, weights, keys, a, b), points, SMALLEST_RANGE
+    )
+    vertices = into.vertices.numpy().view(np.uint32)
+    vertex_keys = np.empty((words, points * corners), np.int64)
+    count, table = numba_cpu.number_vertices(keys, vertices, vertex_keys)
+    del keys
+
+    chains, sizes = into.chains.numpy(), into.sizes.numpy()
+    sizes[0] = count
+
+    def link(axis: int) -> None:
+        offsets = strides.sum(axis=1) - corners * strides[:, axis]
+        sizes[1 + axis] = numba_cpu.link_chain(vertex_keys, count, table, offsets, chains[axis])
+
+    def group() -> None:
+        starts, members = into.starts.numpy().view(np.uint32), into.points.numpy().view(np.uint32)
+        numba_cpu.group_by_vertex(vertices, weights, count, starts, members, into.grouped.numpy())
+
+    threads.together([group, *(lambda axis=axis: link(axis) for axis in range(corners))])
+
+
+@torch.library.custom_op("crfrnn::permutohedral_build", mutates_args=(), device_types="cpu")
+def _build_op(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    lattices = LatticeTensors(*_empty(features))
+    if features.shape[2]:
+        features = features.detach().contiguous()
+        for image in range(features.shape[0]):
+            _build(features[image], LatticeTensors(*(tensor[image] for tensor in lattices)))
+    return tuple(lattices)
+
+
+@_build_op.register_fake
+def _empty(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, dimensions, points = features.shape
+    corners = dimensions + 1
+    room = points * corners
+    return (
+        features.new_empty((batch, points, corners), dtype=torch.int32),
+        features.new_empty((batch, points, corners)),
+        features.new_empty((batch, room + 1), dtype=torch.int32),
+        features.new_empty((batch, room), dtype=torch.int32),
+        features.new_empty((batch, room)),
+        features.new_empty((batch, corners, room), dtype=torch.int32),
+        features.new_empty((batch, corners + 1), dtype=torch.int64),
+    )
+
+
+def splat_and_blur(
+    lattice: LatticeTensors, grouped: np.ndarray, values: np.ndarray, lanes: tuple[int, ...], transposed: bool
+) -> np.ndarray:
+    """One image: values (N, C) -> blurred vertex values (M, C). `grouped` are the weights in splat order."""
+    count, *lengths = lattice.sizes.tolist()
+    starts, points = lattice.starts.numpy().view(np.uint32), lattice.points.numpy().view(np.uint32)
+    chains = lattice.chains.numpy()
+    out = np.empty((count, values.shape[1]), values.dtype)
+    bounds = _balanced(starts, count)
+    threads.together(
+        [
+            lambda a=a, b=b: numba_cpu.splat(values, starts, points, grouped, out, lanes, a, b)
+            for a, b in zip(bounds, bounds[1:], strict=False)
+        ]
+    )
+    axes = range(len(lengths))
+    for axis in reversed(axes) if transposed else axes:
+        threads.over_range(
+            lambda a, b, axis=axis: numba_cpu.blur(out, chains[axis], lanes, a, b), lengths[axis], SMALLEST_RANGE
+        )
+    return out
+
+
+def _balanced(starts: np.ndarray, count: int) -> list[int]:
+    """Divide the vertices so that each thread splats as many points as the others."""
+    parts = max(1, min(threads.count(), count // SMALLEST_RANGE + 1))
+    total = int(starts[count])
+    wanted = [total * part // parts for part in range(1, parts)]
+    return [0, *np.searchsorted(starts[: count + 1], wanted).tolist(), count]
+
+
+@torch.library.custom_op("crfrnn::permutohedral_filter", mutates_args=(), device_types="cpu")
+def _filter_op(
+    values: Tensor,
+    vertices: Tensor,
+    weights: Tensor,
+    starts: Tensor,
+    points: Tensor,
+    grouped: Tensor,
+    chains: Tensor,
+    sizes: Tensor,
+    transposed: bool,
+) -> Tensor:
+    lattices = LatticeTensors(vertices, weights, starts, points, grouped, chains, sizes)
+    channels, count = values.shape[1:]
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    lanes = layout.lanes(channels)
+    factor = np.full(count, gain(vertices.shape[2] - 1), out.numpy().dtype)
+    for image in range(values.shape[0] if count else 0):
+        lattice = LatticeTensors(*(tensor[image] for tensor in lattices))
+        inside = layout.to_point_major(values[image])
+        blurred = splat_and_blur(lattice, lattice.grouped.numpy(), inside.numpy(), lanes, transposed)
+        corners, barycentric = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy()
+        result = inside.numpy()
+        threads.over_range(
+            lambda a, b: numba_cpu.slice_points(blurred, corners, barycentric, factor, result, lanes, a, b),
+            count,
+            SMALLEST_RANGE,
+        )
+        layout.to_channel_major(inside, channels, out[image])
+    return out
+
+
+@_filter_op.register_fake
+def _(values, vertices, weights, starts, points, grouped, chains, sizes, transposed):
+    return torch.empty_like(values, memory_format=torch.contiguous_format)
+
+
+def _save(ctx, inputs, output) -> None:
+    _, *lattice, ctx.transposed = inputs
+    ctx.save_for_backward(*lattice)
+
+
+def _backward(ctx, grad: Tensor):
+    return _filter_op(grad, *ctx.saved_tensors, not ctx.transposed), *[None] * 8
+
+
+_filter_op.register_autograd(_backward, setup_context=_save)
+
+
+class LatticeOperator:
+    """One lattice for each image of a batch: features (B, d, N). Same interface as `reference.LatticeOperator`."""
+
+    def __init__(self, features: Tensor):
+        self.lattices = LatticeTensors(*_build_op(features))
+
+    def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
+        """(B, C, N) -> (B, C, N)."""
+        return _filter_op(values, *self.lattices, transposed)

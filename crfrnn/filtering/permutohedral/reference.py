@@ -1,0 +1,148 @@
+"""The permutohedral lattice in plain torch: readable, on any device, differentiable in the values.
+
+Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics 2010):
+splat the values to the corners of each point's simplex, blur along each of the d + 1 lattice directions, slice.
+The mathematics is in this folder's README; `numba_cpu.py` is the fast twin and is tested equal to this file.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def axis_scale(dimensions: int) -> Tensor:
+    """Scale of each feature axis, (d,) float64, so that the lattice's blur has unit variance in feature space."""
+    k = torch.arange(1, dimensions + 1, dtype=torch.float64)
+    return math.sqrt(2 / 3) * (dimensions + 1) / torch.sqrt(k * (k + 1))
+
+
+def gain(dimensions: int) -> float:
+    """Mass of the true Gaussian over the mass of the blur stencil: what makes normalisation "none" right.
+
+    A Gaussian sums to (2 pi)^(d/2) / cell volume over the lattice's vertices, which is
+    (4 pi / 3)^(d/2) sqrt(d + 1); the stencil [1/2 1 1/2] along d + 1 directions sums to 2^(d + 1).
+    """
+    return (4 * math.pi / 3) ** (dimensions / 2) * math.sqrt(dimensions + 1) / 2 ** (dimensions + 1)
+
+
+class Corners(NamedTuple):
+    """The simplex around each of N points: keys (N, d + 1, d) int64 and barycentric weights (N, d + 1)."""
+
+    keys: Tensor
+    weights: Tensor
+
+
+def embed(features: Tensor) -> Corners:
+    """features (d, N) -> the corners of the enclosing simplex of every point. float64 throughout."""
+    dimensions = features.shape[0]
+    corners = dimensions + 1
+    scaled = features.double() * axis_scale(dimensions).to(features.device).unsqueeze(1)
+
+    # elevate: d features to d + 1 coordinates that sum to zero
+    total = torch.zeros_like(scaled[0])
+    elevated: list[Tensor] = [total] * corners
+    for k in range(dimensions, 0, -1):
+        elevated[k] = total - k * scaled[k - 1]
+        total = total + scaled[k - 1]
+    elevated[0] = total
+    coordinates = torch.stack(elevated)  # (d + 1, N)
+
+    # the nearest point all of whose coordinates are multiples of d + 1, before it is moved onto the hyperplane
+    nearest = torch.ceil(coordinates * (1.0 / corners) - 0.5)
+    excess = nearest.sum(dim=0)
+
+    # rank 0 has the largest remainder; ties go to the later coordinate
+    remainder = coordinates - nearest * corners
+    rank = torch.zeros_like(nearest, dtype=torch.int64)
+    for i in range(corners):
+        for j in range(i + 1, corners):
+            less = remainder[i] < remainder[j]
+            rank[i] += less
+            rank[j] += ~less
+    rank = rank + excess.long()
+    shift = (rank < 0).long() - (rank > dimensions).long()
+    rank = rank + shift * corners
+    nearest = nearest + shift
+
+    # barycentric weights: differences of the remainders in the order of their ranks
+    fraction = coordinates * (1.0 / corners) - nearest
+    ordered = torch.empty_like(fraction).scatter_(0, rank, fraction)
+    weights = torch.empty_like(ordered)
+    weights[0] = ordered[dimensions] + (1.0 - ordered[0])
+    for k in range(1, corners):
+        weights[k] = ordered[dimensions - k] - ordered[corners - k]
+
+    # corner r adds r to every coordinate, less d + 1 where the rank is above d - r; d coordinates identify it
+    r = torch.arange(corners, device=features.device).view(-1, 1, 1)
+    keys = nearest.long() * corners + r - corners * (rank > dimensions - r)
+    return Corners(keys[:, :dimensions].permute(2, 0, 1).contiguous(), weights.t().contiguous())
+
+
+def number(keys: Tensor) -> Tensor:
+    """Number equal rows alike: (n, d) int64 -> (n,) int64 in 0..(distinct rows - 1), one column at a time."""
+    ids = torch.zeros_like(keys[:, 0])
+    for column in keys.unbind(1):
+        _, column_ids = torch.unique(column, return_inverse=True)
+        _, ids = torch.unique(ids * (column_ids.max() + 1) + column_ids, return_inverse=True)
+    return ids
+
+
+class Lattice:
+    """The lattice of one set of points: features (d, N). Values are (N, C) outside and (M, C) on the vertices."""
+
+    def __init__(self, features: Tensor):
+        self.dimensions, self.points = features.shape
+        corners = self.dimensions + 1
+        keys, weights = embed(features)
+        self.weights = weights.to(features.dtype)  # (N, d + 1)
+        self.vertices = number(keys.reshape(-1, self.dimensions)).view(-1, corners)  # (N, d + 1)
+        self.count = int(self.vertices.max()) + 1
+        vertex_keys = keys.new_empty(self.count, self.dimensions)
+        vertex_keys[self.vertices.flatten()] = keys.reshape(-1, self.dimensions)
+        self.next = [self._neighbours(vertex_keys, axis, +1) for axis in range(corners)]
+        self.previous = [self._neighbours(vertex_keys, axis, -1) for axis in range(corners)]
+
+    def _neighbours(self, vertex_keys: Tensor, axis: int, sign: int) -> Tensor:
+        """The vertex one step along `axis`, (M,); M itself (a row of zeros) where there is none."""
+        offset = torch.ones(self.dimensions, dtype=torch.int64, device=vertex_keys.device)
+        if axis < self.dimensions:
+            offset[axis] = -self.dimensions
+        ids = number(torch.cat([vertex_keys, vertex_keys + sign * offset]))
+        vertex_of = torch.full((2 * self.count,), self.count, device=vertex_keys.device)
+        vertex_of[ids[: self.count]] = torch.arange(self.count, device=vertex_keys.device)
+        return vertex_of[ids[self.count :]]
+
+    def splat(self, values: Tensor) -> Tensor:
+        spread = (self.weights.unsqueeze(2) * values.unsqueeze(1)).reshape(-1, values.shape[1])
+        return values.new_zeros(self.count, values.shape[1]).index_add(0, self.vertices.flatten(), spread)
+
+    def blur(self, lattice: Tensor, axis: int) -> Tensor:
+        padded = torch.cat([lattice, lattice.new_zeros(1, lattice.shape[1])])
+        return lattice + 0.5 * (padded[self.next[axis]] + padded[self.previous[axis]])
+
+    def slice(self, lattice: Tensor) -> Tensor:
+        return (self.weights.unsqueeze(2) * lattice[self.vertices]).sum(dim=1)
+
+    def filter(self, values: Tensor, transposed: bool = False) -> Tensor:
+        """S^T B_d ... B_0 S values; the transpose blurs in the reverse order."""
+        lattice = self.splat(values)
+        axes = range(self.dimensions, -1, -1) if transposed else range(self.dimensions + 1)
+        for axis in axes:
+            lattice = self.blur(lattice, axis)
+        return gain(self.dimensions) * self.slice(lattice)
+
+
+class LatticeOperator:
+    """One lattice for each image of a batch: features (B, d, N)."""
+
+    def __init__(self, features: Tensor):
+        self.lattices = [Lattice(image) for image in features]
+
+    def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
+        """(B, C, N) -> (B, C, N)."""
+        if not self.lattices or values.shape[2] == 0:
+            return torch.zeros_like(values)
+        images = zip(self.lattices, values, strict=True)
+        return torch.stack([lattice.filter(image.t(), transposed).t() for lattice, image in images])

@@ -1,0 +1,99 @@
+"""CRF-RNN as a layer (section 5): logits and image in, refined logits out, everything in between learns."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.recurrence import mean_field
+
+KERNEL_WEIGHTS = ("class", "scalar", "full")
+
+
+class CRFRNN(nn.Module):
+    """Mean-field inference in a fully connected CRF as a recurrent layer behind any segmentation network.
+
+    Args:
+        num_classes: L, number of labels, at least 2.
+        kernels: the Gaussian kernels; their ``weight`` is the initial value of w_m.
+        iterations: T while training. The paper trains with 5 (more makes gradients vanish and costs accuracy).
+        eval_iterations: T in evaluation mode; the paper tests with 10.
+        kernel_weights: ``class``, one weight for each kernel and class (+1.8 mIoU over scalar in the paper);
+            ``scalar``, one for each kernel; ``full``, an L x L matrix for each kernel, as in the original code.
+        normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
+        learn_bandwidths: not available yet; bandwidths are fixed, as in the paper.
+
+    Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
+    subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3).
+
+    Shapes: logits (B, L, *S), image or other guide (B, C, *S) in the units of ``theta_beta`` (RGB 0..255 for the
+    default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions.
+
+    The guide gets no gradient; the logits and both parameters do. The term j = i is part of the message.
+
+    Source: Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015.
+
+    >>> layer = CRFRNN(num_classes=21)
+    >>> logits, image = torch.randn(2, 21, 24, 32), torch.randint(0, 256, (2, 3, 24, 32))
+    >>> layer(logits, image).shape
+    torch.Size([2, 21, 24, 32])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        kernels: Sequence[Kernel] = (Bilateral(160, 3), Spatial(3)),
+        iterations: int = 5,
+        eval_iterations: int = 10,
+        kernel_weights: str = "class",
+        normalization: str = "after",
+        learn_bandwidths: bool = False,
+    ):
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes: a CRF needs at least 2 labels, got {num_classes}")
+        if not kernels:
+            raise ValueError("kernels: give at least one")
+        if kernel_weights not in KERNEL_WEIGHTS:
+            raise ValueError(f"kernel_weights: {kernel_weights!r} is none of {', '.join(KERNEL_WEIGHTS)}")
+        if learn_bandwidths:
+            raise NotImplementedError("learn_bandwidths: bandwidths are fixed for now; leave it at False")
+        self.num_classes = num_classes
+        self.kernels = tuple(kernels)
+        self.iterations = iterations
+        self.eval_iterations = eval_iterations
+        self.normalization = normalization
+        initial = torch.tensor([float(kernel.weight) for kernel in kernels])
+        if kernel_weights == "full":
+            weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
+        else:
+            weights = initial.view(-1, 1).repeat(1, num_classes if kernel_weights == "class" else 1)
+        self.kernel_weights = nn.Parameter(weights)
+        self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
+
+    def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
+        """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""
+        self._check(logits, image)
+        if iterations is None:
+            iterations = self.iterations if self.training else self.eval_iterations
+        with torch.autocast(logits.device.type, enabled=False):
+            guide = image.detach()
+            if logits.dtype == torch.float64:
+                guide = guide.double()
+            filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
+        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations)
+
+    def _check(self, logits: Tensor, image: Tensor) -> None:
+        if logits.dim() < 3 or logits.shape[1] != self.num_classes:
+            raise ValueError(f"logits: expected (batch, {self.num_classes}, *sizes), got {tuple(logits.shape)}")
+        if image.shape[:1] != logits.shape[:1] or image.shape[2:] != logits.shape[2:]:
+            raise ValueError(
+                f"image: expected (batch, channels, *sizes) with the batch and sizes of the logits,"
+                f" {tuple(logits.shape)}, got {tuple(image.shape)}"
+            )
+        if image.device != logits.device:
+            raise ValueError(f"image: on {image.device}, but the logits are on {logits.device}")
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, kernels={self.kernels}, T={self.iterations}/{self.eval_iterations}"

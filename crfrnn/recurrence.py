@@ -1,0 +1,98 @@
+"""Mean-field inference as a recurrent network (section 5.1 of Zheng et al. 2015).
+
+    H1(t) = softmax(U)  for t = 0,   H2(t - 1)  for 0 < t <= T
+    H2(t) = f_theta(U, H1(t), I)
+    Y     = H2(T)
+
+The recurrence returns the logits of Y, the last Qu, so that a cross-entropy loss is applied to them as to the
+logits of any network. Its parameters theta are shared by all iterations: the kernel weights and the compatibility.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.mean_field import dispatch
+from crfrnn.mean_field.iteration import iteration, normalization
+
+
+def mean_field(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int = 10,
+) -> Tensor:
+    """T iterations of mean-field inference in a fully connected CRF.
+
+    Args:
+        logits: U (B, L, *S), the negative unary energy; log-probabilities do.
+        filters: M prepared kernels, ``kernel.prepare(guide)``.
+        kernel_weights: w, (M, L, L), (M, L) or (M, 1).
+        compatibility: mu (L, L), subtracted; Potts is ``1 - torch.eye(L)``.
+        iterations: T; with 0 the logits are returned as they are.
+
+    Returns:
+        (B, L, *S), the logits of the marginals after T iterations; their softmax over dim 1 are the marginals.
+
+    Differentiable in the logits, the kernel weights and the compatibility. Arithmetic is float32, or float64 where
+    the logits are; autocast is switched off inside, as bfloat16 labels would be decided by rounding.
+
+    Source: Algorithm 1 and section 5.1 of Zheng et al. 2015.
+
+    >>> from crfrnn import Spatial
+    >>> logits, image = torch.randn(1, 3, 8, 9), torch.rand(1, 3, 8, 9)
+    >>> mean_field(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3)).shape
+    torch.Size([1, 3, 8, 9])
+    """
+    _check(logits, filters, kernel_weights, compatibility, iterations)
+    with torch.autocast(logits.device.type, enabled=False):
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        unary, weights, mu = logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
+        if iterations and logits.numel() and dispatch.fused(unary, filters) is None:
+            y = dispatch.load()(unary, filters, weights, mu, iterations)
+        else:
+            y = recurrence(unary, filters, weights, mu, iterations)
+    return y.to(logits.dtype)
+
+
+def recurrence(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+) -> Tensor:
+    """The recurrence as it is written, differentiated by autograd: the reference for the fused ones."""
+    h2 = logits
+    for _ in range(iterations):
+        h1 = normalization(h2)
+        h2 = iteration(logits, h1, filters, kernel_weights, compatibility)
+    return h2
+
+
+def _check(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+) -> None:
+    if logits.dim() < 3:
+        raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
+    labels = logits.shape[1]
+    shapes = [(len(filters), labels, labels), (len(filters), labels), (len(filters), 1)]
+    if tuple(kernel_weights.shape) not in shapes:
+        raise ValueError(
+            f"kernel_weights: expected one of {shapes} for {len(filters)} kernels and {labels} labels,"
+            f" got {tuple(kernel_weights.shape)}"
+        )
+    if tuple(compatibility.shape) != (labels, labels):
+        raise ValueError(f"compatibility: expected ({labels}, {labels}), got {tuple(compatibility.shape)}")
+    for gaussian in filters:
+        if gaussian.shape != tuple(logits.shape[2:]):
+            raise ValueError(f"logits: size {tuple(logits.shape[2:])}, but the guide's is {gaussian.shape}")
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")
