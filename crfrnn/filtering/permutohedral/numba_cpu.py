@@ -7,14 +7,13 @@ channels and vectorises. The derivation is in this folder's README; the readable
 Every kernel is ``nogil``; the ones with ``start, stop`` are safe to run on disjoint ranges from several
 threads, and no sum depends on how the range was divided.
 
-``lanes`` is a tuple whose *length* is the number of channels handled together (C is a multiple of it).
-A length is part of the type, so the compiler sees a constant and emits whole vectors; with a plain number
-it would vectorise for long rows and spend its time in the remainder loop. Indices are unsigned where they
-can be: a possibly negative index costs a select each.
+The operations on rows of channels, and what `lanes` is, are in `filtering/rows.py`.
 """
 
 import numpy as np
 from numba import njit
+
+from crfrnn.filtering.rows import blur_row, weighted_rows
 
 EMPTY = -1
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
@@ -217,36 +216,16 @@ def splat(values, starts, points, weights, lattice, lanes, start, stop):
 
     values (N, C); starts, points, weights as `group_by_vertex` made them; lattice (M, C).
     """
-    width = len(lanes)
-    channels = values.shape[1]
+    one = lattice.dtype.type(1)
     for vertex in range(start, stop):
-        at, end = starts[vertex], starts[vertex + 1]
-        row = lattice[vertex]
-        row[:] = 0
-        while at + np.uint32(4) <= end:  # four points for each trip of the row through memory
-            w0, w1 = weights[at], weights[at + np.uint32(1)]
-            w2, w3 = weights[at + np.uint32(2)], weights[at + np.uint32(3)]
-            v0, v1 = values[points[at]], values[points[at + np.uint32(1)]]
-            v2, v3 = values[points[at + np.uint32(2)]], values[points[at + np.uint32(3)]]
-            for block in range(0, channels, width):
-                for c in range(block, block + width):
-                    row[c] += (w0 * v0[c] + w1 * v1[c]) + (w2 * v2[c] + w3 * v3[c])
-            at += np.uint32(4)
-        while at < end:
-            w0, v0 = weights[at], values[points[at]]
-            for block in range(0, channels, width):
-                for c in range(block, block + width):
-                    row[c] += w0 * v0[c]
-            at += np.uint32(1)
+        weighted_rows(lattice[vertex], values, points, weights, starts[vertex], starts[vertex + 1], one, lanes)
 
 
 @njit(nogil=True, cache=True)
 def blur(lattice, chain, lanes, start, stop):
     """[1/2 1 1/2] along one axis, in place, for the runs that begin among the entries start..stop of `chain`."""
-    width = len(lanes)
-    channels = lattice.shape[1]
-    before = np.zeros(channels, lattice.dtype)
-    half = lattice.dtype.type(0.5)
+    before = np.zeros(lattice.shape[1], lattice.dtype)
+    nothing = np.zeros(lattice.shape[1], lattice.dtype)
     at = start
     while at > 0 and at < stop and chain[at - 1] >= 0:
         at += 1  # a run that began earlier belongs to the range before
@@ -256,52 +235,16 @@ def blur(lattice, chain, lanes, start, stop):
         at += 1
         inside = entry >= 0
         if inside:
-            row = lattice[entry]
             following = chain[at]
-            after = lattice[following if following >= 0 else ~following]
-            for block in range(0, channels, width):
-                for c in range(block, block + width):
-                    here = row[c]
-                    row[c] = here + half * (before[c] + after[c])
-                    before[c] = here
+            blur_row(lattice[entry], before, lattice[following if following >= 0 else ~following], lanes)
         else:
-            row = lattice[~entry]
-            for block in range(0, channels, width):
-                for c in range(block, block + width):
-                    row[c] += half * before[c]
-                    before[c] = 0
-
-
-@njit(nogil=True, cache=True)
-def slice_point(lattice, corners, weights, factor, out, lanes):
-    """out[c] = factor * the weighted sum of one point's corners.
-
-    lattice (M, C); corners, weights (d + 1,); out (C,). Three corners for each trip of `out` through memory.
-    """
-    width = len(lanes)
-    count = corners.size
-    whole = count - count % 3
-    for r in range(0, whole, 3):
-        v0, v1, v2 = lattice[corners[r]], lattice[corners[r + 1]], lattice[corners[r + 2]]
-        w0, w1, w2 = factor * weights[r], factor * weights[r + 1], factor * weights[r + 2]
-        for block in range(0, out.size, width):
-            if r == 0:
-                for c in range(block, block + width):
-                    out[c] = w0 * v0[c] + w1 * v1[c] + w2 * v2[c]
-            else:
-                for c in range(block, block + width):
-                    out[c] += w0 * v0[c] + w1 * v1[c] + w2 * v2[c]
-    if whole == 0:
-        out[:] = 0
-    for r in range(whole, count):
-        v0, w0 = lattice[corners[r]], factor * weights[r]
-        for block in range(0, out.size, width):
-            for c in range(block, block + width):
-                out[c] += w0 * v0[c]
+            blur_row(lattice[~entry], before, nothing, lanes)
+            before[:] = 0
 
 
 @njit(nogil=True, cache=True)
 def slice_points(lattice, vertices, weights, factor, out, lanes, start, stop):
-    """Read the lattice back at the points start..stop; factor (N,) scales each point; out (N, C)."""
+    """out[p] = factor[p] * the weighted sum of the corners of p, for start <= p < stop; out (N, C)."""
+    corners = vertices.shape[1]
     for p in range(start, stop):
-        slice_point(lattice, vertices[p], weights[p], factor[p], out[p], lanes)
+        weighted_rows(out[p], lattice, vertices[p], weights[p], 0, corners, factor[p], lanes)

@@ -1,0 +1,241 @@
+"""Vector operations on rows of channels, for the CPU kernels.
+
+A row is short, 8 to a few dozen channels. The compiler's vectoriser plans for long loops: on a row of 24 it spends
+its time in remainders, and a sum of rows goes through memory once for each term. So the three operations that
+everything else is made of are spelled out in vectors here, each beside the plain Python that says what it does
+(and that runs when the JIT is off). Everything else is ordinary Numba.
+
+Rows are contiguous and a multiple of `LANES` long. `lanes` is a tuple whose *length* is the number of channels that
+are kept in registers together; as a length is part of the type, the compiler knows it. C is a multiple of it.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 8  # numbers in one vector: 256 bits of float32
+LOWEST = -87.0  # exp of this is still a normal float32; everything below counts as this
+LOG2_E = 1.0 / math.log(2.0)
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two parts: n * LN2_HIGH is exact (Cody and Waite 1980)
+EXP_TERMS = [1 / math.factorial(k) for k in range(7, -1, -1)]  # Taylor, |x| <= ln 2 / 2: error below 1e-8
+
+
+def weighted_rows_python(out, table, rows, weights, begin, end, factor, lanes):
+    """out[c] = factor * sum over begin <= k < end of weights[k] * table[rows[k], c].
+
+    out (C,); table (n, C); rows (unsigned) and weights hold one entry for each term. Splatting is this sum for each
+    vertex, slicing for each point.
+    """
+    del lanes
+    out[:] = 0
+    for k in range(begin, end):
+        out += weights[k] * table[rows[k]]
+    out *= factor
+
+
+def blur_row_python(row, before, after, lanes):
+    """row, before = row + (before + after) / 2, row; all (C,)."""
+    del lanes
+    old = row.copy()
+    row += row.dtype.type(0.5) * (before + after)
+    before[:] = old
+
+
+def softmax_row_python(out, unary, messages, weights, lanes):
+    """out = softmax(unary - sum_m weights[m] * messages[m]); out, unary (C,), messages, weights (M, C), float32."""
+    del lanes
+    logits = unary - (weights * messages).sum(axis=0)
+    e = np.exp(np.maximum(logits - logits.max(), LOWEST))
+    out[:] = e / e.sum()
+
+
+class Vectors:
+    """Emits vector instructions: a thin layer over llvmlite so that the operations below read like arithmetic."""
+
+    def __init__(self, context, builder, dtype):
+        self.builder = builder
+        self.number = context.get_value_type(dtype)
+        self.vector = ir.VectorType(self.number, LANES)
+        self.index = context.get_value_type(types.intp)
+        self.align = dtype.bitwidth // 8
+        self.suffix = f"v{LANES}f{dtype.bitwidth}"
+
+    def at(self, offset):
+        return ir.Constant(self.index, offset)
+
+    def constant(self, value):
+        return ir.Constant(self.vector, [float(value)] * LANES)
+
+    def pointer(self, base, offset):
+        return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+
+    def load(self, base, offset):
+        return self.builder.load(self.pointer(base, offset), align=self.align)
+
+    def store(self, value, base, offset):
+        self.builder.store(value, self.pointer(base, offset), align=self.align)
+
+    def spread(self, value):
+        """One number in every lane."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        lane = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        return self.permute(lane, [0] * LANES)
+
+    def permute(self, value, order):
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+        return self.builder.shuffle_vector(value, ir.Constant(self.vector, ir.Undefined), mask)
+
+    def call(self, name, *values):
+        signature = ir.FunctionType(self.vector, [self.vector] * len(values))
+        function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.{name}.{self.suffix}")
+        return self.builder.call(function, values)
+
+    def fma(self, a, b, c):
+        return self.call("fmuladd", a, b, c)
+
+    def add(self, a, b):
+        return self.builder.fadd(a, b)
+
+    def maximum(self, a, b):
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def across(self, operation, value):
+        """Reduce over the lanes; the result stands in every lane."""
+        for distance in (4, 2, 1):
+            value = operation(value, self.permute(value, [lane ^ distance for lane in range(LANES)]))
+        return value
+
+    def exp(self, x):
+        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n e^r with r = x - n ln 2."""
+        x = self.maximum(x, self.constant(LOWEST))
+        n = self.call("floor", self.fma(x, self.constant(LOG2_E), self.constant(0.5)))
+        r = self.fma(n, self.constant(-LN2_HIGH), x)
+        r = self.fma(n, self.constant(-LN2_LOW), r)
+        value = self.constant(EXP_TERMS[0])
+        for term in EXP_TERMS[1:]:
+            value = self.fma(value, r, self.constant(term))
+        integers = ir.VectorType(ir.IntType(32), LANES)
+        bias = ir.Constant(integers, [127] * LANES)
+        exponent = self.builder.add(self.builder.fptosi(n, integers), bias)
+        power = self.builder.bitcast(
+            self.builder.shl(exponent, ir.Constant(integers, [23] * LANES)), self.vector
+        )
+        return self.builder.fmul(value, power)
+
+    def blocks(self, channels, width):
+        """Loop over the channels in steps of `width`."""
+        return cgutils.for_range_slice(self.builder, self.at(0), channels, self.at(width))
+
+    def variable(self, value):
+        """A register that lives across the loop that follows."""
+        slot = cgutils.alloca_once_value(self.builder, value)
+        self.builder.store(value, slot)
+        return slot
+
+
+def _arrays(context, builder, signature, args):
+    return [
+        context.make_array(ty)(context, builder, arg)
+        for ty, arg in zip(signature.args, args, strict=True)
+        if isinstance(ty, types.Array)
+    ]
+
+
+@intrinsic
+def _weighted_rows(typingctx, out, table, rows, weights, begin, end, factor, lanes):
+    signature = types.void(out, table, rows, weights, types.intp, types.intp, table.dtype, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, table.dtype)
+        sums, values, indices, terms = _arrays(context, builder, signature, args)
+        begin, end, factor = args[4:7]
+        channels = cgutils.unpack_tuple(builder, values.shape)[1]
+        with v.blocks(channels, len(lanes)) as (block, _):
+            registers = [v.variable(v.constant(0)) for _ in offsets]
+            with cgutils.for_range_slice(builder, begin, end, v.at(1)) as (k, _):
+                row = builder.zext(builder.load(builder.gep(indices.data, [k])), v.index)
+                start = builder.add(builder.mul(row, channels), block)
+                weight = v.spread(builder.load(builder.gep(terms.data, [k])))
+                for offset, register in zip(offsets, registers, strict=True):
+                    term = v.load(values.data, builder.add(start, v.at(offset)))
+                    builder.store(v.fma(weight, term, builder.load(register)), register)
+            for offset, register in zip(offsets, registers, strict=True):
+                scaled = builder.fmul(v.spread(factor), builder.load(register))
+                v.store(scaled, sums.data, builder.add(block, v.at(offset)))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _blur_row(typingctx, row, before, after, lanes):
+    signature = types.void(row, before, after, lanes)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, row.dtype)
+        here, previous, following = _arrays(context, builder, signature, args)
+        channels = cgutils.unpack_tuple(builder, previous.shape)[0]
+        with v.blocks(channels, len(lanes)) as (block, _):
+            for offset in range(0, len(lanes), LANES):
+                at = builder.add(block, v.at(offset))
+                old = v.load(here.data, at)
+                sides = v.add(v.load(previous.data, at), v.load(following.data, at))
+                v.store(v.fma(v.constant(0.5), sides, old), here.data, at)
+                v.store(old, previous.data, at)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _softmax_row(typingctx, out, unary, messages, weights, lanes):
+    signature = types.void(out, unary, messages, weights, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, out.dtype)
+        result, logits, passed, factors = _arrays(context, builder, signature, args)
+        kernels, channels = cgutils.unpack_tuple(builder, passed.shape)
+
+        largest = v.variable(v.constant(-3.0e38))
+        with v.blocks(channels, len(lanes)) as (block, _):
+            registers = [v.variable(v.load(logits.data, builder.add(block, v.at(offset)))) for offset in offsets]
+            with cgutils.for_range(builder, kernels) as loop:
+                start = builder.add(builder.mul(loop.index, channels), block)
+                for offset, register in zip(offsets, registers, strict=True):
+                    at = builder.add(start, v.at(offset))
+                    penalty = builder.fmul(v.load(factors.data, at), v.load(passed.data, at))
+                    builder.store(builder.fsub(builder.load(register), penalty), register)
+            for offset, register in zip(offsets, registers, strict=True):
+                value = builder.load(register)
+                v.store(value, result.data, builder.add(block, v.at(offset)))
+                builder.store(v.maximum(builder.load(largest), value), largest)
+        top = v.across(v.maximum, builder.load(largest))
+
+        total = v.variable(v.constant(0))
+        with v.blocks(channels, len(lanes)) as (block, _):
+            for offset in offsets:
+                at = builder.add(block, v.at(offset))
+                value = v.exp(builder.fsub(v.load(result.data, at), top))
+                v.store(value, result.data, at)
+                builder.store(v.add(builder.load(total), value), total)
+        inverse = builder.fdiv(v.constant(1), v.across(v.add, builder.load(total)))
+
+        with v.blocks(channels, len(lanes)) as (block, _):
+            for offset in offsets:
+                at = builder.add(block, v.at(offset))
+                v.store(builder.fmul(v.load(result.data, at), inverse), result.data, at)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+if config.DISABLE_JIT:
+    weighted_rows, blur_row, softmax_row = weighted_rows_python, blur_row_python, softmax_row_python
+else:
+    weighted_rows, blur_row, softmax_row = _weighted_rows, _blur_row, _softmax_row
