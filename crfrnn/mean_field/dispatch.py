@@ -11,7 +11,16 @@ from crfrnn.filtering.gaussian_filter import GaussianFilter
 
 def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     """None where `fused_cpu` takes the call, else the reason why it does not."""
-    return "not there yet"
+    if logits.device.type != "cpu":
+        return f"its kernels run on the CPU, the logits are on {logits.device.type}"
+    if logits.dtype != torch.float32:
+        return f"it computes in float32, not {logits.dtype}"
+    for gaussian in filters:
+        if not getattr(gaussian.operator, "fusable", False):
+            return f"{type(gaussian.operator).__name__} is filtered by itself"
+        if gaussian.dtype != torch.float32:
+            return f"a filter was prepared in {gaussian.dtype}"
+    return None
 
 
 def load() -> Callable[..., Tensor]:

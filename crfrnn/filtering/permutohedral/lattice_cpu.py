@@ -210,6 +210,8 @@ _filter_op.register_autograd(_backward, setup_context=_save)
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, N). Same interface as `reference.LatticeOperator`."""
 
+    fusable = True  # by mean_field/fused_cpu.py
+
     def __init__(self, features: Tensor):
         self.lattices = LatticeTensors(*_build_op(features))
 

@@ -64,6 +64,8 @@ _filter_op.register_autograd(_backward, setup_context=_save)
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
+    fusable = True  # by mean_field/fused_cpu.py
+
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], dtype: torch.dtype, device: torch.device):
         self.shape = shape
         self.taps = [taps(theta, size, dtype, device) for theta, size in zip(thetas, shape, strict=True)]
