@@ -1,0 +1,56 @@
+"""What all tests share: the markers, Hypothesis' profile, poisoned memory, and the number of threads put back."""
+
+from collections.abc import Callable, Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+MARKERS = {
+    "unjitted": "small enough to run again with NUMBA_DISABLE_JIT=1, see tests/test_without_jit.py",
+    "slow": "more than ten seconds on two cores; deselect with -m 'not slow'",
+}
+
+hypothesis.settings.register_profile("crfrnn", deadline=None, max_examples=25, derandomize=True, database=None)
+hypothesis.settings.load_profile("crfrnn")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+@pytest.fixture
+def torch_threads() -> Iterator[Callable[[int], None]]:
+    """`torch.set_num_threads`, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and memory that is asked for uninitialised comes filled with NaN (whole numbers: with 1).
+
+    Kernels must have run once before, for the same types: Numba cannot compile a poisoned `numpy.empty`.
+    """
+
+    def poisoned(allocate: Callable) -> Callable:
+        def allocation(*args, **kwargs):
+            memory = allocate(*args, **kwargs)
+            if isinstance(memory, torch.Tensor):
+                return memory.fill_(float("nan") if memory.is_floating_point() else 1)
+            memory.fill(np.nan if memory.dtype.kind == "f" else 1)
+            return memory
+
+        return allocation
+
+    def start() -> None:
+        for owner in (torch, np):
+            for name in ("empty", "empty_like"):
+                monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+        for name in ("new_empty",):
+            monkeypatch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
+
+    return start
