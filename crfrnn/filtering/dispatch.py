@@ -49,7 +49,7 @@ _HERE = "crfrnn.filtering"
 IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of preference; tests iterate over it
     "exact": (Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),),
     "separable": (
-        Implementation("numba_cpu", f"{_HERE}.separable.convolution_cpu", "SeparableOperator", _cpu_only),
+        Implementation("numba_cpu", f"{_HERE}.separable.grid_cpu", "SeparableOperator", _cpu_only),
         Implementation("reference", f"{_HERE}.separable.reference", "SeparableOperator", _never),
     ),
     "permutohedral": (

@@ -34,23 +34,19 @@ class GaussianFilter:
     Made by ``kernel.prepare(guide)`` or `prepare`; call it with values (B, C, *S).
     """
 
-    def __init__(self, operator: Operator, shape: tuple[int, ...], ones: Tensor, normalization: str):
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
+    def __init__(
+        self,
+        operator: Operator,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        before: Tensor | None = None,
+        after: Tensor | None = None,
+    ):
         self.operator = operator
         self.shape = shape
-        self.dtype = ones.dtype
-        self.before: Tensor | None = None  # (B or 1, 1, N), multiplies the values
-        self.after: Tensor | None = None  # (B or 1, 1, N), multiplies the sums
-        if normalization == "none":
-            return
-        norm = operator.apply(ones) + TINY
-        if normalization == "after":
-            self.after = 1 / norm
-        elif normalization == "before":
-            self.before = 1 / norm
-        else:
-            self.before = self.after = norm.rsqrt()
+        self.dtype = dtype
+        self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
+        self.after = after  # (B, 1, N), multiplies the sums
 
     def __call__(self, values: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S), in the dtype of `values`."""
@@ -96,6 +92,7 @@ def prepare(
         raise ValueError(f"features: expected (batch, dimensions, *sizes), got {tuple(features.shape)}")
     if method == "separable":
         raise ValueError("method: 'separable' filters positions on a grid; use Spatial(...).prepare(guide)")
+    _check_normalization(normalization)
     dtype = dtype or working_dtype(features)
     row = dispatch.choose(method, features.device, dtype, implementation)
     if method == "permutohedral" and features.requires_grad and torch.is_grad_enabled():
@@ -104,8 +101,17 @@ def prepare(
     if not torch.compiler.is_compiling() and not bool(torch.isfinite(flat).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     operator = row.load()(flat)
-    ones = flat.new_ones(flat.shape[0], 1, flat.shape[2])
-    return GaussianFilter(operator, tuple(features.shape[2:]), ones, normalization)
+    before, after = None, None
+    if normalization != "none":
+        norm = operator.apply(flat.new_ones(flat.shape[0], 1, flat.shape[2])) + TINY
+        before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
+        after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
+    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after)
+
+
+def _check_normalization(normalization: str) -> None:
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
 
 
 def prepare_grid(
@@ -118,13 +124,9 @@ def prepare_grid(
     device: torch.device | None = None,
 ) -> GaussianFilter:
     """Prepare a Gaussian of the positions of a regular grid, one bandwidth in pixels for each axis of `shape`."""
-    device = device or torch.device("cpu")
-    row = dispatch.choose("separable", device, dtype, implementation)
-    operator = row.load()(shape, thetas, dtype, device)
-    points = 1
-    for size in shape:
-        points *= size
-    return GaussianFilter(operator, shape, torch.ones(1, 1, points, dtype=dtype, device=device), normalization)
+    _check_normalization(normalization)
+    row = dispatch.choose("separable", device or torch.device("cpu"), dtype, implementation)
+    return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype)
 
 
 def gaussian_filter(

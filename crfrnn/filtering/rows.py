@@ -121,9 +121,7 @@ class Vectors:
         integers = ir.VectorType(ir.IntType(32), LANES)
         bias = ir.Constant(integers, [127] * LANES)
         exponent = self.builder.add(self.builder.fptosi(n, integers), bias)
-        power = self.builder.bitcast(
-            self.builder.shl(exponent, ir.Constant(integers, [23] * LANES)), self.vector
-        )
+        power = self.builder.bitcast(self.builder.shl(exponent, ir.Constant(integers, [23] * LANES)), self.vector)
         return self.builder.fmul(value, power)
 
     def blocks(self, channels, width):

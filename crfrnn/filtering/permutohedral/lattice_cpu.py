@@ -79,9 +79,7 @@ def _build(features: Tensor, into: LatticeTensors) -> None:
     words = strides.shape[0]
     keys = np.empty((words, points, corners), np.int64)
     weights = into.weights.numpy()
-    threads.over_range(
-        lambda a, b: numba_cpu.embed(f, scale, strides, weights, keys, a, b), points, SMALLEST_RANGE
-    )
+    threads.over_range(lambda a, b: numba_cpu.embed(f, scale, strides, weights, keys, a, b), points, SMALLEST_RANGE)
     vertices = into.vertices.numpy().view(np.uint32)
     vertex_keys = np.empty((words, points * corners), np.int64)
     count, table = numba_cpu.number_vertices(keys, vertices, vertex_keys)
