@@ -15,7 +15,9 @@ from tests.pydensecrf.cases import NORMALIZATIONS, PARAMETERS, agreement, margin
 
 CROPS = {
     "astronaut 80 x 60": data.astronaut()[60:120, 150:230],
-    "coffee resized to 77 x 63": (255 * transform.resize(data.coffee(), (63, 77), anti_aliasing=True)).astype(np.uint8),
+    "coffee resized to 77 x 63": np.uint8(
+        255 * np.asarray(transform.resize(data.coffee(), (63, 77), anti_aliasing=True))
+    ),
     "chelsea 101 x 67": data.chelsea()[60:127, 150:251],
     "astronaut 500 x 375": data.astronaut()[:375, :500],
 }
