@@ -1,0 +1,1 @@
+"""Reading and writing: photographs, label maps, predictions, folders of them."""

@@ -1,0 +1,192 @@
+"""Label maps: palette, grey and colour-coded PNGs, read to label numbers and written back as they came."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from crfrnn.data.files import writing
+from crfrnn.data.images import open_image
+
+UNSURE = -1  # the number of pixels without a label
+MOST_COLOURS = 256  # a colour-coded map with more is a photograph, or was saved as JPEG
+
+Value = int | tuple[int, int, int]
+
+
+def voc_palette(labels: int = 256) -> np.ndarray:
+    """(labels, 3) uint8, the colours of Pascal VOC: the bits of a label dealt out to red, green and blue.
+
+    >>> voc_palette(3).tolist()
+    [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    """
+    number = np.arange(labels)
+    colours = np.zeros((labels, 3), np.uint8)
+    for step in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((number >> (3 * step + channel)) & 1).astype(np.uint8) << (7 - step)
+    return colours
+
+
+@dataclass(frozen=True)
+class LabelStyle:
+    """How labels 0..L-1 are stored as pixels: the value of each, and the colours that a palette gives them."""
+
+    values: tuple[Value, ...]  # the pixel value of each label: an index, or a colour (r, g, b)
+    palette: bytes | None = None  # 256 colours where the map is a palette PNG
+
+    @classmethod
+    def voc(cls, labels: int) -> "LabelStyle":
+        """For predictions, which bring no style: indices, in VOC's colours up to 256 labels."""
+        return cls(tuple(range(labels)), voc_palette().tobytes() if labels <= 256 else None)
+
+    @property
+    def colour_coded(self) -> bool:
+        return isinstance(self.values[0], tuple)
+
+    def colours(self) -> np.ndarray:
+        """(L, 3) uint8, the colour in which each label is shown."""
+        if self.colour_coded:
+            return np.array(self.values, np.uint8)
+        table = np.frombuffer(self.palette, np.uint8).reshape(-1, 3) if self.palette else voc_palette()
+        return table[np.array(self.values) % len(table)]
+
+    def names(self) -> list[str]:
+        """Each label as a person writes it: an index, or #rrggbb."""
+        return [f"#{v[0]:02x}{v[1]:02x}{v[2]:02x}" if isinstance(v, tuple) else str(v) for v in self.values]
+
+    def image(self, indices: np.ndarray) -> Image.Image:
+        """Labels (H, W) as an image in this style: palette, 8-bit or 16-bit grey, or RGB."""
+        table = np.array(self.values)
+        if self.colour_coded:
+            return Image.fromarray(table.astype(np.uint8)[indices])
+        deep = table.max() > 255
+        image = Image.fromarray(table.astype(np.uint16 if deep else np.uint8)[indices])
+        if self.palette and not deep:
+            image.putpalette(self.palette)
+        return image
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A coarse label map: indices (H, W) int32 into the style's values, `UNSURE` where there is no label."""
+
+    indices: np.ndarray
+    style: LabelStyle
+
+    def probabilities(self, confidence: float) -> np.ndarray:
+        """(L, H, W) float32: `confidence` for a pixel's label, the rest shared evenly; 1 / L where unsure.
+
+        As pydensecrf's ``unary_from_labels(gt_prob=confidence)``.
+
+        >>> LabelMap(np.array([[0, UNSURE]]), LabelStyle((0, 1))).probabilities(0.75).tolist()
+        [[[0.75, 0.5]], [[0.25, 0.5]]]
+        """
+        labels = len(self.style.values)
+        if labels < 2:
+            raise ValueError(f"labels: only one, {self.style.names()[0]}, so there is nothing to tell apart")
+        if not 1 / labels < confidence < 1:
+            raise ValueError(
+                f"confidence: {confidence} must lie between 1 / {labels} (no information, with {labels} labels) and 1"
+            )
+        spread = np.full((labels, *self.indices.shape), (1 - confidence) / (labels - 1), np.float32)
+        for label in range(labels):
+            spread[label][self.indices == label] = confidence
+        spread[:, self.indices == UNSURE] = 1 / labels
+        return spread
+
+
+def parse_unsure(text: str | int) -> Value:
+    """The pixel value that means "no label": an index, ``r,g,b``, ``#rrggbb`` or the name of a colour.
+
+    >>> parse_unsure("255"), parse_unsure("0,0,0"), parse_unsure("white")
+    (255, (0, 0, 0), (255, 255, 255))
+    """
+    text = str(text).strip()
+    if text.isdigit():
+        return int(text)
+    try:
+        red, green, blue = ImageColor.getrgb(f"rgb({text})" if "," in text else text)[:3]
+    except ValueError:
+        raise ValueError(f"unsure: {text!r} is neither an index (255) nor a colour (0,0,0 or #000000)") from None
+    return red, green, blue
+
+
+def read_labels(path: Path, unsure: Value | None = None) -> LabelMap:
+    """Read a label map: each value that occurs is a label, but for the one that means "no label".
+
+    Palette and grey maps hold indices, RGB maps one colour for each label. Wholly transparent pixels are unsure.
+    """
+    image = open_image(path)
+    if image.format == "JPEG":
+        raise ValueError(f"{path}: a JPEG cannot hold labels, its colours are blurred; save the map as PNG")
+    visible = None
+    if image.mode in ("RGBA", "LA"):
+        visible = np.asarray(image.getchannel("A")) > 0
+        image = image.convert(image.mode[:-1])
+    if image.mode == "1":
+        image = image.convert("L")
+    palette = _whole_palette(image) if image.mode == "P" else None
+    pixels = np.asarray(image)
+    if image.mode == "RGB":
+        packed = (pixels.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(axis=2)
+    elif image.mode in ("P", "L") or image.mode.startswith("I"):
+        packed = pixels.astype(np.int32)
+    else:
+        raise ValueError(f"{path}: mode {image.mode} is none of palette, grey and RGB")
+    return _number(path, packed, visible, image.mode == "RGB", palette, unsure)
+
+
+def _number(
+    path: Path,
+    packed: np.ndarray,
+    visible: np.ndarray | None,
+    colour_coded: bool,
+    palette: bytes | None,
+    unsure: Value | None,
+) -> LabelMap:
+    """Pixel values (H, W), colours packed into one number, to label numbers 0..L-1 in the order of the values."""
+    values, indices = np.unique(packed, return_inverse=True)
+    indices = indices.reshape(packed.shape).astype(np.int32)
+    if visible is not None:
+        indices[~visible] = UNSURE
+    void = _void_value(path, colour_coded, palette, unsure)
+    indices[packed == void] = UNSURE
+    used = [n for n, value in enumerate(values) if value != void and (visible is None or (indices == n).any())]
+    if not used:
+        raise ValueError(f"{path}: every pixel is unsure, there is no label in it")
+    if len(used) > MOST_COLOURS:
+        kind = "colours" if colour_coded else "values"
+        raise ValueError(f"{path}: {len(used)} different {kind}, which is no label map (was it blurred or resized?)")
+    renumber = np.full(len(values) + 1, UNSURE, np.int32)  # its last entry serves UNSURE itself
+    renumber[used] = np.arange(len(used))
+    unpack = [(v >> 16, (v >> 8) & 255, v & 255) if colour_coded else v for v in values[used].tolist()]
+    return LabelMap(renumber[indices], LabelStyle(tuple(unpack), palette))
+
+
+def _void_value(path: Path, colour_coded: bool, palette: bytes | None, unsure: Value | None) -> int:
+    """The packed value of unsure pixels; -1, which no pixel has, without one."""
+    if unsure is None:
+        return -1
+    if colour_coded:
+        if isinstance(unsure, int):
+            raise ValueError(f"unsure: {path} is colour-coded, so give a colour such as #000000 instead of {unsure}")
+        return (unsure[0] << 16) + (unsure[1] << 8) + unsure[2]
+    if isinstance(unsure, int):
+        return unsure
+    colours = np.frombuffer(palette, np.uint8).reshape(-1, 3).tolist() if palette else []
+    if list(unsure) not in colours:
+        raise ValueError(f"unsure: {path} holds indices, and {unsure} is no colour of its palette; give an index")
+    return colours.index(list(unsure))
+
+
+def _whole_palette(image: Image.Image) -> bytes:
+    """256 RGB colours, black where the file has fewer."""
+    return bytes(image.getpalette("RGB") or ()).ljust(768, b"\0")[:768]
+
+
+def write_labels(path: Path, indices: np.ndarray, style: LabelStyle) -> None:
+    """Write labels (H, W) as a PNG in the style of their source."""
+    with writing(path) as file:
+        style.image(indices).save(file, format="PNG", optimize=style.palette is not None)

@@ -1,0 +1,219 @@
+"""Sharpen somebody's predictions: a photograph and probabilities in, the marginals of the dense CRF out."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import threads
+from crfrnn.filtering.kernels import Kernel
+from crfrnn.presets import find_preset
+from crfrnn.recurrence import mean_field
+
+Image = np.ndarray | Tensor
+Predictions = TypeVar("Predictions", np.ndarray, Tensor, list[np.ndarray], list[Tensor])
+
+SMALLEST = 1e-10  # probabilities below count as this, so that their logarithm is finite
+SUM_TOLERANCE = 0.05  # what storage as float16 or in 8 bits may do to a sum of one
+
+
+@dataclass(frozen=True)
+class _Settings:
+    name: str  # of the argument that holds the predictions: probabilities or logits
+    kernels: tuple[Kernel, ...]
+    normalization: str
+    iterations: int
+    colour_units: bool  # theta_beta is a preset's and counts in 0..255
+
+
+def refine(
+    image: Image | Sequence[Image],
+    probabilities: Predictions | None = None,
+    *,
+    logits: Predictions | None = None,
+    preset: str = "crfrnn",
+    iterations: int = 10,
+    kernels: Sequence[Kernel] | None = None,
+    normalization: str | None = None,
+) -> Predictions:
+    """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
+
+    Args:
+        image: the photograph, NumPy (H, W, 3) uint8 or torch (3, H, W) uint8. Any other guide of that size too: one
+            channel (H, W), any number of channels, floats in the units of ``theta_beta``.
+        probabilities: (L, H, W), L at least 2, summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart
+            by the image's size, and comes back as it was given; where both would fit, it is (L, H, W).
+        logits: instead of probabilities, the network's output before its softmax.
+        preset: ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.presets.PRESETS`.
+        iterations: T.
+        kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
+        normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
+
+    Returns:
+        The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given; the label map
+        is their argmax over the labels. They are computed in float32.
+
+        Lists of images and of predictions give a list in the same order, worked on by all cores.
+
+    Raises:
+        ValueError: shapes that do not belong together, probabilities that are none, NaN, an image that is not in the
+            units of the preset's theta_beta. The message begins with the argument's name.
+
+    A probability of exactly 0 or 1 is a certainty that hardly any CRF overrules: soften hard labels first, as
+    ``crfrnn refine --labels --confidence`` does.
+
+    >>> image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    >>> probabilities = np.full((21, 24, 32), 1 / 21, np.float32)
+    >>> refine(image, probabilities, preset="deeplab-v2").shape
+    (21, 24, 32)
+    """
+    if (probabilities is None) == (logits is None):
+        raise ValueError("probabilities: give either probabilities or logits, and not both")
+    given: Any = probabilities if logits is None else logits
+    chosen = find_preset(preset)
+    settings = _Settings(
+        name="probabilities" if logits is None else "logits",
+        kernels=chosen.kernels if kernels is None else tuple(kernels),
+        normalization=chosen.normalization if normalization is None else normalization,
+        iterations=iterations,
+        colour_units=kernels is None,
+    )
+    if not settings.kernels:
+        raise ValueError("kernels: give at least one")
+    if not isinstance(image, list | tuple) and not isinstance(given, list | tuple):
+        return _one(image, given, settings)
+    if not isinstance(image, list | tuple) or not isinstance(given, list | tuple):
+        raise ValueError(f"image: one of image and {settings.name} is a list; make both lists, or none")
+    if len(image) != len(given):
+        raise ValueError(f"image: {len(image)} images, but {len(given)} {settings.name}")
+    return _many(image, given, settings)  # type: ignore[return-value]
+
+
+def _many(images: Sequence[Any], given: Sequence[Any], settings: _Settings) -> list[Any]:
+    """One image for each thread where there are enough of them, else all threads for each image."""
+
+    def work(number: int) -> Any:
+        try:
+            return _one(images[number], given[number], settings)
+        except ValueError as error:
+            raise ValueError(f"number {number} of the list: {error}") from error
+
+    def alone(number: int) -> Any:
+        with threads.single():
+            return work(number)
+
+    workers = threads.count()
+    if workers == 1 or len(images) < workers:
+        return [work(number) for number in range(len(images))]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(alone, range(len(images))))
+
+
+def _one(image: Any, given: Any, settings: _Settings) -> Any:
+    """One image: to tensors, through the recurrence, and back to what was given."""
+    guide = _guide(image, settings.colour_units)
+    values = _tensor(given, settings.name)
+    labels_last = _labels_last(values, guide, settings.name)
+    planes = values.movedim(-1, 0) if labels_last else values
+    with torch.no_grad():
+        marginals = _marginals(guide.to(values.device), planes.unsqueeze(0), settings)[0]
+    if labels_last:
+        marginals = marginals.movedim(0, -1)
+    if isinstance(given, Tensor):
+        return marginals.to(values.dtype if values.is_floating_point() else torch.float32)
+    dtype = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
+    return marginals.numpy().astype(dtype.newbyteorder("="), copy=False)
+
+
+def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
+    """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
+    filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
+    weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
+    potts = 1 - torch.eye(values.shape[1], device=values.device)
+    logits = mean_field(_unary(values, settings.name), filters, weights, potts, settings.iterations)
+    return torch.softmax(logits, dim=1)
+
+
+def _unary(values: Tensor, name: str) -> Tensor:
+    """U (1, L, H, W) float32 from probabilities or logits, which are checked."""
+    values = values.float()
+    total = values.sum(dim=1)
+    low, high = (bound.item() for bound in total.aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{name}: NaN or infinity in them")
+    if name == "logits":
+        return values.contiguous()
+    if values.min() < 0:
+        raise ValueError(f"probabilities: the smallest is {values.min().item():.3g}; logits go into logits=")
+    if low < 1 - SUM_TOLERANCE or high > 1 + SUM_TOLERANCE:
+        raise ValueError(
+            f"probabilities: a pixel's sum to {low:.3g}..{high:.3g} over the labels instead of 1;"
+            " logits go into logits=, and scores must be divided by their sum"
+        )
+    unary = torch.empty_like(values, memory_format=torch.contiguous_format)
+    return torch.log(values, out=unary).clamp_(min=float(np.log(SMALLEST)))
+
+
+def _labels_last(values: Tensor, guide: Tensor, name: str) -> bool:
+    """Whether the predictions are (H, W, L) instead of (L, H, W), by the size of the image."""
+    shape, (height, width) = tuple(values.shape), guide.shape[2:]
+    if len(shape) == 2:
+        raise ValueError(
+            f"{name}: shape {shape}, expected (labels, height, width); a foreground's p alone is stack([1 - p, p])"
+        )
+    if len(shape) != 3:
+        raise ValueError(f"{name}: shape {shape}, expected (labels, height, width); several images go in a list")
+    labels_last = shape[1:] != (height, width) and shape[:2] == (height, width)
+    if not labels_last and shape[1:] != (height, width):
+        swapped = "; height and width are swapped" if (width, height) in (shape[1:], shape[:2]) else ""
+        raise ValueError(f"{name}: shape {shape} does not fit the image, expected (labels, {height}, {width}){swapped}")
+    labels = shape[-1] if labels_last else shape[0]
+    if labels < 2:
+        raise ValueError(f"{name}: {labels} label, a CRF needs at least 2; a foreground's p alone is stack([1 - p, p])")
+    return labels_last
+
+
+def _guide(image: Any, colour_units: bool) -> Tensor:
+    """(1, C, H, W) from NumPy (H, W), (H, W, C) or torch (H, W), (C, H, W)."""
+    pixels = _tensor(image, "image")
+    if pixels.dim() not in (2, 3) or pixels.numel() == 0:
+        raise ValueError(
+            f"image: shape {tuple(pixels.shape)}, expected (height, width, channels) for NumPy"
+            " and (channels, height, width) for torch; several images go in a list"
+        )
+    if pixels.dim() == 2:
+        pixels = pixels.unsqueeze(0)
+    elif not isinstance(image, Tensor):
+        pixels = pixels.movedim(-1, 0)
+    if pixels.dtype != torch.uint8:
+        pixels = pixels.to(torch.float32)
+        _check_units(pixels, colour_units)
+    return pixels.unsqueeze(0)
+
+
+def _check_units(pixels: Tensor, colour_units: bool) -> None:
+    """A preset's theta_beta counts in 0..255: an image scaled to 0..1 would be blank to it, one of 16 bits noise."""
+    low, high = (bound.item() for bound in pixels.aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("image: NaN or infinity in it")
+    scaled = high > low and ((low >= 0 and high <= 1) or (low < 0 and high - low <= 10))
+    if colour_units and (scaled or high > 255.5):
+        raise ValueError(
+            f"image: values {low:.3g}..{high:.3g}, but theta_beta of a preset counts in 0..255; give uint8,"
+            " or kernels= with a theta_beta in the image's own units"
+        )
+
+
+def _tensor(array: Any, name: str) -> Tensor:
+    """The array's own memory as a tensor, copied only where torch cannot see it (read-only, reversed, swapped)."""
+    if isinstance(array, Tensor):
+        return array.detach()
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected an array of numbers, got {array.dtype}")
+    plain = array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if plain else np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

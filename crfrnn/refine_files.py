@@ -1,0 +1,273 @@
+"""`crfrnn refine`: photographs and predictions from files and folders, label maps into files and folders."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from crfrnn.data.batch import run_all
+from crfrnn.data.files import pair_by_stem
+from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
+from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
+from crfrnn.data.overlay import draw_overlay
+from crfrnn.data.predictions import SUFFIXES, read_predictions, write_predictions
+from crfrnn.errors import UsageError
+from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.presets import find_preset, parse_kernel
+from crfrnn.refine import refine
+
+
+@dataclass(frozen=True)
+class _Options:
+    source: str  # which of probabilities, logits and labels the predictions are
+    key: str | None
+    confidence: float
+    unsure: Value | None
+    resize: bool
+    crf: dict[str, Any]  # the keyword arguments of `refine`
+
+
+@dataclass(frozen=True)
+class _Job:
+    image: Path
+    prediction: Path
+    out: Path
+    overlay: Path | None
+    marginals: Path | None
+
+    def outputs(self) -> list[Path]:
+        return [path for path in (self.overlay, self.marginals, self.out) if path is not None]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    size: tuple[int, int]  # (height, width)
+    labels: list[str]
+    changed: float  # share of the pixels that had a label and got another one
+
+
+def refine_files(
+    image: str,
+    *,
+    out: str,
+    probabilities: str | None = None,
+    logits: str | None = None,
+    labels: str | None = None,
+    key: str | None = None,
+    confidence: float = 0.7,
+    unsure: str | int = "",
+    preset: str = "crfrnn",
+    iterations: int = 10,
+    kernel: list[str] | None = None,
+    normalization: str | None = None,
+    resize: bool = False,
+    overlay: str | None = None,
+    save_probabilities: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Sharpen rough predictions along the edges of a photograph.
+
+    Give the photograph and one of --probabilities, --logits and --labels. Folders work too: predictions are matched
+    to photographs by name (cat.npz to cat.jpg), and a second run does what the first one left.
+
+    Args:
+        image: the photograph, or a folder of photographs.
+        out: the refined label map, a PNG, or a folder for them.
+        probabilities: (labels, height, width) in a .npy or .npz file, or a folder of such files.
+        logits: the same, before the softmax.
+        labels: a coarse label map instead: a palette, grey or colour-coded PNG, or a folder of them.
+        key: the name of the array in .npz files that hold several.
+        confidence: with --labels, the probability that a given label is right.
+        unsure: with --labels, the index (255) or colour (0,0,0 or "#000000") that means "no label here".
+        preset: bandwidths and weights: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
+        iterations: mean-field iterations.
+        kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
+            spatial:THETA_GAMMA,WEIGHT; repeat it for several.
+        normalization: instead of the preset's: after, symmetric, before or none.
+        resize: scale predictions of another size to the photograph's, bilinearly.
+        overlay: also write the photograph tinted by the refined labels.
+        save_probabilities: also write the refined probabilities, float16, .npz or .npy.
+        overwrite: in folders, redo what is already there.
+    """
+    options = _check(
+        {"probabilities": probabilities, "logits": logits, "labels": labels},
+        key=key,
+        confidence=confidence,
+        unsure=unsure,
+        resize=resize,
+        crf={"preset": preset, "iterations": iterations, "kernels": kernel, "normalization": normalization},
+    )
+    source = Path(probabilities or logits or labels or "")
+    targets = (Path(out), Path(overlay) if overlay else None, Path(save_probabilities) if save_probabilities else None)
+    for path in (Path(image), source):
+        if not path.exists():
+            raise ValueError(f"{path}: there is no such file or folder")
+    if Path(image).is_dir() != source.is_dir():
+        raise UsageError(f"image: {image} and {source} must both be files, or both folders")
+    if source.is_dir():
+        _refine_folder(Path(image), source, targets, options, overwrite)
+    else:
+        _refine_file(Path(image), source, targets, options)
+
+
+def _check(sources: dict[str, str | None], *, unsure: str | int, crf: dict[str, Any], **others) -> _Options:
+    """The options in the form in which they are used; UsageError, before anything is read, where they make no sense."""
+    given = [name for name, path in sources.items() if path]
+    if len(given) != 1:
+        raise UsageError("give one of --probabilities, --logits and --labels" + (", not several" if given else ""))
+    if given != ["labels"] and unsure != "":
+        raise UsageError("unsure: belongs to --labels")
+    try:
+        find_preset(crf["preset"])
+        kernels = [parse_kernel(text) for text in crf["kernels"]] if crf["kernels"] else None
+        void = None if unsure == "" else parse_unsure(unsure)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if crf["normalization"] not in (None, *NORMALIZATIONS):
+        raise UsageError(f"normalization: {crf['normalization']!r} is none of {', '.join(NORMALIZATIONS)}")
+    if crf["iterations"] < 0:
+        raise UsageError(f"iterations: must be at least 0, got {crf['iterations']}")
+    if not 0 < others["confidence"] < 1:
+        raise UsageError(f"confidence: must lie between 0 and 1, got {others['confidence']}")
+    return _Options(source=given[0], unsure=void, crf=crf | {"kernels": kernels}, **others)
+
+
+def _refine_file(image: Path, source: Path, targets: tuple[Path, Path | None, Path | None], options: _Options) -> None:
+    job = _job(image, source, targets, folders=False)
+    _check_outputs([job])
+    start = time.perf_counter()
+    with Console(stderr=True).status(f"refining {image.name}"):
+        outcome = _work(job, options)
+    seconds = time.perf_counter() - start
+    height, width = outcome.size
+    found = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
+    print(
+        f"refined {image} ({width} x {height}), {len(outcome.labels)} labels{found * (options.source == 'labels')},"
+        f" in {seconds:.2f} s; {outcome.changed:.1%} of the pixels changed their label"
+    )
+    if options.source == "labels" and options.unsure is None and "255" in outcome.labels[2:]:
+        print("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
+    for path in job.outputs()[::-1]:
+        print(f"wrote {path}")
+
+
+def _refine_folder(
+    images: Path, source: Path, targets: tuple[Path, Path | None, Path | None], options: _Options, overwrite: bool
+) -> None:
+    suffixes = (".png",) if options.source == "labels" else SUFFIXES
+    matched = pair_by_stem(images, source, suffixes)
+    jobs = [_job(image, prediction, targets, folders=True) for image, prediction in matched.pairs.values()]
+    if not jobs and not matched.problems:
+        raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
+    _check_outputs(jobs)
+    todo = [job for job in jobs if overwrite or not all(path.exists() for path in job.outputs())]
+    start = time.perf_counter()
+    finished = run_all(partial(_work, options=options), todo, "refining")
+    seconds = time.perf_counter() - start
+    print("; ".join(_summary(finished.results, seconds, len(jobs) - len(todo), matched.unused)))
+    for target in targets:
+        if target is not None and finished.results:
+            print(f"wrote {len(finished.results)} files into {target}")
+    failures = [*matched.problems.items(), *((job.prediction, reason) for job, reason in finished.failures)]
+    if failures:
+        lines = [reason if str(path) in reason else f"{path}: {reason}" for path, reason in failures]
+        count = len(jobs) + len(matched.problems)
+        raise ValueError("\n  ".join([f"{len(failures)} of {count} failed, the others are done", *lines]))
+
+
+def _summary(results: list[_Outcome], seconds: float, skipped: int, unused: int) -> Iterator[str]:
+    rate = f" ({len(results) / seconds:.1f} a second)" if results else ""
+    yield f"refined {len(results)} images in {seconds:.1f} s{rate}"
+    if results:
+        yield f"{np.mean([result.changed for result in results]):.1%} of the pixels changed their label"
+    if skipped:
+        yield f"skipped {skipped} that were done (--overwrite redoes them)"
+    if unused:
+        yield f"left {unused} images without predictions alone"
+
+
+def _job(image: Path, prediction: Path, targets: tuple[Path, Path | None, Path | None], folders: bool) -> _Job:
+    """The output paths: as they are given, or inside of them where they are folders."""
+    placed: list[Path | None] = []
+    for option, target, suffix in zip(
+        ("out", "overlay", "save-probabilities"), targets, (".png", ".jpg", ".npz"), strict=True
+    ):
+        if target is not None and folders and (target.is_file() or target.suffix == suffix):
+            raise UsageError(f"{option}: {target} must be a folder, as the images are one")
+        inside = target is not None and (folders or target.is_dir())
+        placed.append(target / f"{image.stem}{suffix}" if target is not None and inside else target)
+    out, overlay, marginals = placed
+    if out is None or out.suffix.lower() != ".png":
+        raise UsageError(f"out: label maps are written as PNG, so {out} must end in .png")
+    if marginals is not None and marginals.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"save-probabilities: {marginals} must end in .npz or .npy")
+    return _Job(image, prediction, out, overlay, marginals)
+
+
+def _check_outputs(jobs: list[_Job]) -> None:
+    """Nothing may be written over what is read, nor twice to one place."""
+    inputs = {path.resolve() for job in jobs for path in (job.image, job.prediction)}
+    outputs = [path.resolve() for job in jobs for path in job.outputs()]
+    for path in outputs:
+        if path in inputs:
+            raise UsageError(f"out: {path} is read as an input and would be overwritten")
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("out: two of the outputs have the same path")
+
+
+def _work(job: _Job, options: _Options) -> _Outcome:
+    """Read, refine and write one image. The label map comes last: where it stands, everything does."""
+    image = open_image(job.image)
+    if options.source == "labels":
+        coarse = read_labels(job.prediction, options.unsure)
+        values, style, before = coarse.probabilities(options.confidence), coarse.style, coarse.indices
+    else:
+        values = _labels_first(read_predictions(job.prediction, options.key), image.size)
+        style, before = LabelStyle.voc(len(values)), None
+    image = upright(image, values.shape[1:])
+    size = (image.height, image.width)
+    if values.shape[1:] != size:
+        values, before = _resize(values, size, job, options.resize), None
+    if before is None:
+        before = np.asarray(torch.from_numpy(values).argmax(0))
+    try:
+        photo = rgb_pixels(image)
+        name = "logits" if options.source == "logits" else "probabilities"
+        marginals = refine(photo, **{name: values}, **options.crf)
+    except ValueError as error:
+        raise ValueError(f"{job.image}, {job.prediction}: {error}") from error
+    indices = np.asarray(torch.from_numpy(marginals).argmax(0))
+    if job.overlay is not None:
+        write_image(job.overlay, draw_overlay(photo, indices, style.colours()))
+    if job.marginals is not None:
+        write_predictions(job.marginals, marginals)
+    write_labels(job.out, indices, style)
+    sure = before != UNSURE
+    changed = float((indices != before)[sure].mean())
+    return _Outcome(size, style.names(), changed)
+
+
+def _labels_first(values: np.ndarray, photo_size: tuple[int, int]) -> np.ndarray:
+    """(L, H, W) from (H, W, L) too, where only that fits the photo's (width, height), stored or turned."""
+    fits = [photo_size, photo_size[::-1]]
+    labels_last = values.shape[1:] not in fits and values.shape[:2] in fits
+    return np.moveaxis(values, -1, 0) if labels_last else values
+
+
+def _resize(values: np.ndarray, size: tuple[int, int], job: _Job, allowed: bool) -> np.ndarray:
+    """(L, h, w) -> (L, *size), bilinearly, with pixels as areas (align_corners=False)."""
+    (h, w), (height, width) = values.shape[1:], size
+    if not allowed:
+        raise ValueError(
+            f"{job.prediction}: {w} x {h}, but {job.image} has {width} x {height} pixels; --resize scales them"
+        )
+    planes = torch.from_numpy(np.ascontiguousarray(values, np.float32)).unsqueeze(0)
+    smaller = h > height or w > width
+    scaled = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=smaller)
+    return scaled[0].numpy()
