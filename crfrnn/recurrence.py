@@ -82,6 +82,8 @@ def _check(
 ) -> None:
     if logits.dim() < 3:
         raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
+    if not filters:
+        raise ValueError("filters: give at least one prepared kernel")
     labels = logits.shape[1]
     shapes = [(len(filters), labels, labels), (len(filters), labels), (len(filters), 1)]
     if tuple(kernel_weights.shape) not in shapes:

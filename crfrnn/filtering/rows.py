@@ -1,7 +1,7 @@
 """Vector operations on rows of channels, for the CPU kernels.
 
 A row is short, 8 to a few dozen channels. The compiler's vectoriser plans for long loops: on a row of 24 it spends
-its time in remainders, and a sum of rows goes through memory once for each term. So the three operations that
+its time in remainders, and a sum of rows goes through memory once for each term. So the few operations that
 everything else is made of are spelled out in vectors here, each beside the plain Python that says what it does
 (and that runs when the JIT is off). Everything else is ordinary Numba.
 
@@ -9,7 +9,9 @@ Rows are contiguous and a multiple of `LANES` long. `lanes` is a tuple whose *le
 are kept in registers together; as a length is part of the type, the compiler knows it. C is a multiple of it.
 """
 
+import functools
 import math
+from contextlib import contextmanager
 
 import numpy as np
 from llvmlite import ir
@@ -18,10 +20,19 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 8  # numbers in one vector: 256 bits of float32
+CACHE_LINE = 64  # bytes
 LOWEST = -87.0  # exp of this is still a normal float32; everything below counts as this
 LOG2_E = 1.0 / math.log(2.0)
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two parts: n * LN2_HIGH is exact (Cody and Waite 1980)
-EXP_TERMS = [1 / math.factorial(k) for k in range(7, -1, -1)]  # Taylor, |x| <= ln 2 / 2: error below 1e-8
+# exp(r) for |r| <= ln 2 / 2, highest power first: our minimax fit, relative error 7.5e-8
+EXP_TERMS = (
+    0.008297655014503243,
+    0.04191538198867365,
+    0.16667574729722726,
+    0.499988948512528,
+    0.9999996919912307,
+    1.000000071654678,
+)
 
 
 def weighted_rows_python(out, table, rows, weights, begin, end, factor, lanes):
@@ -45,12 +56,33 @@ def blur_row_python(row, before, after, lanes):
     before[:] = old
 
 
+def prefetch_row_python(table, row):
+    """Ask for table[row] (n, C) ahead of its use, where rows are visited in an order that the processor can't guess."""
+
+
 def softmax_row_python(out, unary, messages, weights, lanes):
     """out = softmax(unary - sum_m weights[m] * messages[m]); out, unary (C,), messages, weights (M, C), float32."""
     del lanes
     logits = unary - (weights * messages).sum(axis=0)
     e = np.exp(np.maximum(logits - logits.max(), LOWEST))
     out[:] = e / e.sum()
+
+
+def logits_row_python(out, unary, messages, diagonal, common, lanes):
+    """out = unary - sum_m (diagonal[m] * messages[m] + <common[m], messages[m]>); shapes as in `softmax_row`."""
+    del lanes
+    out[:] = unary - (diagonal * messages).sum(axis=0) - (common * messages).sum()
+
+
+def softmax_backward_row_python(grad, total, q, messages, diagonal, common, lanes):
+    """grad = q (d - <q, d>) with d = - sum_m (diagonal[m] * messages[m] + common[m] sum(messages[m])); total += grad.
+
+    grad, total, q (C,); messages, diagonal, common (M, C).
+    """
+    del lanes
+    d = -(diagonal * messages + common * messages.sum(axis=1, keepdims=True)).sum(axis=0)
+    grad[:] = q * (d - (q * d).sum())
+    total += grad
 
 
 class Vectors:
@@ -128,6 +160,12 @@ class Vectors:
         """Loop over the channels in steps of `width`."""
         return cgutils.for_range_slice(self.builder, self.at(0), channels, self.at(width))
 
+    @contextmanager
+    def vectors(self, channels):
+        """Loop over the channels, one vector at a time."""
+        with self.blocks(channels, LANES) as (at, _):
+            yield at
+
     def variable(self, value):
         """A register that lives across the loop that follows."""
         slot = cgutils.alloca_once_value(self.builder, value)
@@ -191,43 +229,129 @@ def _blur_row(typingctx, row, before, after, lanes):
 
 
 @intrinsic
+def _prefetch_row(typingctx, table, row):
+    signature = types.void(table, types.intp)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, table.dtype)
+        (rows,) = _arrays(context, builder, signature, args)
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        form = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0")
+        channels = cgutils.unpack_tuple(builder, rows.shape)[1]
+        start = builder.mul(args[1], channels)
+        with v.blocks(channels, CACHE_LINE // (table.dtype.bitwidth // 8)) as (block, _):
+            address = builder.bitcast(builder.gep(rows.data, [builder.add(start, block)]), byte)
+            builder.call(function, [address, word(1), word(3), word(1)])  # to write, keep in all caches, data
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _penalised(v, block, offsets, unary, messages, weights):
+    """unary - sum_m weights[m] * messages[m] for one block of channels: a list of vectors."""
+    builder = v.builder
+    kernels, channels = cgutils.unpack_tuple(builder, messages.shape)
+    registers = [v.variable(v.load(unary.data, builder.add(block, v.at(offset)))) for offset in offsets]
+    with cgutils.for_range(builder, kernels) as loop:
+        start = builder.add(builder.mul(loop.index, channels), block)
+        for offset, register in zip(offsets, registers, strict=True):
+            at = builder.add(start, v.at(offset))
+            penalty = builder.fmul(v.load(weights.data, at), v.load(messages.data, at))
+            builder.store(builder.fsub(builder.load(register), penalty), register)
+    return [builder.load(register) for register in registers]
+
+
+@intrinsic
 def _softmax_row(typingctx, out, unary, messages, weights, lanes):
     signature = types.void(out, unary, messages, weights, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, out.dtype)
-        result, logits, passed, factors = _arrays(context, builder, signature, args)
+        result, *inputs = _arrays(context, builder, signature, args)
+        channels = cgutils.unpack_tuple(builder, result.shape)[0]
+        with builder.if_else(builder.icmp_signed("==", channels, v.at(len(lanes)))) as (short, long):
+            with short:  # the whole row stays in registers
+                values = _penalised(v, v.at(0), offsets, *inputs)
+                top = v.across(v.maximum, functools.reduce(v.maximum, values))
+                values = [v.exp(builder.fsub(value, top)) for value in values]
+                inverse = builder.fdiv(v.constant(1), v.across(v.add, functools.reduce(v.add, values)))
+                for value, offset in zip(values, offsets, strict=True):
+                    v.store(builder.fmul(value, inverse), result.data, v.at(offset))
+            with long:
+                largest = v.variable(v.constant(-3.0e38))
+                with v.blocks(channels, len(lanes)) as (block, _):
+                    for value, offset in zip(_penalised(v, block, offsets, *inputs), offsets, strict=True):
+                        v.store(value, result.data, builder.add(block, v.at(offset)))
+                        builder.store(v.maximum(builder.load(largest), value), largest)
+                top = v.across(v.maximum, builder.load(largest))
+                total = v.variable(v.constant(0))
+                with v.vectors(channels) as at:
+                    value = v.exp(builder.fsub(v.load(result.data, at), top))
+                    v.store(value, result.data, at)
+                    builder.store(v.add(builder.load(total), value), total)
+                inverse = builder.fdiv(v.constant(1), v.across(v.add, builder.load(total)))
+                with v.vectors(channels) as at:
+                    v.store(builder.fmul(v.load(result.data, at), inverse), result.data, at)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _logits_row(typingctx, out, unary, messages, diagonal, common, lanes):
+    signature = types.void(out, unary, messages, diagonal, common, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, out.dtype)
+        result, logits, passed, weights, shared = _arrays(context, builder, signature, args)
         kernels, channels = cgutils.unpack_tuple(builder, passed.shape)
-
-        largest = v.variable(v.constant(-3.0e38))
-        with v.blocks(channels, len(lanes)) as (block, _):
-            registers = [v.variable(v.load(logits.data, builder.add(block, v.at(offset)))) for offset in offsets]
-            with cgutils.for_range(builder, kernels) as loop:
-                start = builder.add(builder.mul(loop.index, channels), block)
-                for offset, register in zip(offsets, registers, strict=True):
-                    at = builder.add(start, v.at(offset))
-                    penalty = builder.fmul(v.load(factors.data, at), v.load(passed.data, at))
-                    builder.store(builder.fsub(builder.load(register), penalty), register)
-            for offset, register in zip(offsets, registers, strict=True):
-                value = builder.load(register)
-                v.store(value, result.data, builder.add(block, v.at(offset)))
-                builder.store(v.maximum(builder.load(largest), value), largest)
-        top = v.across(v.maximum, builder.load(largest))
-
         total = v.variable(v.constant(0))
+        with v.vectors(builder.mul(kernels, channels)) as at:
+            term = v.fma(v.load(shared.data, at), v.load(passed.data, at), builder.load(total))
+            builder.store(term, total)
+        same = v.across(v.add, builder.load(total))
         with v.blocks(channels, len(lanes)) as (block, _):
-            for offset in offsets:
-                at = builder.add(block, v.at(offset))
-                value = v.exp(builder.fsub(v.load(result.data, at), top))
-                v.store(value, result.data, at)
-                builder.store(v.add(builder.load(total), value), total)
-        inverse = builder.fdiv(v.constant(1), v.across(v.add, builder.load(total)))
+            for value, offset in zip(_penalised(v, block, offsets, logits, passed, weights), offsets, strict=True):
+                v.store(builder.fsub(value, same), result.data, builder.add(block, v.at(offset)))
+        return context.get_dummy_value()
 
-        with v.blocks(channels, len(lanes)) as (block, _):
-            for offset in offsets:
-                at = builder.add(block, v.at(offset))
-                v.store(builder.fmul(v.load(result.data, at), inverse), result.data, at)
+    return signature, codegen
+
+
+@intrinsic
+def _softmax_backward_row(typingctx, grad, total, q, messages, diagonal, common, lanes):
+    signature = types.void(grad, total, q, messages, diagonal, common, lanes)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, q.dtype)
+        result, sums, marginals, passed, weights, shared = _arrays(context, builder, signature, args)
+        kernels, channels = cgutils.unpack_tuple(builder, passed.shape)
+        with v.vectors(channels) as at:
+            v.store(v.constant(0), result.data, at)
+        with cgutils.for_range(builder, kernels) as loop:
+            start = builder.mul(loop.index, channels)
+            mass = v.variable(v.constant(0))
+            with v.vectors(channels) as at:
+                term = v.load(passed.data, builder.add(start, at))
+                builder.store(v.add(builder.load(mass), term), mass)
+            same = v.across(v.add, builder.load(mass))
+            with v.vectors(channels) as at:
+                here = builder.add(start, at)
+                own = builder.fmul(v.load(weights.data, here), v.load(passed.data, here))
+                both = v.fma(v.load(shared.data, here), same, own)
+                v.store(builder.fsub(v.load(result.data, at), both), result.data, at)
+        product = v.variable(v.constant(0))
+        with v.vectors(channels) as at:
+            term = v.fma(v.load(marginals.data, at), v.load(result.data, at), builder.load(product))
+            builder.store(term, product)
+        mean = v.across(v.add, builder.load(product))
+        with v.vectors(channels) as at:
+            g = builder.fmul(v.load(marginals.data, at), builder.fsub(v.load(result.data, at), mean))
+            v.store(g, result.data, at)
+            v.store(v.add(v.load(sums.data, at), g), sums.data, at)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -235,5 +359,9 @@ def _softmax_row(typingctx, out, unary, messages, weights, lanes):
 
 if config.DISABLE_JIT:
     weighted_rows, blur_row, softmax_row = weighted_rows_python, blur_row_python, softmax_row_python
+    logits_row, softmax_backward_row = logits_row_python, softmax_backward_row_python
+    prefetch_row = prefetch_row_python
 else:
     weighted_rows, blur_row, softmax_row = _weighted_rows, _blur_row, _softmax_row
+    logits_row, softmax_backward_row = _logits_row, _softmax_backward_row
+    prefetch_row = _prefetch_row

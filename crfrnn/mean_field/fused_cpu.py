@@ -13,7 +13,7 @@ with nothing stored but the marginals Q of each iteration:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,6 @@ from torch import Tensor
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator, LatticeTensors, splat_and_blur
-from crfrnn.filtering.permutohedral.numba_cpu import slice_points
 from crfrnn.filtering.permutohedral.reference import gain
 from crfrnn.filtering.separable.grid_cpu import Pass, SeparableOperator, passes, run_passes
 from crfrnn.mean_field import numba_cpu
@@ -169,7 +168,9 @@ def _forward_op(
 ) -> tuple[Tensor, Tensor]:
     """logits (B, L, N) -> (Qu of the last iteration (B, L, N), marginals of all iterations (B, T, N, C) or empty)."""
     logits = logits.detach().contiguous()
-    out, marginals = _forward_fake(logits, transforms, lattices, thetas, scales, shape, iterations, keep)
+    out = torch.empty_like(logits)
+    kept = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
+    marginals = torch.from_numpy(np.empty(kept, np.float32))  # NumPy asks the system for large pages, torch does not
     for image in range(logits.shape[0]):
         kernels = _kernels(image, lattices, thetas, scales, shape, transposed=False)
         _infer(logits[image], transforms.detach(), kernels, iterations, marginals[image] if keep else None, out[image])
@@ -192,58 +193,58 @@ def _infer(
     out: Tensor,
 ) -> None:
     """One image: logits, out (L, N); kept (T, N, C) receives Q before each iteration."""
-    planes = logits.numpy()
+    planes, result = logits.numpy(), out.numpy()
     labels, points = planes.shape
     channels, lanes = layout.padded(labels), layout.lanes(labels)
     structure = _structure(transforms.numpy(), channels)
 
-    def over_points(kernel) -> None:
-        threads.over_range(kernel, points, SMALLEST_RANGE)
-
     unary = np.empty((points, channels), np.float32)
-    over_points(lambda a, b: numba_cpu.to_rows(planes, unary, numba_cpu.PADDING, a, b))
     q = np.empty_like(unary) if kept is None else kept[0].numpy()
-    over_points(lambda a, b: numba_cpu.initialise(unary, q, np.empty((0, channels), np.float32), lanes, a, b))
-
+    over_points(points, lambda a, b: numba_cpu.initialise(planes, unary, q, lanes, a, b))
     for t in range(iterations):
         sources = [kernel(q, lanes) for kernel in kernels]
         if structure is None:
             sources = [_mix(sources, transforms, lanes)]
-            common, diagonal = np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
+        common, diagonal = _no_structure(channels) if structure is None else structure
+        read = *zip(*sources, strict=True), diagonal
+        if t + 1 == iterations:
+            over_points(points, lambda a, b, r=read, c=common: numba_cpu.finish(unary, *r, c, result, lanes, a, b))
         else:
-            common, diagonal = structure
-        tables, corners, weights, factors = zip(*sources, strict=True)
-        read = tables, corners, weights, factors, diagonal
-        if t + 1 < iterations:
-            if kept is not None:
-                q = kept[t + 1].numpy()
-            over_points(lambda a, b, read=read, q=q: numba_cpu.update(unary, *read, q, lanes, a, b))
-        else:
-            result = out.numpy()
-            over_points(lambda a, b, read=read, c=common: numba_cpu.finish(planes, *read, c, result, lanes, a, b))
+            q = q if kept is None else kept[t + 1].numpy()
+            over_points(points, lambda a, b, r=read, q=q: numba_cpu.update(unary, *r, q, lanes, a, b))
 
 
 def _mix(sources: Sequence[Source], transforms: Tensor, lanes: tuple[int, ...]) -> Source:
-    """sum_m A_m Qm (N, C) by matrix products, for matrices without structure."""
-    points, channels = sources[0].factor.size, sources[0].table.shape[1]
-    padded = _padded(transforms.transpose(1, 2), channels)
-    message, total = torch.empty(points, channels), torch.empty(points, channels)
-    for m, source in enumerate(sources):
-        read_messages(source, message.numpy(), lanes)
-        torch.addmm(total, message, padded[m], beta=0 if m == 0 else 1, out=total)
+    """sum_m A_m Qm (N, C) by one matrix product, for matrices without structure."""
+    messages = _messages(sources, lanes)
+    points, channels = messages.shape[0], messages.shape[2]
+    mixed = messages.flatten(1) @ _padded(transforms.transpose(1, 2), channels).flatten(0, 1)
     itself, ones = np.arange(points, dtype=np.uint32)[:, None], np.ones((points, 1), np.float32)
-    return Source(total.numpy(), itself, ones, ones[:, 0])
+    return Source(mixed.numpy(), itself, ones, ones[:, 0])
 
 
-def read_messages(source: Source, out: np.ndarray, lanes: tuple[int, ...]) -> None:
-    """Qm of one kernel at every point, out (N, C)."""
-    threads.over_range(lambda a, b: slice_points(*source, out, lanes, a, b), out.shape[0], SMALLEST_RANGE)
+def _messages(sources: Sequence[Source], lanes: tuple[int, ...]) -> Tensor:
+    """Qm of all kernels at every point, (N, M, C)."""
+    tables, *places = zip(*sources, strict=True)
+    out = np.empty((places[-1][0].size, len(sources), tables[0].shape[1]), np.float32)
+    over_points(out.shape[0], lambda a, b: numba_cpu.read_messages(tables, *places, out, lanes, a, b))
+    return torch.from_numpy(out)
+
+
+def over_points(points: int, kernel: Callable[[int, int], object]) -> None:
+    """A kernel over all points, on several threads."""
+    threads.over_range(kernel, points, SMALLEST_RANGE)
 
 
 def _padded(matrices: Tensor, channels: int) -> Tensor:
     """(M, L, L) -> (M, C, C)."""
     room = channels - matrices.shape[1]
     return torch.nn.functional.pad(matrices, (0, room, 0, room))
+
+
+def _no_structure(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """c and e for messages that are already A_m Qm, summed."""
+    return np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
 
 
 @torch.library.custom_op("crfrnn::mean_field_backward", mutates_args=(), device_types="cpu")
@@ -279,31 +280,32 @@ def _differentiate(
     grad_transforms: Tensor,
 ) -> None:
     """One image, from the last iteration to the first: g is the gradient of that iteration's Qu, (N, C)."""
-    labels, points = grad.shape
+    planes, result = grad.numpy(), grad_logits.numpy()
+    labels, points = planes.shape
     channels, lanes = marginals.shape[2], layout.lanes(labels)
-    padded = _padded(transforms, channels)
+    structure = _structure(transforms.numpy(), channels)
+    stacked = _padded(transforms, channels).flatten(0, 1)  # (M C, C)
 
-    def over_points(kernel) -> None:
-        threads.over_range(kernel, points, SMALLEST_RANGE)
-
-    g, planes = np.empty((points, channels), np.float32), grad.numpy()
-    over_points(lambda a, b: numba_cpu.to_rows(planes, g, np.float32(0), a, b))
+    g = np.empty((points, channels), np.float32)
+    over_points(points, lambda a, b: numba_cpu.to_rows(planes, g, np.float32(0), a, b))
     total = g.copy()
-    h, grad_q = torch.empty(points, channels), torch.empty(points, channels)
     for q in reversed(marginals.unbind(0)):
-        for m, kernel in enumerate(kernels):
-            read_messages(kernel(g, lanes), h.numpy(), lanes)
-            grad_transforms[m] -= (h.t() @ q)[:labels, :labels]
-            torch.addmm(grad_q, h, padded[m], beta=0 if m == 0 else 1, alpha=-1, out=grad_q)
-        over_points(lambda a, b, q=q.numpy(): numba_cpu.softmax_backward(q, grad_q.numpy(), g, total, a, b))
-    result = grad_logits.numpy()
-    over_points(lambda a, b: numba_cpu.to_planes(total, result, a, b))
+        h = _messages([kernel(g, lanes) for kernel in kernels], lanes)  # K_m^T g, (N, M, C)
+        products = (h.flatten(1).t() @ q).view(len(kernels), channels, channels)
+        grad_transforms -= products[:, :labels, :labels]
+        if structure is None:
+            h = (h.flatten(1) @ stacked).unsqueeze(1)
+        common, diagonal = _no_structure(channels) if structure is None else structure
+        arrays = q.numpy(), h.numpy(), diagonal, common
+        over_points(points, lambda a, b, r=arrays: numba_cpu.update_gradient(*r, g, total, lanes, a, b))
+    over_points(points, lambda a, b: numba_cpu.to_planes(total, result, a, b))
 
 
 def _save(ctx, inputs, output) -> None:
     _, transforms, lattices, ctx.thetas, scales, ctx.shape, _, keep = inputs
     assert keep, "the marginals of a differentiated recurrence are kept"
     ctx.lattices = len(lattices)
+    ctx.set_materialize_grads(False)  # the marginals get no gradient: make no zeros for it
     ctx.save_for_backward(output[1], transforms, *lattices, *scales)
 
 

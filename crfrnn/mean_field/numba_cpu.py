@@ -10,7 +10,7 @@ A_m = mu W_m = 1 c_m^T + diag(e_m); the first term is the same for all labels an
 import numpy as np
 from numba import njit
 
-from crfrnn.filtering.rows import softmax_row, weighted_rows
+from crfrnn.filtering.rows import logits_row, softmax_backward_row, softmax_row, weighted_rows
 
 TILE = 32  # pixels whose messages are in the L1 cache together
 PADDING = np.float32(-1e30)  # logits of the channels that are no labels
@@ -65,51 +65,51 @@ def update(unary, tables, corners, weights, factors, diagonal, q, lanes, start, 
 
 
 @njit(nogil=True, cache=True)
-def finish(logits, tables, corners, weights, factors, diagonal, common, out, lanes, start, stop):
+def finish(unary, tables, corners, weights, factors, diagonal, common, out, lanes, start, stop):
     """Qu = U - sum_m (e_m Qm + c_m . Qm), the last iteration's logits, equations (4.3) to (4.5).
 
-    logits, out (L, N); common c and diagonal e (M, C); the rest as in `update`.
+    unary (N, C); out (L, N); diagonal e and common c (M, C); the rest as in `update`.
     """
-    kernels, channels = diagonal.shape
-    messages = np.empty((TILE, kernels, channels), out.dtype)
-    penalty = np.empty((TILE, channels), out.dtype)
+    messages = np.empty((TILE, len(tables), unary.shape[1]), unary.dtype)
+    rows = np.empty((TILE, unary.shape[1]), unary.dtype)
     for begin in range(start, stop, TILE):
         end = min(begin + TILE, stop)
-        for m in range(kernels):
+        for m in range(len(tables)):
             _read(tables[m], corners[m], weights[m], factors[m], m, messages, lanes, begin, end)
         for p in range(end - begin):
-            same = out.dtype.type(0)
-            for m in range(kernels):
-                for c in range(channels):
-                    same += common[m, c] * messages[p, m, c]
-            penalty[p] = same
-            for m in range(kernels):
-                for c in range(channels):
-                    penalty[p, c] += diagonal[m, c] * messages[p, m, c]
+            logits_row(rows[p], unary[begin + p], messages[p], diagonal, common, lanes)
         for label in range(out.shape[0]):
             for p in range(begin, end):
-                out[label, p] = logits[label, p] - penalty[p - begin, label]
+                out[label, p] = rows[p - begin, label]
 
 
 @njit(nogil=True, cache=True)
-def initialise(unary, q, nothing, lanes, start, stop):
-    """Q = softmax(U) for the points start..stop; unary, q (N, C); nothing (0, C)."""
-    for p in range(start, stop):
-        softmax_row(q[p], unary[p], nothing, nothing, lanes)
+def initialise(planes, unary, q, lanes, start, stop):
+    """U as rows, and Q = softmax(U), for the points start..stop; planes (L, N), unary, q (N, C)."""
+    nothing = np.empty((0, q.shape[1]), q.dtype)
+    for begin in range(start, stop, TILE):
+        end = min(begin + TILE, stop)
+        to_rows(planes, unary, PADDING, begin, end)
+        for p in range(begin, end):
+            softmax_row(q[p], unary[p], nothing, nothing, lanes)
 
 
 @njit(nogil=True, cache=True)
-def softmax_backward(q, grad_q, grad_logits, total, start, stop):
-    """grad_logits = q (grad_q - <q, grad_q>), and total += grad_logits; all (N, C), for the points start..stop."""
-    channels = q.shape[1]
+def read_messages(tables, corners, weights, factors, out, lanes, start, stop):
+    """The messages of all kernels at the points start..stop; out (N, M, C)."""
+    for m in range(len(tables)):
+        _read(tables[m], corners[m], weights[m], factors[m], m, out[start:], lanes, start, stop)
+
+
+@njit(nogil=True, cache=True)
+def update_gradient(q, messages, diagonal, common, grad, total, lanes, start, stop):
+    """From h_m = K_m^T g to the gradient of the iteration before, for the points start..stop.
+
+    q, grad, total (N, C); messages h (N, M, C); diagonal e and common c (M, C). grad becomes the gradient of the
+    logits whose softmax is q; total collects it.
+    """
     for p in range(start, stop):
-        dot = q.dtype.type(0)
-        for c in range(channels):
-            dot += q[p, c] * grad_q[p, c]
-        for c in range(channels):
-            g = q[p, c] * (grad_q[p, c] - dot)
-            grad_logits[p, c] = g
-            total[p, c] += g
+        softmax_backward_row(grad[p], total[p], q[p], messages[p], diagonal, common, lanes)
 
 
 @njit(nogil=True, cache=True)

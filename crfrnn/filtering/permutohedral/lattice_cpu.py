@@ -17,6 +17,7 @@ from crfrnn.filtering.permutohedral import numba_cpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 
 KEY_BITS = 62  # in each of at most two words
+MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points or vertices worth a thread of their own
 
 
@@ -69,6 +70,11 @@ def _build(features: Tensor, into: LatticeTensors) -> None:
     """One image: features (d, N), float32 or float64, into row views of the batch's tensors."""
     dimensions, points = features.shape
     corners = dimensions + 1
+    if points * corners >= MOST_ENTRIES:
+        raise ValueError(
+            f"features: {points} points in {dimensions} dimensions are too many for one lattice (at most"
+            f" {MOST_ENTRIES // corners - 1}); split the image into overlapping tiles"
+        )
     f = features.numpy()
     scale = axis_scale(dimensions).numpy()
     low, high = f.min(axis=1).astype(np.float64), f.max(axis=1).astype(np.float64)
@@ -82,7 +88,7 @@ def _build(features: Tensor, into: LatticeTensors) -> None:
     threads.over_range(lambda a, b: numba_cpu.embed(f, scale, strides, weights, keys, a, b), points, SMALLEST_RANGE)
     vertices = into.vertices.numpy().view(np.uint32)
     vertex_keys = np.empty((words, points * corners), np.int64)
-    count, table = numba_cpu.number_vertices(keys, vertices, vertex_keys)
+    count, *table = numba_cpu.number_vertices(keys, vertices, vertex_keys)
     del keys
 
     chains, sizes = into.chains.numpy(), into.sizes.numpy()
@@ -90,7 +96,7 @@ def _build(features: Tensor, into: LatticeTensors) -> None:
 
     def link(axis: int) -> None:
         offsets = strides.sum(axis=1) - corners * strides[:, axis]
-        sizes[1 + axis] = numba_cpu.link_chain(vertex_keys, count, table, offsets, chains[axis])
+        sizes[1 + axis] = numba_cpu.link_chain(vertex_keys, count, *table, offsets, chains[axis])
 
     def group() -> None:
         starts, members = into.starts.numpy().view(np.uint32), into.points.numpy().view(np.uint32)

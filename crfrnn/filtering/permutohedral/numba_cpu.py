@@ -13,9 +13,11 @@ The operations on rows of channels, and what `lanes` is, are in `filtering/rows.
 import numpy as np
 from numba import njit
 
-from crfrnn.filtering.rows import blur_row, weighted_rows
+from crfrnn.filtering.rows import blur_row, prefetch_row, weighted_rows
 
 EMPTY = -1
+FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+AHEAD = 16  # entries between asking for a vertex and blurring it: a trip to memory takes about as long
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
 
@@ -90,66 +92,67 @@ def embed(features, scale, strides, weights, keys, start, stop):
 
 @njit(nogil=True, cache=True)
 def _slot_of(low, high, bits):
-    mixed = np.uint64(low) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(high) * np.uint64(0xC2B2AE3D27D4EB4F)
+    """Multiplicative hashing (Knuth), modulo 2^64: a slot among 2^bits for the words of a key."""
+    mixed = np.uint64(low) * FIBONACCI ^ np.uint64(high) * SECOND_FACTOR
     mixed ^= mixed >> np.uint64(32)
-    return np.int64((mixed * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
+    return np.int64((mixed * FIBONACCI) >> np.uint64(64 - bits))
 
 
 @njit(nogil=True, cache=True)
-def _grow(vertex_keys, count, bits):
-    table = np.full(1 << bits, EMPTY, np.int32)
-    mask = (1 << bits) - 1
+def _find(key, key2, table, slot_keys, vertex_keys, bits):
+    """The slot that holds this key in a table of 2^bits, or the empty slot where it belongs."""
+    mask = table.size - 1
+    slot = _slot_of(key, key2, bits)
     high = vertex_keys.shape[0] - 1
-    for vertex in range(count):
-        slot = _slot_of(vertex_keys[0, vertex], vertex_keys[high, vertex], bits)
-        while table[slot] != EMPTY:
-            slot = (slot + 1) & mask
-        table[slot] = vertex
-    return table
+    while table[slot] != EMPTY and not (
+        slot_keys[slot] == key and (high == 0 or vertex_keys[high, table[slot]] == key2)
+    ):
+        slot = (slot + 1) & mask
+    return slot
 
 
 @njit(nogil=True, cache=True)
 def number_vertices(keys, vertices, vertex_keys):
-    """Give every distinct key a number, in order of first use. Returns (number of vertices, hash table).
+    """Give every distinct key a number, in order of first use.
 
-    keys (words, N, d + 1); vertices (N, d + 1) int32; vertex_keys (words, at least M). `table` holds vertex
-    numbers at the slots of their keys (open addressing, at most half full).
+    keys (words, N, d + 1); vertices (N, d + 1); vertex_keys (words, at least M). Returns the number of vertices and
+    a hash table: at the slot of a key (open addressing, at most half full) the number of its vertex in `table` and
+    its first word in `slot_keys`, so that the two are fetched side by side.
     """
     points, corners = keys.shape[1], keys.shape[2]
     high = keys.shape[0] - 1
     bits = 14
     table = np.full(1 << bits, EMPTY, np.int32)
-    mask = (1 << bits) - 1
+    slot_keys = np.empty(table.size, np.int64)
     count = 0
     for p in range(points):
         for r in range(corners):
             key, key2 = keys[0, p, r], keys[high, p, r]
             if p > 0 and key == keys[0, p - 1, r] and key2 == keys[high, p - 1, r]:
-                vertices[p, r] = vertices[p - 1, r]  # most neighbours share their simplex
+                vertices[p, r] = vertices[p - 1, r]  # neighbours often share their simplex
                 continue
-            slot = _slot_of(key, key2, bits)
-            while True:
-                vertex = table[slot]
-                if vertex == EMPTY:
-                    vertex = count
+            slot = _find(key, key2, table, slot_keys, vertex_keys, bits)
+            if table[slot] == EMPTY:
+                table[slot] = count
+                slot_keys[slot] = key
+                vertex_keys[0, count] = key
+                vertex_keys[high, count] = key2
+                count += 1
+            vertices[p, r] = table[slot]
+            if 2 * count > table.size:
+                bits += 1
+                table = np.full(1 << bits, EMPTY, np.int32)
+                slot_keys = np.empty(table.size, np.int64)
+                for vertex in range(count):
+                    key = vertex_keys[0, vertex]
+                    slot = _find(key, vertex_keys[high, vertex], table, slot_keys, vertex_keys, bits)
                     table[slot] = vertex
-                    vertex_keys[0, vertex] = key
-                    vertex_keys[high, vertex] = key2
-                    count += 1
-                    if 2 * count > mask:
-                        bits += 1
-                        mask = (1 << bits) - 1
-                        table = _grow(vertex_keys, count, bits)
-                    break
-                if vertex_keys[0, vertex] == key and vertex_keys[high, vertex] == key2:
-                    break
-                slot = (slot + 1) & mask
-            vertices[p, r] = vertex
-    return count, table
+                    slot_keys[slot] = key
+    return count, table, slot_keys
 
 
 @njit(nogil=True, cache=True)
-def link_chain(vertex_keys, count, table, offsets, chain):
+def link_chain(vertex_keys, count, table, slot_keys, offsets, chain):
     """Order the vertices along one lattice axis. Returns the length of the order.
 
     offsets (words,): the key of the next vertex minus that of this one. chain (at least M,) int32: the
@@ -159,18 +162,12 @@ def link_chain(vertex_keys, count, table, offsets, chain):
     bits = 0
     while (1 << bits) < table.size:
         bits += 1
-    mask = table.size - 1
     high = vertex_keys.shape[0] - 1
     following = np.empty(count, np.int32)
     has_previous = np.zeros(count, np.bool_)
     for vertex in range(count):
-        key = vertex_keys[0, vertex] + offsets[0]
-        key2 = vertex_keys[high, vertex] + offsets[high]
-        slot = _slot_of(key, key2, bits)
-        found = table[slot]
-        while found != EMPTY and not (vertex_keys[0, found] == key and vertex_keys[high, found] == key2):
-            slot = (slot + 1) & mask
-            found = table[slot]
+        key, key2 = vertex_keys[0, vertex] + offsets[0], vertex_keys[high, vertex] + offsets[high]
+        found = table[_find(key, key2, table, slot_keys, vertex_keys, bits)]
         following[vertex] = found
         if found != EMPTY:
             has_previous[found] = True
@@ -231,6 +228,9 @@ def blur(lattice, chain, lanes, start, stop):
         at += 1  # a run that began earlier belongs to the range before
     inside = False
     while at < stop or inside:
+        if at + AHEAD < stop:
+            later = chain[at + AHEAD]
+            prefetch_row(lattice, later if later >= 0 else ~later)
         entry = chain[at]
         at += 1
         inside = entry >= 0
