@@ -13,7 +13,7 @@ from rich.console import Console
 
 from crfrnn.data.batch import run_all
 from crfrnn.data.files import pair_by_stem
-from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
+from crfrnn.data.images import format_of, open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
 from crfrnn.data.overlay import draw_overlay
 from crfrnn.data.predictions import SUFFIXES, read_predictions, write_predictions
@@ -207,6 +207,11 @@ def _job(image: Path, prediction: Path, targets: tuple[Path, Path | None, Path |
         raise UsageError(f"out: label maps are written as PNG, so {out} must end in .png")
     if marginals is not None and marginals.suffix.lower() not in SUFFIXES:
         raise UsageError(f"save-probabilities: {marginals} must end in .npz or .npy")
+    if overlay is not None:
+        try:
+            format_of(overlay)
+        except ValueError as error:
+            raise UsageError(f"overlay: {error}") from None
     return _Job(image, prediction, out, overlay, marginals)
 
 

@@ -59,12 +59,18 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
         raise ValueError(f"image: cannot be converted to RGB ({error})") from None
 
 
+def format_of(path: Path) -> str:
+    """Pillow's name of the format that the suffix stands for, or a ValueError."""
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"{path}: {path.suffix or 'no suffix'} is no image format; use .png or .jpg")
+    return kind
+
+
 def write_image(path: Path, pixels: np.ndarray | Image.Image) -> None:
     """Write (H, W) or (H, W, 3) uint8, or a Pillow image, in the format of the name: PNG, JPEG, WebP, TIFF, BMP."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path}: {path.suffix or 'no suffix'} is no image format; use .png or .jpg")
+    kind = format_of(path)
     options = {"quality": JPEG_QUALITY} if kind in ("JPEG", "WEBP") else {}
     with writing(path) as file:
         image.save(file, format=kind, **options)

@@ -10,7 +10,7 @@ from crfrnn.data.files import writing
 from crfrnn.data.images import open_image
 
 UNSURE = -1  # the number of pixels without a label
-MOST_COLOURS = 256  # a colour-coded map with more is a photograph, or was saved as JPEG
+MOST_LABELS = 256  # a map with more is a photograph, or its colours were blurred
 
 Value = int | tuple[int, int, int]
 
@@ -35,11 +35,12 @@ class LabelStyle:
 
     values: tuple[Value, ...]  # the pixel value of each label: an index, or a colour (r, g, b)
     palette: bytes | None = None  # 256 colours where the map is a palette PNG
+    deep: bool = False  # 16 bits
 
     @classmethod
     def voc(cls, labels: int) -> "LabelStyle":
         """For predictions, which bring no style: indices, in VOC's colours up to 256 labels."""
-        return cls(tuple(range(labels)), voc_palette().tobytes() if labels <= 256 else None)
+        return cls(tuple(range(labels)), voc_palette().tobytes() if labels <= 256 else None, deep=labels > 256)
 
     @property
     def colour_coded(self) -> bool:
@@ -61,9 +62,8 @@ class LabelStyle:
         table = np.array(self.values)
         if self.colour_coded:
             return Image.fromarray(table.astype(np.uint8)[indices])
-        deep = table.max() > 255
-        image = Image.fromarray(table.astype(np.uint16 if deep else np.uint8)[indices])
-        if self.palette and not deep:
+        image = Image.fromarray(table.astype(np.uint16 if self.deep else np.uint8)[indices])
+        if self.palette:
             image.putpalette(self.palette)
         return image
 
@@ -135,34 +135,25 @@ def read_labels(path: Path, unsure: Value | None = None) -> LabelMap:
         packed = pixels.astype(np.int32)
     else:
         raise ValueError(f"{path}: mode {image.mode} is none of palette, grey and RGB")
-    return _number(path, packed, visible, image.mode == "RGB", palette, unsure)
+    colour_coded = image.mode == "RGB"
+    indices, values = _number(path, packed, visible, _void_value(path, colour_coded, palette, unsure))
+    colours = tuple((v >> 16, (v >> 8) & 255, v & 255) for v in values)
+    return LabelMap(indices, LabelStyle(colours if colour_coded else values, palette, deep=image.mode.startswith("I")))
 
 
-def _number(
-    path: Path,
-    packed: np.ndarray,
-    visible: np.ndarray | None,
-    colour_coded: bool,
-    palette: bytes | None,
-    unsure: Value | None,
-) -> LabelMap:
-    """Pixel values (H, W), colours packed into one number, to label numbers 0..L-1 in the order of the values."""
+def _number(path: Path, packed: np.ndarray, visible: np.ndarray | None, void: int) -> tuple[np.ndarray, tuple]:
+    """Pixel values (H, W), colours packed into one number, to label numbers 0..L-1 and the value of each."""
     values, indices = np.unique(packed, return_inverse=True)
-    indices = indices.reshape(packed.shape).astype(np.int32)
-    if visible is not None:
-        indices[~visible] = UNSURE
-    void = _void_value(path, colour_coded, palette, unsure)
-    indices[packed == void] = UNSURE
-    used = [n for n, value in enumerate(values) if value != void and (visible is None or (indices == n).any())]
-    if not used:
+    indices = indices.reshape(packed.shape)
+    sure = packed != void if visible is None else (packed != void) & visible
+    used = np.unique(indices[sure])
+    if not used.size:
         raise ValueError(f"{path}: every pixel is unsure, there is no label in it")
-    if len(used) > MOST_COLOURS:
-        kind = "colours" if colour_coded else "values"
-        raise ValueError(f"{path}: {len(used)} different {kind}, which is no label map (was it blurred or resized?)")
-    renumber = np.full(len(values) + 1, UNSURE, np.int32)  # its last entry serves UNSURE itself
-    renumber[used] = np.arange(len(used))
-    unpack = [(v >> 16, (v >> 8) & 255, v & 255) if colour_coded else v for v in values[used].tolist()]
-    return LabelMap(renumber[indices], LabelStyle(tuple(unpack), palette))
+    if used.size > MOST_LABELS:
+        raise ValueError(f"{path}: {used.size} different values, which is no label map (was it blurred or resized?)")
+    renumber = np.zeros(len(values), np.int32)
+    renumber[used] = np.arange(used.size)
+    return np.where(sure, renumber[indices], np.int32(UNSURE)), tuple(values[used].tolist())
 
 
 def _void_value(path: Path, colour_coded: bool, palette: bytes | None, unsure: Value | None) -> int:
