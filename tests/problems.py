@@ -24,11 +24,17 @@ PHOTOS = ("chelsea", "astronaut", "coffee", "rocket")
 HEIGHT, WIDTH = 72, 96
 THETA = 2.0  # bandwidth of the separable rows, in pixels
 
-# Every implementation there is: listing one in `dispatch.IMPLEMENTATIONS` tests it.
-ROWS = [
-    pytest.param(row, id=f"{method}-{row.name}") for method, rows in dispatch.IMPLEMENTATIONS.items() for row in rows
-]
 METHOD_OF = {row: method for method, rows in dispatch.IMPLEMENTATIONS.items() for row in rows}
+
+
+def rows_of(*methods: str) -> list:
+    """The implementations of these methods, as parameters of a test."""
+    return [
+        pytest.param(row, id=f"{method}-{row.name}") for method in methods for row in dispatch.IMPLEMENTATIONS[method]
+    ]
+
+
+ROWS = rows_of(*dispatch.IMPLEMENTATIONS)  # every one there is: listing an implementation tests it
 
 
 def fast_rows(method: str) -> list:
@@ -97,7 +103,7 @@ def photo(name: str, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     """(1, 3, height, width) float32 of whole numbers 0..255, from scikit-image's own CC0 photos."""
     picture = getattr(skimage.data, name)()
     small = skimage.transform.resize(picture, (height, width), anti_aliasing=True, preserve_range=True)
-    return torch.from_numpy(np.rint(small).astype(np.float32)).permute(2, 0, 1).unsqueeze(0).contiguous()
+    return torch.from_numpy(np.rint(np.asarray(small)).astype(np.float32)).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
 @functools.cache
@@ -118,6 +124,13 @@ def predictions(name: str, labels: int = 4, coarse: int = 4, height: int = HEIGH
     sure = torch.nn.functional.one_hot(label_map, labels).permute(2, 0, 1).unsqueeze(0).float()
     pooled = torch.nn.functional.avg_pool2d(0.9 * sure + 0.1 / labels, coarse, ceil_mode=True)
     return torch.nn.functional.interpolate(pooled, size=(height, width), mode="bilinear").log()
+
+
+def exact_after(features: Tensor, values: Tensor) -> Tensor:
+    """The exact filter with normalisation "after", with its sums and their norm from one pass over N x N entries."""
+    with_ones = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+    sums = prepare(features, method="exact", normalization="none")(with_ones)
+    return sums[:, :-1] / sums[:, -1:]
 
 
 def voc2012() -> Path:

@@ -1,0 +1,81 @@
+"""Dispatch is a pure function of the call, and says why."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from crfrnn.filtering import dispatch
+from tests.problems import METHOD_OF, ROWS, device_for
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_rows_load(row):
+    device_for(row)
+    operator = row.load()
+    assert operator.__name__ == row.operator
+    assert callable(operator.apply)
+
+
+@pytest.mark.parametrize("method", dispatch.IMPLEMENTATIONS)
+class TestTable:
+    def test_every_method_has_a_reference_that_takes_everything(self, method):
+        *_, last = dispatch.IMPLEMENTATIONS[method]
+        assert last.name == "reference"
+        for device in ("cpu", "cuda", "meta"):
+            for dtype in (torch.float32, torch.float64):
+                assert last.refuses(torch.device(device), dtype) is None
+
+    def test_names_are_unique(self, method):
+        names = [row.name for row in dispatch.IMPLEMENTATIONS[method]]
+        assert len(names) == len(set(names))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_first_that_fits_is_chosen(self, method, dtype):
+        fitting = [row for row in dispatch.IMPLEMENTATIONS[method] if row.refuses(CPU, dtype) is None]
+        assert dispatch.choose(method, CPU, dtype) is fitting[0]
+
+    def test_asking_by_name(self, method):
+        for row in dispatch.IMPLEMENTATIONS[method]:
+            if row.refuses(CPU, torch.float32) is None:
+                assert dispatch.choose(method, CPU, torch.float32, row.name) is row
+
+    def test_unknown_name(self, method):
+        with pytest.raises(ValueError, match=r"^implementation: 'fortran' is none of .*reference"):
+            dispatch.choose(method, CPU, torch.float32, "fortran")
+
+
+@pytest.mark.parametrize("method", ["separable", "permutohedral"])
+def test_cpu_gets_numba(method):
+    for dtype in (torch.float32, torch.float64):
+        assert dispatch.choose(method, CPU, dtype).name == "numba_cpu"
+
+
+@pytest.mark.parametrize("method", ["separable", "permutohedral"])
+def test_refusals_say_why(method):
+    with pytest.raises(ValueError, match=r"^method: .* cannot run this call \(numba_cpu: .*the CPU.*on meta\)"):
+        dispatch.choose(method, torch.device("meta"), torch.float32, "numba_cpu")
+    with pytest.raises(ValueError, match=r"numba_cpu: .*float32 or float64, not torch.bfloat16"):
+        dispatch.choose(method, CPU, torch.bfloat16, "numba_cpu")
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match=r"^method: 'fft' is none of exact, separable, permutohedral"):
+        dispatch.choose("fft", CPU, torch.float32)
+
+
+def test_method_of_covers_the_table():
+    assert len(METHOD_OF) == sum(len(rows) for rows in dispatch.IMPLEMENTATIONS.values())
+
+
+def test_importing_compiles_and_loads_nothing():
+    """Compiled code comes at first use: the import of the package imports neither Numba nor a kernel."""
+    code = (
+        "import sys, crfrnn; loaded = [name for name in sys.modules"
+        " if name.split('.')[0] == 'numba' or name.endswith(('numba_cpu', 'triton_gpu'))]; sys.exit(str(loaded or 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr.strip() in ("", "0"), done.stderr

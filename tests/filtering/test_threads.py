@@ -1,0 +1,199 @@
+"""Results do not depend on threads: not on how many, not on who else calls, not on a fork.
+
+Tolerance: none. The filters are bit-equal for any number of threads, and from run to run.
+"""
+
+import concurrent.futures
+import multiprocessing
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from crfrnn import Bilateral, Spatial
+from crfrnn.filtering import threads
+from tests.compare import assert_equal
+from tests.problems import ROWS, photo, predictions, prepared, random_values, rows_of
+
+ROOT = Path(__file__).resolve().parents[2]
+HAS_FORK = "fork" in multiprocessing.get_all_start_methods()
+FAST = [row for row in rows_of("separable", "permutohedral") if str(row.id).endswith("numba_cpu")]
+
+
+@pytest.fixture(autouse=True)
+def two_threads(torch_threads):
+    torch_threads(2)
+
+
+def refined() -> torch.Tensor:
+    """Both default kernels on a photo that is large enough to be divided: 6,912 points."""
+    q = predictions("coffee").softmax(dim=1)
+    bilateral, spatial = Bilateral(80, 13).prepare(photo("coffee")), Spatial(3).prepare(photo("coffee"))
+    return torch.cat([bilateral(q), bilateral.transpose(q), spatial(q), spatial.transpose(q)])
+
+
+class TestNumberOfThreads:
+    @pytest.mark.parametrize("normalization", ["after", "symmetric", "none"])
+    @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 9000), (97, 95), (4096,), (20, 21, 22)], ids=str)
+    @pytest.mark.parametrize("row", FAST)
+    def test_bit_equal(self, row, shape, normalization, torch_threads):
+        values = random_values(2, 3, *shape)
+
+        def run() -> tuple[torch.Tensor, torch.Tensor]:
+            gaussian = prepared(row, shape, batch=2, dimensions=3, normalization=normalization)
+            return gaussian(values), gaussian.transpose(values)
+
+        torch_threads(1)
+        expected = run()
+        for count in (2, 3, 7):
+            torch_threads(count)
+            for quantity, got, one in zip(("filtered values", "transposed filter"), run(), expected, strict=True):
+                assert_equal(f"{quantity} with {count} threads", got, one, 0)
+
+    def test_photo(self, torch_threads):
+        torch_threads(1)
+        expected = refined()
+        torch_threads(2)
+        assert_equal("filtered values", refined(), expected, 0)
+
+    def test_inside_single(self):
+        expected = refined()
+        with threads.single():
+            assert threads.count() == 1
+            assert_equal("filtered values", refined(), expected, 0)
+        assert threads.count() == 2
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_run_to_run(row):
+    values = random_values(1, 3, 40, 41)
+    runs = [prepared(row, (40, 41), dimensions=3)(values) for _ in range(3)]
+    for again in runs[1:]:
+        assert_equal("filtered values", again, runs[0], 0)
+
+
+def test_concurrent_callers():
+    """Eight Python threads on the pool at once, each with another problem."""
+    expected = refined()
+    rows = [row.values[0] for row in FAST]
+    alone = [prepared(row, (70, 71), seed=seed)(random_values(1, 4, 70, 71)) for row in rows for seed in range(4)]
+
+    def other(index: int) -> torch.Tensor:
+        return prepared(rows[index // 4], (70, 71), seed=index % 4)(random_values(1, 4, 70, 71))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        photos = [pool.submit(refined) for _ in range(6)]
+        others = [pool.submit(other, index) for index in range(len(alone))]
+        for done in photos:
+            assert_equal("filtered values", done.result(timeout=120), expected, 0)
+        for done, one in zip(others, alone, strict=True):
+            assert_equal("filtered values", done.result(timeout=120), one, 0)
+
+
+def test_one_filter_shared_by_callers():
+    """A prepared filter has no state that calls could meet in."""
+    gaussian, q = Bilateral(80, 13).prepare(photo("coffee")), predictions("coffee").softmax(dim=1)
+    expected, expected_transposed = gaussian(q), gaussian.transpose(q)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        both = [(pool.submit(gaussian, q), pool.submit(gaussian.transpose, q)) for _ in range(8)]
+    for forward, transposed in both:
+        assert_equal("filtered values", forward.result(), expected, 0)
+        assert_equal("transposed filter", transposed.result(), expected_transposed, 0)
+
+
+def of_4096_points() -> torch.Tensor:
+    """Divided between two of our threads, and nowhere large enough for torch to use its own."""
+    values = random_values(1, 3, 64, 64)
+    filters = [prepared(row.values[0], (64, 64), dimensions=3) for row in FAST]
+    return torch.cat([gaussian(values) for gaussian in filters])
+
+
+def exit_with_comparison(expected: torch.Tensor, count: int) -> None:
+    torch.set_num_threads(count)
+    sys.exit(0 if torch.equal(of_4096_points(), expected) else 3)
+
+
+def fork_after_use(count: int) -> None:
+    """Two children, when the parent's threads are running: a forked child has none of them."""
+    torch.set_num_threads(2)
+    expected = of_4096_points()
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=exit_with_comparison, args=(expected, count), daemon=True) for _ in range(2)]
+    for child in children:
+        child.start()
+    try:
+        for child in children:
+            child.join(timeout=30)
+            assert child.exitcode == 0, f"exit code {child.exitcode}; None: it hangs, 3: another result"
+    finally:
+        for child in children:
+            child.kill()
+
+
+@pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
+@pytest.mark.parametrize("count", [1, 2])
+def test_forked_children(count):
+    """In a fresh process: torch's own OpenMP, once used, hangs in any forked child that asks for two threads.
+
+    (Measured with `big * 2` alone, torch 2.13. A DataLoader's workers therefore run with one thread.)
+    """
+    code = f"from tests.filtering.test_threads import fork_after_use; fork_after_use({count})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class Refining(torch.utils.data.Dataset):
+    """Filters in the worker, as a data set that prepares pseudo labels does."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return refined()
+
+
+@pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
+def test_data_loader_workers():
+    expected = refined()
+    loader = torch.utils.data.DataLoader(
+        Refining(), batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=60
+    )
+    batches = list(loader)
+    assert len(batches) == 2
+    for batch in batches:
+        for item in batch:
+            assert_equal("filtered values", item, expected, 0)
+
+
+class TestOverRange:
+    @pytest.mark.parametrize("size", [0, 1, 2, 5, 100])
+    @pytest.mark.parametrize("smallest", [1, 3, 1000])
+    @pytest.mark.parametrize("count", [1, 2, 3, 8])
+    def test_covers_the_range_once(self, size, smallest, count, torch_threads):
+        torch_threads(count)
+        seen: list[tuple[int, int]] = []
+        threads.over_range(lambda a, b: seen.append((a, b)), size, smallest)
+        covered = sorted(index for a, b in seen for index in range(a, b))
+        assert covered == list(range(size))
+        assert len(seen) <= count
+        assert len(seen) == 1 or min(b - a for a, b in seen) >= smallest
+
+    @pytest.mark.parametrize("failing", [0, 1])
+    def test_errors_reach_the_caller(self, failing):
+        """After all parts have ended, so that nobody writes into memory that is gone."""
+        ended = threading.Event()
+
+        def fail() -> None:
+            raise ArithmeticError("in a thread")
+
+        tasks: list[Callable[[], object]] = [ended.set, ended.set]
+        tasks[failing] = fail
+        with pytest.raises(ArithmeticError, match="in a thread"):
+            threads.together(tasks)
+        assert ended.is_set()
