@@ -5,6 +5,7 @@ importing the package compiles nothing, and an absent compiler is an error only 
 """
 
 import importlib
+import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

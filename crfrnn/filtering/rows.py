@@ -11,13 +11,17 @@ are kept in registers together; as a length is part of the type, the compiler kn
 
 import functools
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+Operation = TypeVar("Operation", bound=Callable[..., None])
 
 LANES = 8  # numbers in one vector: 256 bits of float32
 CACHE_LINE = 64  # bytes
@@ -357,11 +361,13 @@ def _softmax_backward_row(typingctx, grad, total, q, messages, diagonal, common,
     return signature, codegen
 
 
-if config.DISABLE_JIT:
-    weighted_rows, blur_row, softmax_row = weighted_rows_python, blur_row_python, softmax_row_python
-    logits_row, softmax_backward_row = logits_row_python, softmax_backward_row_python
-    prefetch_row = prefetch_row_python
-else:
-    weighted_rows, blur_row, softmax_row = _weighted_rows, _blur_row, _softmax_row
-    logits_row, softmax_backward_row = _logits_row, _softmax_backward_row
-    prefetch_row = _prefetch_row
+def _choose(plain: Operation, vector: Any) -> Operation:
+    return plain if getattr(config, "DISABLE_JIT", 0) else vector
+
+
+weighted_rows = _choose(weighted_rows_python, _weighted_rows)
+blur_row = _choose(blur_row_python, _blur_row)
+prefetch_row = _choose(prefetch_row_python, _prefetch_row)
+softmax_row = _choose(softmax_row_python, _softmax_row)
+logits_row = _choose(logits_row_python, _logits_row)
+softmax_backward_row = _choose(softmax_backward_row_python, _softmax_backward_row)

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 
 import torch
 
@@ -56,7 +58,7 @@ def over_range(kernel: Callable[[int, int], object], size: int, smallest: int = 
     """Call ``kernel(start, stop)`` on disjoint ranges that cover 0..size, at least `smallest` long."""
     parts = max(1, min(count(), size // max(1, smallest)))
     bounds = [size * part // parts for part in range(parts + 1)]
-    together([lambda a=a, b=b: kernel(a, b) for a, b in zip(bounds, bounds[1:], strict=False)])
+    together([partial(kernel, start, stop) for start, stop in pairwise(bounds)])
 
 
 def together(tasks: list[Callable[[], object]]) -> None:

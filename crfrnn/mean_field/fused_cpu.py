@@ -14,7 +14,8 @@ with nothing stored but the marginals Q of each iteration:
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,9 +86,7 @@ class _LatticeKernel:
         plain = self.grouped = lattice.grouped.numpy()
         if before is not None:
             members, folded = lattice.points.numpy().view(np.uint32), np.empty_like(plain)
-            threads.over_range(
-                lambda a, b: numba_cpu.scale_entries(plain, before, members, folded, a, b), plain.size, SMALLEST_RANGE
-            )
+            over_points(plain.size, partial(numba_cpu.scale_entries, plain, before, members, folded))
             self.grouped = folded
 
     def __call__(self, q: np.ndarray, lanes: tuple[int, ...]) -> Source:
@@ -200,18 +199,18 @@ def _infer(
 
     unary = np.empty((points, channels), np.float32)
     q = np.empty_like(unary) if kept is None else kept[0].numpy()
-    over_points(points, lambda a, b: numba_cpu.initialise(planes, unary, q, lanes, a, b))
+    over_points(points, partial(numba_cpu.initialise, planes, unary, q, lanes))
     for t in range(iterations):
         sources = [kernel(q, lanes) for kernel in kernels]
         if structure is None:
             sources = [_mix(sources, transforms, lanes)]
         common, diagonal = _no_structure(channels) if structure is None else structure
-        read = *zip(*sources, strict=True), diagonal
+        read: Any = (*zip(*sources, strict=True), diagonal)
         if t + 1 == iterations:
-            over_points(points, lambda a, b, r=read, c=common: numba_cpu.finish(unary, *r, c, result, lanes, a, b))
+            over_points(points, partial(numba_cpu.finish, unary, *read, common, result, lanes))
         else:
             q = q if kept is None else kept[t + 1].numpy()
-            over_points(points, lambda a, b, r=read, q=q: numba_cpu.update(unary, *r, q, lanes, a, b))
+            over_points(points, partial(numba_cpu.update, unary, *read, q, lanes))
 
 
 def _mix(sources: Sequence[Source], transforms: Tensor, lanes: tuple[int, ...]) -> Source:
@@ -225,9 +224,11 @@ def _mix(sources: Sequence[Source], transforms: Tensor, lanes: tuple[int, ...]) 
 
 def _messages(sources: Sequence[Source], lanes: tuple[int, ...]) -> Tensor:
     """Qm of all kernels at every point, (N, M, C)."""
-    tables, *places = zip(*sources, strict=True)
-    out = np.empty((places[-1][0].size, len(sources), tables[0].shape[1]), np.float32)
-    over_points(out.shape[0], lambda a, b: numba_cpu.read_messages(tables, *places, out, lanes, a, b))
+    first = sources[0]
+    arrays: Any = zip(*sources, strict=True)
+    tables, corners, weights, factors = arrays
+    out = np.empty((first.factor.size, len(sources), first.table.shape[1]), np.float32)
+    over_points(out.shape[0], partial(numba_cpu.read_messages, tables, corners, weights, factors, out, lanes))
     return torch.from_numpy(out)
 
 
@@ -287,7 +288,7 @@ def _differentiate(
     stacked = _padded(transforms, channels).flatten(0, 1)  # (M C, C)
 
     g = np.empty((points, channels), np.float32)
-    over_points(points, lambda a, b: numba_cpu.to_rows(planes, g, np.float32(0), a, b))
+    over_points(points, partial(numba_cpu.to_rows, planes, g, np.float32(0)))
     total = g.copy()
     for q in reversed(marginals.unbind(0)):
         h = _messages([kernel(g, lanes) for kernel in kernels], lanes)  # K_m^T g, (N, M, C)
@@ -297,8 +298,8 @@ def _differentiate(
             h = (h.flatten(1) @ stacked).unsqueeze(1)
         common, diagonal = _no_structure(channels) if structure is None else structure
         arrays = q.numpy(), h.numpy(), diagonal, common
-        over_points(points, lambda a, b, r=arrays: numba_cpu.update_gradient(*r, g, total, lanes, a, b))
-    over_points(points, lambda a, b: numba_cpu.to_planes(total, result, a, b))
+        over_points(points, partial(numba_cpu.update_gradient, *arrays, g, total, lanes))
+    over_points(points, partial(numba_cpu.to_planes, total, result))
 
 
 def _save(ctx, inputs, output) -> None:

@@ -6,6 +6,8 @@ only after counting, but an op's output shape may not depend on data under `torc
 room for the most there can be, N (d + 1). Memory that is never touched is never taken from the system.
 """
 
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -82,27 +84,31 @@ def _build(features: Tensor, into: LatticeTensors) -> None:
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     strides = key_strides(low * scale, high * scale)
 
-    words = strides.shape[0]
-    keys = np.empty((words, points, corners), np.int64)
-    weights = into.weights.numpy()
-    threads.over_range(lambda a, b: numba_cpu.embed(f, scale, strides, weights, keys, a, b), points, SMALLEST_RANGE)
-    vertices = into.vertices.numpy().view(np.uint32)
-    vertex_keys = np.empty((words, points * corners), np.int64)
-    count, *table = numba_cpu.number_vertices(keys, vertices, vertex_keys)
-    del keys
+    vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
+    count, vertex_keys, table, slot_keys = _number(f, scale, strides, weights, vertices)
 
     chains, sizes = into.chains.numpy(), into.sizes.numpy()
     sizes[0] = count
 
     def link(axis: int) -> None:
         offsets = strides.sum(axis=1) - corners * strides[:, axis]
-        sizes[1 + axis] = numba_cpu.link_chain(vertex_keys, count, *table, offsets, chains[axis])
+        sizes[1 + axis] = numba_cpu.link_chain(vertex_keys, count, table, slot_keys, offsets, chains[axis])
 
     def group() -> None:
         starts, members = into.starts.numpy().view(np.uint32), into.points.numpy().view(np.uint32)
         numba_cpu.group_by_vertex(vertices, weights, count, starts, members, into.grouped.numpy())
 
-    threads.together([group, *(lambda axis=axis: link(axis) for axis in range(corners))])
+    threads.together([group, *(partial(link, axis) for axis in range(corners))])
+
+
+def _number(f: np.ndarray, scale: np.ndarray, strides: np.ndarray, weights: np.ndarray, vertices: np.ndarray):
+    """Corners of all points: fills weights and vertices; returns the vertices' number and keys, and the hash table."""
+    points, corners = vertices.shape
+    keys = np.empty((strides.shape[0], points, corners), np.int64)
+    threads.over_range(partial(numba_cpu.embed, f, scale, strides, weights, keys), points, SMALLEST_RANGE)
+    vertex_keys = np.empty((strides.shape[0], points * corners), np.int64)
+    count, table, slot_keys = numba_cpu.number_vertices(keys, vertices, vertex_keys)
+    return count, vertex_keys, table, slot_keys
 
 
 @torch.library.custom_op("crfrnn::permutohedral_build", mutates_args=(), device_types="cpu")
@@ -112,7 +118,7 @@ def _build_op(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor,
         features = features.detach().contiguous()
         for image in range(features.shape[0]):
             _build(features[image], LatticeTensors(*(tensor[image] for tensor in lattices)))
-    return tuple(lattices)
+    return lattices[0], lattices[1], lattices[2], lattices[3], lattices[4], lattices[5], lattices[6]
 
 
 @_build_op.register_fake
@@ -142,15 +148,13 @@ def splat_and_blur(
     bounds = _balanced(starts, count)
     threads.together(
         [
-            lambda a=a, b=b: numba_cpu.splat(values, starts, points, grouped, out, lanes, a, b)
-            for a, b in zip(bounds, bounds[1:], strict=False)
+            partial(numba_cpu.splat, values, starts, points, grouped, out, lanes, start, stop)
+            for start, stop in pairwise(bounds)
         ]
     )
     axes = range(len(lengths))
     for axis in reversed(axes) if transposed else axes:
-        threads.over_range(
-            lambda a, b, axis=axis: numba_cpu.blur(out, chains[axis], lanes, a, b), lengths[axis], SMALLEST_RANGE
-        )
+        threads.over_range(partial(numba_cpu.blur, out, chains[axis], lanes), lengths[axis], SMALLEST_RANGE)
     return out
 
 
@@ -175,23 +179,23 @@ def _filter_op(
     transposed: bool,
 ) -> Tensor:
     lattices = LatticeTensors(vertices, weights, starts, points, grouped, chains, sizes)
-    channels, count = values.shape[1:]
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
-    lanes = layout.lanes(channels)
-    factor = np.full(count, gain(vertices.shape[2] - 1), out.numpy().dtype)
-    for image in range(values.shape[0] if count else 0):
-        lattice = LatticeTensors(*(tensor[image] for tensor in lattices))
-        inside = layout.to_point_major(values[image])
-        blurred = splat_and_blur(lattice, lattice.grouped.numpy(), inside.numpy(), lanes, transposed)
-        corners, barycentric = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy()
-        result = inside.numpy()
-        threads.over_range(
-            lambda a, b: numba_cpu.slice_points(blurred, corners, barycentric, factor, result, lanes, a, b),
-            count,
-            SMALLEST_RANGE,
-        )
-        layout.to_channel_major(inside, channels, out[image])
+    for image in range(values.shape[0] if values.shape[2] else 0):
+        _filter_image(values[image], LatticeTensors(*(tensor[image] for tensor in lattices)), transposed, out[image])
     return out
+
+
+def _filter_image(values: Tensor, lattice: LatticeTensors, transposed: bool, out: Tensor) -> None:
+    """values, out (C, N)."""
+    channels, points = values.shape
+    lanes = layout.lanes(channels)
+    rows = layout.to_point_major(values)
+    blurred = splat_and_blur(lattice, lattice.grouped.numpy(), rows.numpy(), lanes, transposed)
+    corners, weights, result = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy(), rows.numpy()
+    factor = np.full(points, gain(corners.shape[1] - 1), result.dtype)
+    read = partial(numba_cpu.slice_points, blurred, corners, weights, factor, result, lanes)
+    threads.over_range(read, points, SMALLEST_RANGE)
+    layout.to_channel_major(rows, channels, out)
 
 
 @_filter_op.register_fake

@@ -1,7 +1,7 @@
 """The separable filter on the CPU: allocation, threads and torch's custom op around `numba_cpu.py`."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -49,10 +49,8 @@ def run_passes(values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...
     for step in todo:
         source = values.reshape(step.outer, -1, channels)
         out = np.empty((step.outer, step.rows, step.inner, channels), values.dtype)
-        threads.over_range(
-            lambda a, b, s=step, v=source, o=out: numba_cpu.apply_band(v, s.columns, s.weights, o, lanes, a, b),
-            step.outer * step.rows,
-        )
+        kernel = partial(numba_cpu.apply_band, source, step.columns, step.weights, out, lanes)
+        threads.over_range(kernel, step.outer * step.rows)
         values = out.reshape(-1, channels)
     return values
 
