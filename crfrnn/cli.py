@@ -1,6 +1,7 @@
 """The command line: one dictionary from verb to function. Options and help come from signatures and docstrings."""
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -24,8 +25,9 @@ WRONG_USAGE, FAILED, INTERRUPTED = 2, 1, 130
 class Parser(ArgumentParser):
     """jsonargparse with --long-options in place of --long_options, --flags without a value, and one-line errors."""
 
-    def add_argument(self, *names: Any, **options: Any) -> Any:
-        dashed = tuple(name.replace("_", "-") if str(name).startswith("--") else name for name in names)
+    def add_argument(self, *names: str, **options: Any) -> Any:
+        kept = "--print_config"  # jsonargparse looks for this very name
+        dashed = tuple(name if name == kept or name[:2] != "--" else name.replace("_", "-") for name in names)
         if options.get("type") is bool:
             del options["type"]
             options["action"] = ActionYesNo(no_prefix="no-")
@@ -58,17 +60,25 @@ def _paragraphs(documented: Any) -> list[str]:
 
 
 def _normalise(arguments: Sequence[str]) -> list[str]:
-    """Repeated --kernel options add up, and what is said on the command line wins over --config wherever it stands."""
-    verb, config, others = list(arguments[:1]), [], []
-    words = iter(arguments[1:])
-    for word in words:
-        if word == "--config":
-            config += [word, *[value for value in [next(words, None)] if value is not None]]
-        elif word.startswith("--config="):
-            config.append(word)
+    """--config goes first, so that what is said on the command line wins; repeated --kernel options become one list."""
+    verb, words = list(arguments[:1]), list(arguments[1:])
+    files, words = _take("--config", words)
+    kernels, words = _take("--kernel", words)
+    config = [f"--config={file}" for file in files]
+    return verb + config + words + ([f"--kernel={json.dumps(kernels)}"] if kernels else [])
+
+
+def _take(option: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """The values of an option, given as ``--option value`` or ``--option=value``, and the other words."""
+    values, others = [], []
+    left = iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if name == option and (equals or (value := next(left, ""))):
+            values.append(value)
         else:
-            others.append(re.sub(r"^--kernel(?==|$)", "--kernel+", word))
-    return verb + config + others
+            others.append(word)
+    return values, others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -88,7 +88,7 @@ def refine_files(
         preset: bandwidths and weights: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
         iterations: mean-field iterations.
         kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
-            spatial:THETA_GAMMA,WEIGHT; repeat it for several.
+            spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
         resize: scale predictions of another size to the photograph's, bilinearly.
         overlay: also write the photograph tinted by the refined labels.
