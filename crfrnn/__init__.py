@@ -4,6 +4,7 @@ from crfrnn.filtering.gaussian_filter import GaussianFilter, gaussian_filter
 from crfrnn.filtering.kernels import Bilateral, Features, Spatial
 from crfrnn.layer import CRFRNN
 from crfrnn.recurrence import mean_field
+from crfrnn.refine import refine
 
 __all__ = [
     "CRFRNN",
@@ -13,5 +14,6 @@ __all__ = [
     "Spatial",
     "gaussian_filter",
     "mean_field",
+    "refine",
 ]
 __version__ = "0.1.0"

@@ -47,14 +47,39 @@ def mean_field(
     >>> mean_field(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3)).shape
     torch.Size([1, 3, 8, 9])
     """
+    return _run(logits, filters, kernel_weights, compatibility, iterations, normalize=False)
+
+
+def marginals(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int = 10,
+) -> Tensor:
+    """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory."""
+    with torch.no_grad():
+        return _run(logits, filters, kernel_weights, compatibility, iterations, normalize=True)
+
+
+def _run(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+    normalize: bool,
+) -> Tensor:
+    """Checks, dtypes, and the choice between the fused recurrence and the one below."""
     _check(logits, filters, kernel_weights, compatibility, iterations)
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         unary, weights, mu = logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
         if iterations and logits.numel() and dispatch.fused(unary, filters) is None:
-            y = dispatch.load()(unary, filters, weights, mu, iterations)
+            y = dispatch.load()(unary, filters, weights, mu, iterations, normalize)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
+            y = normalization(y) if normalize else y
     return y.to(logits.dtype)
 
 

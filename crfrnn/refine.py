@@ -12,7 +12,7 @@ from torch import Tensor
 from crfrnn.filtering import threads
 from crfrnn.filtering.kernels import Kernel
 from crfrnn.presets import find_preset
-from crfrnn.recurrence import mean_field
+from crfrnn.recurrence import marginals
 
 Image = np.ndarray | Tensor
 Predictions = TypeVar("Predictions", np.ndarray, Tensor, list[np.ndarray], list[Tensor])
@@ -120,13 +120,13 @@ def _one(image: Any, given: Any, settings: _Settings) -> Any:
     labels_last = _labels_last(values, guide, settings.name)
     planes = values.movedim(-1, 0) if labels_last else values
     with torch.no_grad():
-        marginals = _marginals(guide.to(values.device), planes.unsqueeze(0), settings)[0]
+        q = _marginals(guide.to(values.device), planes.unsqueeze(0), settings)[0]
     if labels_last:
-        marginals = marginals.movedim(0, -1)
+        q = q.movedim(0, -1)
     if isinstance(given, Tensor):
-        return marginals.to(values.dtype if values.is_floating_point() else torch.float32)
+        return q.to(values.dtype if values.is_floating_point() else torch.float32)
     dtype = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
-    return marginals.numpy().astype(dtype.newbyteorder("="), copy=False)
+    return q.numpy().astype(dtype.newbyteorder("="), copy=False)
 
 
 def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
@@ -134,8 +134,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
     filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
     weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
     potts = 1 - torch.eye(values.shape[1], device=values.device)
-    logits = mean_field(_unary(values, settings.name), filters, weights, potts, settings.iterations)
-    return torch.softmax(logits, dim=1)
+    return marginals(_unary(values, settings.name), filters, weights, potts, settings.iterations)
 
 
 def _unary(values: Tensor, name: str) -> Tensor:

@@ -3,10 +3,25 @@
 `lanes` is a tuple whose length is the number of channels that a kernel handles together (see numba_cpu.py).
 """
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
 WIDEST = 32
+CACHE_LINE = 64  # bytes
+
+
+def empty(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.ndarray:
+    """Uninitialised memory that begins at a cache line, so that no vector lies across two.
+
+    NumPy asks the system for large pages (torch does not), but returns memory that is 16 bytes off the line.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(size + CACHE_LINE, np.uint8)
+    skip = -raw.ctypes.data % CACHE_LINE
+    return raw[skip : skip + size].view(dtype).reshape(shape)
 
 
 def lanes(channels: int) -> tuple[int, ...]:

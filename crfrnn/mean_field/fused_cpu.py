@@ -34,9 +34,17 @@ LATTICE_TENSORS = len(LatticeTensors._fields)
 
 
 def mean_field(
-    logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor, iterations: int
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+    normalize: bool = False,
 ) -> Tensor:
-    """Same contract as `recurrence.recurrence`, for calls that `dispatch.fused` accepts and iterations > 0."""
+    """Same contract as `recurrence.recurrence`, for calls that `dispatch.fused` accepts and iterations > 0.
+
+    With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable.
+    """
     labels = logits.shape[1]
     weights = kernel_weights
     if weights.dim() == 2:
@@ -56,9 +64,9 @@ def mean_field(
             lattices += [logits.new_empty(0)] * LATTICE_TENSORS
             thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
         scales += [logits.new_empty(0) if s is None else s.flatten(1) for s in (gaussian.before, gaussian.after)]
-    keep = torch.is_grad_enabled() and (logits.requires_grad or transforms.requires_grad)
+    keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
     y, _ = _forward_op(
-        logits.flatten(2), transforms, lattices, thetas, scales, list(logits.shape[2:]), iterations, keep
+        logits.flatten(2), transforms, lattices, thetas, scales, list(logits.shape[2:]), iterations, keep, normalize
     )
     return y.reshape(logits.shape)
 
@@ -164,20 +172,23 @@ def _forward_op(
     shape: list[int],
     iterations: int,
     keep: bool,
+    normalize: bool,
 ) -> tuple[Tensor, Tensor]:
-    """logits (B, L, N) -> (Qu of the last iteration (B, L, N), marginals of all iterations (B, T, N, C) or empty)."""
+    """logits (B, L, N) -> (Qu of the last iteration, or with `normalize` its softmax, (B, L, N);
+    marginals before each iteration, (B, T, N, C) with `keep`, else empty)."""
     logits = logits.detach().contiguous()
     out = torch.empty_like(logits)
     kept = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
-    marginals = torch.from_numpy(np.empty(kept, np.float32))  # NumPy asks the system for large pages, torch does not
+    marginals = torch.from_numpy(layout.empty(kept))
     for image in range(logits.shape[0]):
         kernels = _kernels(image, lattices, thetas, scales, shape, transposed=False)
-        _infer(logits[image], transforms.detach(), kernels, iterations, marginals[image] if keep else None, out[image])
+        kept = marginals[image] if keep else None
+        _infer(logits[image], transforms.detach(), kernels, iterations, kept, normalize, out[image])
     return out, marginals
 
 
 @_forward_op.register_fake
-def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iterations, keep):
+def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iterations, keep, normalize):
     batch, labels, points = logits.shape
     kept = (batch, iterations, points, layout.padded(labels)) if keep else (0,)
     return torch.empty_like(logits, memory_format=torch.contiguous_format), logits.new_empty(kept)
@@ -189,6 +200,7 @@ def _infer(
     kernels: Sequence[_LatticeKernel | _GridKernel],
     iterations: int,
     kept: Tensor | None,
+    normalize: bool,
     out: Tensor,
 ) -> None:
     """One image: logits, out (L, N); kept (T, N, C) receives Q before each iteration."""
@@ -197,8 +209,8 @@ def _infer(
     channels, lanes = layout.padded(labels), layout.lanes(labels)
     structure = _structure(transforms.numpy(), channels)
 
-    unary = np.empty((points, channels), np.float32)
-    q = np.empty_like(unary) if kept is None else kept[0].numpy()
+    unary = layout.empty((points, channels))
+    q = layout.empty(unary.shape) if kept is None else kept[0].numpy()
     over_points(points, partial(numba_cpu.initialise, planes, unary, q, lanes))
     for t in range(iterations):
         sources = [kernel(q, lanes) for kernel in kernels]
@@ -207,7 +219,7 @@ def _infer(
         common, diagonal = _no_structure(channels) if structure is None else structure
         read: Any = (*zip(*sources, strict=True), diagonal)
         if t + 1 == iterations:
-            over_points(points, partial(numba_cpu.finish, unary, *read, common, result, lanes))
+            over_points(points, partial(numba_cpu.finish, unary, *read, common, normalize, result, lanes))
         else:
             q = q if kept is None else kept[t + 1].numpy()
             over_points(points, partial(numba_cpu.update, unary, *read, q, lanes))
@@ -227,7 +239,7 @@ def _messages(sources: Sequence[Source], lanes: tuple[int, ...]) -> Tensor:
     first = sources[0]
     arrays: Any = zip(*sources, strict=True)
     tables, corners, weights, factors = arrays
-    out = np.empty((first.factor.size, len(sources), first.table.shape[1]), np.float32)
+    out = layout.empty((first.factor.size, len(sources), first.table.shape[1]))
     over_points(out.shape[0], partial(numba_cpu.read_messages, tables, corners, weights, factors, out, lanes))
     return torch.from_numpy(out)
 
@@ -287,9 +299,9 @@ def _differentiate(
     structure = _structure(transforms.numpy(), channels)
     stacked = _padded(transforms, channels).flatten(0, 1)  # (M C, C)
 
-    g = np.empty((points, channels), np.float32)
+    g, total = layout.empty((points, channels)), layout.empty((points, channels))
     over_points(points, partial(numba_cpu.to_rows, planes, g, np.float32(0)))
-    total = g.copy()
+    total[:] = g
     for q in reversed(marginals.unbind(0)):
         h = _messages([kernel(g, lanes) for kernel in kernels], lanes)  # K_m^T g, (N, M, C)
         products = (h.flatten(1).t() @ q).view(len(kernels), channels, channels)
@@ -303,7 +315,7 @@ def _differentiate(
 
 
 def _save(ctx, inputs, output) -> None:
-    _, transforms, lattices, ctx.thetas, scales, ctx.shape, _, keep = inputs
+    _, transforms, lattices, ctx.thetas, scales, ctx.shape, _, keep, _ = inputs
     assert keep, "the marginals of a differentiated recurrence are kept"
     ctx.lattices = len(lattices)
     ctx.set_materialize_grads(False)  # the marginals get no gradient: make no zeros for it
@@ -314,7 +326,7 @@ def _backward(ctx, grad: Tensor, _):
     marginals, transforms, *rest = ctx.saved_tensors
     lattices, scales = rest[: ctx.lattices], rest[ctx.lattices :]
     gradients = _backward_op(grad, marginals, transforms, lattices, ctx.thetas, scales, ctx.shape)
-    return *gradients, [None] * len(lattices), None, [None] * len(scales), None, None, None
+    return *gradients, [None] * len(lattices), None, [None] * len(scales), None, None, None, None
 
 
 _forward_op.register_autograd(_backward, setup_context=_save)

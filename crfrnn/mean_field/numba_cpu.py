@@ -65,8 +65,8 @@ def update(unary, tables, corners, weights, factors, diagonal, q, lanes, start, 
 
 
 @njit(nogil=True, cache=True)
-def finish(unary, tables, corners, weights, factors, diagonal, common, out, lanes, start, stop):
-    """Qu = U - sum_m (e_m Qm + c_m . Qm), the last iteration's logits, equations (4.3) to (4.5).
+def finish(unary, tables, corners, weights, factors, diagonal, common, normalize, out, lanes, start, stop):
+    """The last iteration: Qu = U - sum_m (e_m Qm + c_m . Qm), equations (4.3) to (4.5), or with `normalize` its softmax.
 
     unary (N, C); out (L, N); diagonal e and common c (M, C); the rest as in `update`.
     """
@@ -77,7 +77,10 @@ def finish(unary, tables, corners, weights, factors, diagonal, common, out, lane
         for m in range(len(tables)):
             _read(tables[m], corners[m], weights[m], factors[m], m, messages, lanes, begin, end)
         for p in range(end - begin):
-            logits_row(rows[p], unary[begin + p], messages[p], diagonal, common, lanes)
+            if normalize:
+                softmax_row(rows[p], unary[begin + p], messages[p], diagonal, lanes)
+            else:
+                logits_row(rows[p], unary[begin + p], messages[p], diagonal, common, lanes)
         for label in range(out.shape[0]):
             for p in range(begin, end):
                 out[label, p] = rows[p - begin, label]

@@ -144,7 +144,7 @@ def splat_and_blur(
     count, *lengths = lattice.sizes.tolist()
     starts, points = lattice.starts.numpy().view(np.uint32), lattice.points.numpy().view(np.uint32)
     chains = lattice.chains.numpy()
-    out = np.empty((count, values.shape[1]), values.dtype)
+    out = layout.empty((count, values.shape[1]), values.dtype)
     bounds = _balanced(starts, count)
     threads.together(
         [

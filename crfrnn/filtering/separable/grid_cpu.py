@@ -48,7 +48,7 @@ def run_passes(values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...
     channels = values.shape[1]
     for step in todo:
         source = values.reshape(step.outer, -1, channels)
-        out = np.empty((step.outer, step.rows, step.inner, channels), values.dtype)
+        out = layout.empty((step.outer, step.rows, step.inner, channels), values.dtype)
         kernel = partial(numba_cpu.apply_band, source, step.columns, step.weights, out, lanes)
         threads.over_range(kernel, step.outer * step.rows)
         values = out.reshape(-1, channels)
