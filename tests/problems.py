@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crfrnn import Features, GaussianFilter
+from crfrnn import GaussianFilter
 from crfrnn.filtering import dispatch
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
 
@@ -75,6 +75,17 @@ def random_features(
     """(batch, dimensions, *shape), uniform over `spread` bandwidths in each dimension: every point has neighbours."""
     unit = torch.rand(batch, dimensions, *shape, generator=generator(seed), dtype=torch.float64)
     return (spread * unit).to(dtype)
+
+
+def potts(labels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return 1 - torch.eye(labels, dtype=dtype)
+
+
+def weights_of(kind: str, kernels: int, labels: int, dtype: torch.dtype = torch.float32, seed: int = 2) -> Tensor:
+    """Kernel weights of the kind that `CRFRNN` calls so, all different, around 1 (full: also off the diagonal)."""
+    shape = {"scalar": (kernels, 1), "class": (kernels, labels), "full": (kernels, labels, labels)}[kind]
+    noise = 0.3 * random_values(*shape, dtype=dtype, seed=seed)
+    return noise + torch.eye(labels, dtype=dtype) if kind == "full" else noise + 1
 
 
 def prepared(
@@ -210,7 +221,3 @@ KNOWN = [
     ),
     KnownCRF("nobody has an opinion", torch.zeros(1, 2, 6), random_features(1, 2, (6,)), 3.0, lambda t: [0.0] * 6),
 ]
-
-
-def known_kernel(problem: KnownCRF, method: str) -> Features:
-    return Features(theta=1.0, weight=problem.weight, method=method)

@@ -25,7 +25,7 @@ Operation = TypeVar("Operation", bound=Callable[..., None])
 
 LANES = 8  # numbers in one vector: 256 bits of float32
 CACHE_LINE = 64  # bytes
-LOWEST = -87.0  # exp of this is still a normal float32; everything below counts as this
+LOWEST = -60.0  # exp of anything smaller counts as exp of this, 9e-27: products with it stay normal floats
 LOG2_E = 1.0 / math.log(2.0)
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two parts: n * LN2_HIGH is exact (Cody and Waite 1980)
 # exp(r) for |r| <= ln 2 / 2, highest power first: our minimax fit, relative error 7.5e-8

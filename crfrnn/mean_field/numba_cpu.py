@@ -12,7 +12,7 @@ from numba import njit
 
 from crfrnn.filtering.rows import logits_row, softmax_backward_row, softmax_row, weighted_rows
 
-TILE = 32  # pixels whose messages are in the L1 cache together
+TILE = 64  # pixels whose messages are in the L1 cache together
 PADDING = np.float32(-1e30)  # logits of the channels that are no labels
 
 

@@ -214,3 +214,8 @@ class TestEqualsTheReference:
     def test_many_vertices(self, row, channels):
         """More vertices than points: the hash table grows several times."""
         self.check(row, random_features(1, 5, (60, 70), spread=60.0), channels=channels)
+
+    @small
+    def test_table_grows(self, row):
+        """Beyond 8,192 vertices the table of their keys is made anew."""
+        self.check(row, random_features(1, 8, (1000,), spread=200.0), channels=1)
