@@ -103,7 +103,7 @@ def _many(images: Sequence[Any], given: Sequence[Any], settings: _Settings) -> l
             raise ValueError(f"number {number} of the list: {error}") from error
 
     def alone(number: int) -> Any:
-        with threads.single():
+        with threads.limited(1):
             return work(number)
 
     workers = threads.count()

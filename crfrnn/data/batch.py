@@ -30,7 +30,7 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
     """
 
     def alone(job: Job) -> Result:
-        with threads.single():
+        with threads.limited(1):
             return work(job)
 
     wide = len(jobs) >= threads.count() > 1

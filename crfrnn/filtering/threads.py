@@ -6,13 +6,16 @@ are plain nogil functions and the range is divided here. A kernel's result must 
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 _local = threading.local()
 _pool: ThreadPoolExecutor | None = None
@@ -20,15 +23,15 @@ _pool_lock = threading.Lock()
 
 
 def count() -> int:
-    """Threads that one call may use: torch's intra-op setting, or 1 inside `single`."""
+    """Threads that one call may use: torch's intra-op setting, or less inside `limited`."""
     return getattr(_local, "limit", 0) or torch.get_num_threads()
 
 
 @contextmanager
-def single() -> Iterator[None]:
-    """Calls of this thread use one thread each: for work that is already parallel over images."""
+def limited(limit: int) -> Iterator[None]:
+    """Calls of this thread use at most so many threads each: for work that is already parallel."""
     previous = getattr(_local, "limit", 0)
-    _local.limit = 1
+    _local.limit = max(1, limit)
     try:
         yield
     finally:
@@ -61,17 +64,30 @@ def over_range(kernel: Callable[[int, int], object], size: int, smallest: int = 
     together([partial(kernel, start, stop) for start, stop in pairwise(bounds)])
 
 
-def together(tasks: list[Callable[[], object]]) -> None:
-    """Run tasks that do not depend on each other, the last one on this thread."""
+def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run tasks that do not depend on each other, the last one on this thread; their results in order.
+
+    A task that no thread of the pool has begun when this one is free is run here, so that calls from many threads,
+    or from inside a task, never wait for each other in a circle.
+    """
     if count() == 1 or len(tasks) == 1:
-        for task in tasks:
-            task()
-        return
+        return [task() for task in tasks]
     futures = [_executor().submit(task) for task in tasks[:-1]]
     try:
-        tasks[-1]()
+        last = tasks[-1]()
     finally:
-        for future in futures:
-            future.exception()  # wait for all, whatever happened
-    for future in futures:
-        future.result()
+        begun = [not future.cancel() for future in futures]
+        wait([future for future, running in zip(futures, begun, strict=True) if running])
+    done = zip(futures, begun, tasks, strict=False)
+    return [future.result() if running else task() for future, running, task in done] + [last]
+
+
+def concurrently(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """`together` for tasks that are parallel themselves: the threads are divided among them."""
+    share = count() // len(tasks)
+
+    def shared(task: Callable[[], Result]) -> Result:
+        with limited(share):
+            return task()
+
+    return together([partial(shared, task) for task in tasks])

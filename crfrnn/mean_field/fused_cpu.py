@@ -213,7 +213,7 @@ def _infer(
     q = layout.empty(unary.shape) if kept is None else kept[0].numpy()
     over_points(points, partial(numba_cpu.initialise, planes, unary, q, lanes))
     for t in range(iterations):
-        sources = [kernel(q, lanes) for kernel in kernels]
+        sources = _filter(kernels, q, lanes)
         if structure is None:
             sources = [_mix(sources, transforms, lanes)]
         common, diagonal = _no_structure(channels) if structure is None else structure
@@ -223,6 +223,11 @@ def _infer(
         else:
             q = q if kept is None else kept[t + 1].numpy()
             over_points(points, partial(numba_cpu.update, unary, *read, q, lanes))
+
+
+def _filter(kernels: Sequence[_LatticeKernel | _GridKernel], q: np.ndarray, lanes: tuple[int, ...]) -> list[Source]:
+    """Every kernel's table for the values q (N, C), side by side where there are threads for it."""
+    return threads.concurrently([partial(kernel, q, lanes) for kernel in kernels])
 
 
 def _mix(sources: Sequence[Source], transforms: Tensor, lanes: tuple[int, ...]) -> Source:
@@ -303,7 +308,7 @@ def _differentiate(
     over_points(points, partial(numba_cpu.to_rows, planes, g, np.float32(0)))
     total[:] = g
     for q in reversed(marginals.unbind(0)):
-        h = _messages([kernel(g, lanes) for kernel in kernels], lanes)  # K_m^T g, (N, M, C)
+        h = _messages(_filter(kernels, g, lanes), lanes)  # K_m^T g, (N, M, C)
         products = (h.flatten(1).t() @ q).view(len(kernels), channels, channels)
         grad_transforms -= products[:, :labels, :labels]
         if structure is None:

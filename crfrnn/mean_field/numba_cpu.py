@@ -66,7 +66,7 @@ def update(unary, tables, corners, weights, factors, diagonal, q, lanes, start, 
 
 @njit(nogil=True, cache=True)
 def finish(unary, tables, corners, weights, factors, diagonal, common, normalize, out, lanes, start, stop):
-    """The last iteration: Qu = U - sum_m (e_m Qm + c_m . Qm), equations (4.3) to (4.5), or with `normalize` its softmax.
+    """The last iteration: Qu = U - sum_m (e_m Qm + c_m . Qm), (4.3) to (4.5), or with `normalize` its softmax.
 
     unary (N, C); out (L, N); diagonal e and common c (M, C); the rest as in `update`.
     """

@@ -62,7 +62,7 @@ class TestNumberOfThreads:
 
     def test_inside_single(self):
         expected = refined()
-        with threads.single():
+        with threads.limited(1):
             assert threads.count() == 1
             assert_equal("filtered values", refined(), expected, 0)
         assert threads.count() == 2
