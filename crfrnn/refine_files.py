@@ -66,6 +66,7 @@ def refine_files(
     iterations: int = 10,
     kernel: list[str] | None = None,
     normalization: str | None = None,
+    tolerance: float = 1e-3,
     resize: bool = False,
     overlay: str | None = None,
     save_probabilities: str | None = None,
@@ -90,6 +91,7 @@ def refine_files(
         kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
+        tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
         resize: scale predictions of another size to the photograph's, bilinearly.
         overlay: also write the photograph tinted by the refined labels.
         save_probabilities: also write the refined probabilities, float16, .npz or .npy.
@@ -101,7 +103,13 @@ def refine_files(
         confidence=confidence,
         unsure=unsure,
         resize=resize,
-        crf={"preset": preset, "iterations": iterations, "kernels": kernel, "normalization": normalization},
+        crf={
+            "preset": preset,
+            "iterations": iterations,
+            "kernels": kernel,
+            "normalization": normalization,
+            "tolerance": tolerance,
+        },
     )
     source = Path(probabilities or logits or labels or "")
     targets = (Path(out), Path(overlay) if overlay else None, Path(save_probabilities) if save_probabilities else None)

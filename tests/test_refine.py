@@ -293,3 +293,20 @@ def test_parse_kernel():
     ):
         with pytest.raises(ValueError, match=r"^kernel: "):
             parse_kernel(text)
+
+
+def test_labels_that_occur_nowhere_are_left_out_within_the_stated_bound():
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    logits = rng.normal(0, 1, (6, 30, 40)).astype(np.float32)
+    logits[[1, 4]] -= 12  # nowhere above 1e-3
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=0)
+    assert probabilities[[1, 4]].max() < 1e-3 < probabilities[[0, 2, 3, 5]].max(axis=(1, 2)).min()
+    for given in ({"probabilities": probabilities}, {"logits": logits}):
+        every = refine(image, **given, tolerance=0)
+        some = refine(image, **given)
+        assert (some[[1, 4]] == 0).all()
+        assert every[[1, 4]].max() < 1e-3 * np.exp(8 * 1e-3)
+        np.testing.assert_allclose(some, every, atol=2e-3)
+    with pytest.raises(ValueError, match="tolerance"):
+        refine(image, probabilities, tolerance=0.5)
