@@ -32,7 +32,7 @@ def check() -> None:
         mine = inputs.ours(image, p, choice["kernels"], 5)
         assert np.isfinite(mine).all()
         assert np.allclose(mine.sum(axis=0), 1, atol=1e-4)
-        if inputs.have_pydensecrf():
+        if inputs.peer:
             theirs = inputs.pydensecrf(image, p, choice["kernels"], 5)
             dropped = inputs.pydensecrf(image, p, choice["kernels"], 5, module=drop_in)
             assert np.abs(dropped - theirs).mean() < 1e-3, "the drop-in differs from pydensecrf"
@@ -43,7 +43,10 @@ def check() -> None:
 def single(rounds: int) -> list[str]:
     """One 500 x 375 photo, 21 labels."""
     image, p = inputs.photo(500, 375), inputs.probabilities(500, 375)
-    rows = ["| set | T | pydensecrf | one thread | ratio | all threads | ratio | drop-in | ratio |", "|---|---" * 4 + "|---|"]
+    rows = [
+        "| set | T | pydensecrf | one thread | ratio | all threads | ratio | drop-in | ratio |",
+        "|---|---" * 4 + "|---|",
+    ]
     for letter, choice in inputs.SETS.items():
         kernels = choice["kernels"]
         for iterations in (5, 10):
@@ -52,7 +55,7 @@ def single(rounds: int) -> list[str]:
                 "all": lambda k=kernels, t=iterations: inputs.ours(image, p, k, t),
                 "drop": lambda k=kernels, t=iterations: inputs.pydensecrf(image, p, k, t, module=drop_in),
             }
-            if inputs.have_pydensecrf():
+            if inputs.peer:
                 contenders["peer"] = lambda k=kernels, t=iterations: inputs.pydensecrf(image, p, k, t)
             m = inputs.alternate(contenders, rounds)
             rows.append(f"| {letter} | {iterations} | {_seconds(m.get('peer'))} |" + _against(m, "one", "all", "drop"))
@@ -63,7 +66,10 @@ def training(rounds: int) -> list[str]:
     """Forward and backward of the layer, T = 5, against pydensecrf's forward alone."""
     image, p = inputs.photo(500, 375), inputs.probabilities(500, 375)
     guide = torch.from_numpy(image).permute(2, 0, 1)[None]
-    rows = ["| set | compatibility | pydensecrf, forward | ours, forward and backward | share |", "|---|---|---|---|---|"]
+    rows = [
+        "| set | compatibility | pydensecrf, forward | ours, forward and backward | share |",
+        "|---|---|---|---|---|",
+    ]
     for letter, choice in inputs.SETS.items():
         for start in ("Potts", "learned"):
             layer = CRFRNN(inputs.LABELS, kernels=choice["kernels"], iterations=5)
@@ -77,7 +83,7 @@ def training(rounds: int) -> list[str]:
                 y.backward(torch.ones_like(y))
 
             contenders = {"ours": step}
-            if inputs.have_pydensecrf():
+            if inputs.peer:
                 contenders["peer"] = lambda k=choice["kernels"]: inputs.pydensecrf(image, p, k, 5)
             m = inputs.alternate(contenders, rounds)
             share = f"{m['ours'] / m['peer']:.2f}" if "peer" in m else ""
@@ -92,13 +98,11 @@ def large(rounds: int) -> list[str]:
     for letter, choice in inputs.SETS.items():
         kernels = choice["kernels"]
         contenders = {"all": lambda k=kernels: inputs.ours(image, p, k, 10)}
-        if inputs.have_pydensecrf():
+        if inputs.peer:
             contenders["peer"] = lambda k=kernels: inputs.pydensecrf(image, p, k, 10)
         m = inputs.alternate(contenders, rounds)
-        peer = _peak(letter, "pydensecrf") if inputs.have_pydensecrf() else ""
-        rows.append(
-            f"| {letter} | {_seconds(m.get('peer'))} |{_against(m, 'all')} {peer} | {_peak(letter, 'ours')} |"
-        )
+        peer = _peak(letter, "pydensecrf") if inputs.peer else ""
+        rows.append(f"| {letter} | {_seconds(m.get('peer'))} |{_against(m, 'all')} {peer} | {_peak(letter, 'ours')} |")
     return rows
 
 
@@ -127,8 +131,10 @@ def many(count: int) -> list[str]:
     rows = [f"| set | pydensecrf, {CORES} processes | ours | ratio |", "|---|---|---|---|"]
     for letter, choice in inputs.SETS.items():
         kernels = choice["kernels"]
-        contenders = {"all": lambda k=kernels: refine(images, values, kernels=k, normalization="symmetric", iterations=5)}
-        pool = multiprocessing.get_context("spawn").Pool(CORES) if inputs.have_pydensecrf() else None
+        contenders = {
+            "all": lambda k=kernels: refine(images, values, kernels=k, normalization="symmetric", iterations=5)
+        }
+        pool = multiprocessing.get_context("spawn").Pool(CORES) if inputs.peer else None
         if pool is not None:
             jobs = [(image, p, kernels, 5) for image, p in zip(images, values, strict=True)]
             contenders["peer"] = lambda jobs=jobs, pool=pool: pool.map(_peer_job, jobs, chunksize=1)
@@ -155,7 +161,11 @@ def first_call() -> list[str]:
             for _ in range(2)
         ]
     (ever, _), (later, warm) = ([float(x) for x in run.stdout.split()] for run in runs)
-    return ["| first call ever | first call of a later process | a warm call |", "|---|---|---|", f"| {ever:.1f} s | {later:.2f} s | {warm:.2f} s |"]
+    return [
+        "| first call ever | first call of a later process | a warm call |",
+        "|---|---|---|",
+        f"| {ever:.1f} s | {later:.2f} s | {warm:.2f} s |",
+    ]
 
 
 def _seconds(value: float | None) -> str:

@@ -39,7 +39,9 @@ def logits_of(path: Path, size: tuple[int, int], pool: int) -> np.ndarray:
 def confusion(truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(21, 21) counts: row = truth, column = label."""
     known = truth != VOID
-    return np.bincount(CLASSES * truth[known].astype(np.int64) + labels[known], minlength=CLASSES**2).reshape(CLASSES, -1)
+    return np.bincount(CLASSES * truth[known].astype(np.int64) + labels[known], minlength=CLASSES**2).reshape(
+        CLASSES, -1
+    )
 
 
 def miou(counts: np.ndarray) -> float:

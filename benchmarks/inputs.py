@@ -8,8 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import skimage.data
 import torch
 from PIL import Image
+
+try:
+    import pydensecrf.densecrf as peer  # type: ignore[import-not-found]
+except ImportError:
+    peer = None
 
 from crfrnn import Bilateral, Spatial, refine
 from crfrnn.filtering.kernels import Kernel
@@ -23,9 +29,7 @@ SETS: dict[str, dict] = {
 
 def photo(width: int, height: int) -> np.ndarray:
     """scikit-image's astronaut, (height, width, 3) uint8."""
-    from skimage import data
-
-    return np.array(Image.fromarray(data.astronaut()).resize((width, height), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(skimage.data.astronaut()).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def probabilities(width: int, height: int, labels: int = LABELS, seed: int = 0) -> np.ndarray:
@@ -40,10 +44,8 @@ def ours(image: np.ndarray, p: np.ndarray, kernels: tuple[Kernel, ...], iteratio
     return refine(image, p, kernels=kernels, normalization="symmetric", iterations=iterations)
 
 
-def pydensecrf(image: np.ndarray, p: np.ndarray, kernels: tuple[Kernel, ...], iterations: int, module=None):
+def pydensecrf(image: np.ndarray, p: np.ndarray, kernels: tuple[Kernel, ...], iterations: int, module=peer):
     """The same call with pydensecrf (or `module`, our drop-in); symmetric normalisation, its default."""
-    if module is None:
-        import pydensecrf.densecrf as module  # type: ignore[import-not-found, no-redef]
     labels, height, width = p.shape
     crf = module.DenseCRF2D(width, height, labels)
     crf.setUnaryEnergy(np.ascontiguousarray(-np.log(np.maximum(p, 1e-10)).reshape(labels, -1)))
@@ -51,18 +53,8 @@ def pydensecrf(image: np.ndarray, p: np.ndarray, kernels: tuple[Kernel, ...], it
         if isinstance(kernel, Spatial):
             crf.addPairwiseGaussian(sxy=kernel.theta_gamma, compat=kernel.weight)
         elif isinstance(kernel, Bilateral):
-            crf.addPairwiseBilateral(
-                sxy=kernel.theta_alpha, srgb=kernel.theta_beta, rgbim=image, compat=kernel.weight
-            )
+            crf.addPairwiseBilateral(sxy=kernel.theta_alpha, srgb=kernel.theta_beta, rgbim=image, compat=kernel.weight)
     return np.array(crf.inference(iterations)).reshape(p.shape)
-
-
-def have_pydensecrf() -> bool:
-    try:
-        import pydensecrf.densecrf  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def alternate(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

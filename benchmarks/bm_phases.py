@@ -1,0 +1,154 @@
+"""Where the time of one call goes, against the bytes and operations that must move.
+
+    python -m benchmarks.bm_phases [--out benchmarks/results/phases.md]
+
+One 500 x 375 photo, 21 labels, T = 10, one thread. The floor of a phase is the larger of two times: the bytes of its
+large arrays, each read or written once, over the copy bandwidth measured here, and its multiply-adds over the rate
+measured here. A phase far above its floor waits for memory in an order that cannot be guessed, or for sorting.
+"""
+
+import argparse
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from numba import njit
+
+from benchmarks import inputs
+from crfrnn.filtering.permutohedral import numba_cpu as lattice
+from crfrnn.filtering.separable import numba_cpu as grid
+from crfrnn.mean_field import numba_cpu as pixels
+
+WIDTH, HEIGHT, T = 500, 375, 10
+N, C, CORNERS = WIDTH * HEIGHT, 24, 6
+PHASES = {
+    lattice: ["embed", "number_vertices", "link_chain", "group_by_vertex", "splat", "blur"],
+    grid: ["apply_band"],
+    pixels: ["initialise", "update", "finish"],
+}
+
+
+@njit(nogil=True, fastmath=True)
+def _multiply_adds(a: np.ndarray, rounds: int) -> None:
+    for _ in range(rounds):
+        for i in range(a.size):
+            x = a[i]
+            for _ in range(32):
+                x = x * np.float32(0.999) + np.float32(0.001)
+            a[i] = x
+
+
+def ceilings() -> tuple[float, float]:
+    """(bytes a second of a large copy, multiply-adds a second), one thread."""
+    source, target = np.ones(40_000_000, np.float32), np.ones(40_000_000, np.float32)
+    small = np.ones(4096, np.float32)
+    _multiply_adds(small, 1)
+    copies, sums = [], []
+    for _ in range(5):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        copies.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        _multiply_adds(small, 200)
+        sums.append(time.perf_counter() - start)
+    return 2 * source.nbytes / min(copies), 200 * 32 * small.size / min(sums)
+
+
+def bytes_and_operations(vertices: int) -> dict[str, tuple[float, float]]:
+    """What the phases of one whole call must move (bytes) and compute (multiply-adds)."""
+    rows, table = 4 * C * N, 4 * C * vertices
+    index = 8 * CORNERS * N  # a vertex number and a weight for each corner
+    return {
+        "embed": (4 * 5 * N + (4 + 8) * CORNERS * N, 100 * N),
+        "number_vertices": ((8 + 4) * CORNERS * N, 0),
+        "link_chain": ((8 + 8) * CORNERS * vertices, 0),
+        "group_by_vertex": (2 * index, 0),
+        "splat": (T * (rows + index + table), T * CORNERS * C * N),
+        "blur": (T * CORNERS * 2 * table, T * CORNERS * 2 * C * vertices),
+        "apply_band": (T * 3 * rows, T * 12.5 * C * N),
+        "initialise": (4 * 21 * N + 2 * rows, 20 * C * N),
+        "update": ((T - 1) * (2.5 * rows + index + table), (T - 1) * (CORNERS + 4 + 20) * C * N),
+        "finish": (1.5 * rows + index + table + 4 * 21 * N, (CORNERS + 4 + 20) * C * N),
+    }
+
+
+def measure(letter: str) -> tuple[dict[str, float], float, int]:
+    """Seconds of each phase and of the whole call (the fastest of 7), and the number of vertices."""
+    image, p = inputs.photo(WIDTH, HEIGHT), inputs.probabilities(WIDTH, HEIGHT)
+    spent: Counter[str] = Counter()
+    vertices = 0
+
+    def timed(name, kernel):
+        def call(*arguments):
+            nonlocal vertices
+            start = time.perf_counter()
+            result = kernel(*arguments)
+            spent[name] += time.perf_counter() - start
+            if name == "number_vertices":
+                vertices = int(result[0])
+            return result
+
+        return call
+
+    originals = {(module, name): getattr(module, name) for module, names in PHASES.items() for name in names}
+    best: tuple[dict[str, float], float] = {}, float("inf")
+    try:
+        for (module, name), kernel in originals.items():
+            setattr(module, name, timed(name, kernel))
+        for _ in range(8):
+            spent.clear()
+            start = time.perf_counter()
+            inputs.ours(image, p, inputs.SETS[letter]["kernels"], T)
+            total = time.perf_counter() - start
+            if total < best[1]:
+                best = dict(spent), total
+    finally:
+        for (module, name), kernel in originals.items():
+            setattr(module, name, kernel)
+    return *best, vertices
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bandwidth, rate = ceilings()
+    lines = [
+        "# Where the time goes",
+        "",
+        f"`python -m benchmarks.bm_phases`, {time.strftime('%Y-%m-%d')}. Machine: {inputs.machine()}; one thread.",
+        f"Ceilings of the same run: copying {bandwidth / 1e9:.0f} GB/s, {rate / 1e9:.0f} G multiply-adds a second.",
+        f"{WIDTH} x {HEIGHT}, 21 labels (24 channels in memory), T = {T}, the fastest of 8 calls.",
+    ]
+    for letter, choice in inputs.SETS.items():
+        spent, total, vertices = measure(letter)
+        needed = bytes_and_operations(vertices)
+        lines += [
+            "",
+            f"## Set {letter}, {choice['name']}: {1000 * total:.0f} ms, {vertices / N:.2f} vertices a pixel",
+            "",
+        ]
+        lines += [
+            "| phase | ms | MB to move | M multiply-adds | floor, ms | times the floor |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, (moved, operations) in needed.items():
+            floor = max(moved / bandwidth, operations / rate)
+            seconds = spent[name]
+            lines.append(
+                f"| {name} | {1e3 * seconds:.0f} | {moved / 1e6:.0f} | {operations / 1e6:.0f} | {1e3 * floor:.1f}"
+                f" | {seconds / floor:.1f} |"
+            )
+        lines.append(f"| everything else | {1e3 * (total - sum(spent.values())):.0f} | | | | |")
+    report = "\n".join(lines) + "\n"
+    print(report)
+    if options.out:
+        tail = options.out.read_text().partition("<!-- notes -->") if options.out.exists() else ("", "", "")
+        options.out.write_text(report + "\n" + "".join(tail[1:]) if tail[1] else report)
+
+
+if __name__ == "__main__":
+    main()
