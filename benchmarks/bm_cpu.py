@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from benchmarks import inputs
 from crfrnn import CRFRNN, refine
 
 CORES = os.cpu_count() or 1
+Contenders = dict[str, Callable[[], object]]
 
 
 def check() -> None:
@@ -50,7 +52,7 @@ def single(rounds: int) -> list[str]:
     for letter, choice in inputs.SETS.items():
         kernels = choice["kernels"]
         for iterations in (5, 10):
-            contenders = {
+            contenders: Contenders = {
                 "one": inputs.with_threads(1, lambda k=kernels, t=iterations: inputs.ours(image, p, k, t)),
                 "all": lambda k=kernels, t=iterations: inputs.ours(image, p, k, t),
                 "drop": lambda k=kernels, t=iterations: inputs.pydensecrf(image, p, k, t, module=drop_in),
@@ -75,14 +77,14 @@ def training(rounds: int) -> list[str]:
             layer = CRFRNN(inputs.LABELS, kernels=choice["kernels"], iterations=5)
             if start == "learned":
                 with torch.no_grad():
-                    layer.compatibility += 0.1 * torch.rand(inputs.LABELS, inputs.LABELS)
+                    layer.compatibility.add_(0.1 * torch.rand(inputs.LABELS, inputs.LABELS))
 
             def step(layer: CRFRNN = layer) -> None:
                 logits = torch.from_numpy(p).log().unsqueeze(0).requires_grad_(True)
                 y = layer(logits, guide)
                 y.backward(torch.ones_like(y))
 
-            contenders = {"ours": step}
+            contenders: Contenders = {"ours": step}
             if inputs.peer:
                 contenders["peer"] = lambda k=choice["kernels"]: inputs.pydensecrf(image, p, k, 5)
             m = inputs.alternate(contenders, rounds)
@@ -97,7 +99,7 @@ def large(rounds: int) -> list[str]:
     rows = ["| set | pydensecrf | all threads | ratio | pydensecrf peak | our peak |", "|---|---|---|---|---|---|"]
     for letter, choice in inputs.SETS.items():
         kernels = choice["kernels"]
-        contenders = {"all": lambda k=kernels: inputs.ours(image, p, k, 10)}
+        contenders: Contenders = {"all": lambda k=kernels: inputs.ours(image, p, k, 10)}
         if inputs.peer:
             contenders["peer"] = lambda k=kernels: inputs.pydensecrf(image, p, k, 10)
         m = inputs.alternate(contenders, rounds)
@@ -131,7 +133,7 @@ def many(count: int) -> list[str]:
     rows = [f"| set | pydensecrf, {CORES} processes | ours | ratio |", "|---|---|---|---|"]
     for letter, choice in inputs.SETS.items():
         kernels = choice["kernels"]
-        contenders = {
+        contenders: Contenders = {
             "all": lambda k=kernels: refine(images, values, kernels=k, normalization="symmetric", iterations=5)
         }
         pool = multiprocessing.get_context("spawn").Pool(CORES) if inputs.peer else None

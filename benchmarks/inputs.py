@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.data
@@ -44,7 +45,7 @@ def ours(image: np.ndarray, p: np.ndarray, kernels: tuple[Kernel, ...], iteratio
     return refine(image, p, kernels=kernels, normalization="symmetric", iterations=iterations)
 
 
-def pydensecrf(image: np.ndarray, p: np.ndarray, kernels: tuple[Kernel, ...], iterations: int, module=peer):
+def pydensecrf(image: np.ndarray, p: np.ndarray, kernels: tuple[Kernel, ...], iterations: int, module: Any = peer):
     """The same call with pydensecrf (or `module`, our drop-in); symmetric normalisation, its default."""
     labels, height, width = p.shape
     crf = module.DenseCRF2D(width, height, labels)
@@ -84,6 +85,7 @@ def with_threads(count: int, call: Callable[[], object]) -> Callable[[], object]
 
 
 def machine() -> str:
+    """What a figure was measured on."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
