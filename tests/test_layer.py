@@ -200,7 +200,7 @@ class TestGradients:
         self.check(CRFRNN(3, kernels=EXACT, kernel_weights=kind), {})
 
     def check(self, layer: CRFRNN, implementation: dict[str, str]) -> None:
-        logits, image = inputs(labels=layer.num_classes, batch=2)
+        logits, image = inputs((5, 6), labels=layer.num_classes, batch=2)
         u = logits.clone().requires_grad_()
         wanted = (u, *learned(layer).parameters())
         direction = random_values(*logits.shape, seed=11)
@@ -245,6 +245,15 @@ def test_inputs_stay_as_they_are():
     assert torch.equal(logits, before[0])
     assert torch.equal(image, before[1])
     assert all(torch.equal(layer.state_dict()[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("kernels", [KERNELS, EXACT], ids=["lattice", "exact"])
+def test_inference_mode(kernels):
+    logits, image = inputs()
+    layer = CRFRNN(3, kernels=kernels)
+    with torch.inference_mode():
+        got = layer(logits, image)
+    assert_equal("logits", got, layer(logits, image), 0)
 
 
 def test_not_contiguous():
