@@ -39,10 +39,11 @@ def limited(limit: int) -> Iterator[None]:
 
 
 def _executor() -> ThreadPoolExecutor:
+    """The threads beside the calling one: with it there are as many as there are cores."""
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1), thread_name_prefix="crfrnn")
+            _pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="crfrnn")
         return _pool
 
 
@@ -67,8 +68,8 @@ def over_range(kernel: Callable[[int, int], object], size: int, smallest: int = 
 def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Run tasks that do not depend on each other, the last one on this thread; their results in order.
 
-    A task that no thread of the pool has begun when this one is free is run here, so that calls from many threads,
-    or from inside a task, never wait for each other in a circle.
+    Tasks may call this themselves. One that no thread of the pool has begun when this thread is free is run here, so
+    that nobody waits in a circle, and threads that are done with a short task help with a long one.
     """
     if count() == 1 or len(tasks) == 1:
         return [task() for task in tasks]
@@ -80,14 +81,3 @@ def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         wait([future for future, running in zip(futures, begun, strict=True) if running])
     done = zip(futures, begun, tasks, strict=False)
     return [future.result() if running else task() for future, running, task in done] + [last]
-
-
-def concurrently(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """`together` for tasks that are parallel themselves: the threads are divided among them."""
-    share = count() // len(tasks)
-
-    def shared(task: Callable[[], Result]) -> Result:
-        with limited(share):
-            return task()
-
-    return together([partial(shared, task) for task in tasks])

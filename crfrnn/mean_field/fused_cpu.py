@@ -12,10 +12,9 @@ with nothing stored but the marginals Q of each iteration:
     dL/dA_m = - h_m Q^T        dL/dQ = - sum_m A_m^T h_m        g <- softmax'(Q) dL/dQ
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +22,18 @@ from torch import Tensor
 
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
-from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator, LatticeTensors, splat_and_blur
-from crfrnn.filtering.permutohedral.reference import gain
-from crfrnn.filtering.separable.grid_cpu import Pass, SeparableOperator, passes, run_passes
+from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
+from crfrnn.filtering.separable.grid_cpu import SeparableOperator, run_passes
 from crfrnn.mean_field import numba_cpu
-
-SMALLEST_RANGE = 2048  # points worth a thread of their own
-MOST_CORNERS = 8  # terms that are cheaper to sum while reading than in a pass of their own
-LATTICE_TENSORS = len(LatticeTensors._fields)
+from crfrnn.mean_field.sources_cpu import (
+    LATTICE_TENSORS,
+    GridKernel,
+    LatticeKernel,
+    Source,
+    kernels_of,
+    over_points,
+    row_passes,
+)
 
 
 def mean_field(
@@ -71,82 +74,6 @@ def mean_field(
     return y.reshape(logits.shape)
 
 
-class Source(NamedTuple):
-    """Where the messages of one kernel are read: out[p] = factor[p] * sum_k weights[p, k] table[corners[p, k]]."""
-
-    table: np.ndarray  # (n, C)
-    corners: np.ndarray  # (N, K) uint32
-    weights: np.ndarray  # (N, K)
-    factor: np.ndarray  # (N,)
-
-
-class _LatticeKernel:
-    """A lattice of one image between its normalisations; what multiplies the input is folded into the splat."""
-
-    def __init__(self, lattice: LatticeTensors, before: np.ndarray | None, after: np.ndarray | None, transposed: bool):
-        if transposed:
-            before, after = after, before
-        self.lattice, self.transposed = lattice, transposed
-        self.corners, self.weights = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy()
-        points, corners = self.corners.shape
-        scale = np.float32(gain(corners - 1))
-        self.factor = np.full(points, scale) if after is None else scale * after
-        plain = self.grouped = lattice.grouped.numpy()
-        if before is not None:
-            members, folded = lattice.points.numpy().view(np.uint32), np.empty_like(plain)
-            over_points(plain.size, partial(numba_cpu.scale_entries, plain, before, members, folded))
-            self.grouped = folded
-
-    def __call__(self, q: np.ndarray, lanes: tuple[int, ...]) -> Source:
-        table = splat_and_blur(self.lattice, self.grouped, q, lanes, self.transposed)
-        return Source(table, self.corners, self.weights, self.factor)
-
-
-class _GridKernel:
-    """A separable kernel; where its last pass refines the last axis, that is left to whoever reads the table."""
-
-    def __init__(self, shape: tuple[int, ...], todo: tuple[Pass, ...]):
-        points = math.prod(shape)
-        last = todo[-1]
-        if last.inner == 1 and last.columns.shape[1] <= MOST_CORNERS:
-            self.todo = todo[:-1]
-            starts = np.arange(last.outer, dtype=np.uint32)[:, None, None] * np.uint32(_samples(todo, shape))
-            self.corners = (starts + last.columns).reshape(points, -1)
-            self.weights = np.tile(last.weights, (last.outer, 1))
-        else:
-            self.todo = todo
-            self.corners, self.weights = np.arange(points, dtype=np.uint32)[:, None], np.ones((points, 1), np.float32)
-        self.factor = np.ones(points, np.float32)
-
-    def __call__(self, q: np.ndarray, lanes: tuple[int, ...]) -> Source:
-        return Source(run_passes(q, self.todo, lanes), self.corners, self.weights, self.factor)
-
-
-def _samples(todo: tuple[Pass, ...], shape: tuple[int, ...]) -> int:
-    """Samples along the last axis when the last pass begins."""
-    before = [step for step in todo[:-1] if step.inner == 1]
-    return before[-1].rows if before else shape[-1]
-
-
-def _kernels(
-    image: int, lattices: list[Tensor], thetas: list[float], scales: list[Tensor], shape: list[int], transposed: bool
-) -> list[_LatticeKernel | _GridKernel]:
-    def row(tensor: Tensor) -> np.ndarray | None:
-        return tensor[image].numpy() if tensor.numel() else None
-
-    kernels: list[_LatticeKernel | _GridKernel] = []
-    for m in range(len(scales) // 2):
-        tensors = lattices[m * LATTICE_TENSORS : (m + 1) * LATTICE_TENSORS]
-        *widths, normalization = thetas[m * (len(shape) + 1) : (m + 1) * (len(shape) + 1)]
-        if tensors[0].numel():
-            lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
-            kernels.append(_LatticeKernel(lattice, row(scales[2 * m]), row(scales[2 * m + 1]), transposed))
-        else:
-            name = NORMALIZATIONS[int(normalization)]
-            kernels.append(_GridKernel(tuple(shape), passes(tuple(shape), tuple(widths), name, transposed, "float32")))
-    return kernels
-
-
 def _structure(transforms: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
     """c and e (M, C) with A_m = 1 c_m^T + diag(e_m), or None: the Potts model with any weights is of this form."""
     kernels, labels, _ = transforms.shape
@@ -181,7 +108,7 @@ def _forward_op(
     kept = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
     marginals = torch.from_numpy(layout.empty(kept))
     for image in range(logits.shape[0]):
-        kernels = _kernels(image, lattices, thetas, scales, shape, transposed=False)
+        kernels = kernels_of(image, lattices, thetas, scales, shape, transposed=False)
         kept = marginals[image] if keep else None
         _infer(logits[image], transforms.detach(), kernels, iterations, kept, normalize, out[image])
     return out, marginals
@@ -197,7 +124,7 @@ def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iteration
 def _infer(
     logits: Tensor,
     transforms: Tensor,
-    kernels: Sequence[_LatticeKernel | _GridKernel],
+    kernels: Sequence[LatticeKernel | GridKernel],
     iterations: int,
     kept: Tensor | None,
     normalize: bool,
@@ -212,22 +139,70 @@ def _infer(
     unary = layout.empty((points, channels))
     q = layout.empty(unary.shape) if kept is None else kept[0].numpy()
     over_points(points, partial(numba_cpu.initialise, planes, unary, q, lanes))
-    for t in range(iterations):
-        sources = _filter(kernels, q, lanes)
-        if structure is None:
-            sources = [_mix(sources, transforms, lanes)]
-        common, diagonal = _no_structure(channels) if structure is None else structure
-        read: Any = (*zip(*sources, strict=True), diagonal)
-        if t + 1 == iterations:
-            over_points(points, partial(numba_cpu.finish, unary, *read, common, normalize, result, lanes))
+    common, diagonal = _no_structure(channels) if structure is None else structure
+    grid = _by_rows(kernels) if structure is not None else None
+    gathered = None
+    for t in range(1, iterations):
+        into = q if kept is None else kept[t].numpy()
+        if grid is None:
+            sources: Any = zip(*_messages_of(q, kernels, transforms, structure, lanes), strict=True)
+            over_points(points, partial(numba_cpu.update, unary, *sources, diagonal, into, lanes))
         else:
-            q = q if kept is None else kept[t + 1].numpy()
-            over_points(points, partial(numba_cpu.update, unary, *read, q, lanes))
+            gathered = _update_by_rows(unary, q, kernels, grid, diagonal, gathered, into, lanes)
+        q = into
+    sources = zip(*_messages_of(q, kernels, transforms, structure, lanes), strict=True)
+    over_points(points, partial(numba_cpu.finish, unary, *sources, diagonal, common, normalize, result, lanes))
 
 
-def _filter(kernels: Sequence[_LatticeKernel | _GridKernel], q: np.ndarray, lanes: tuple[int, ...]) -> list[Source]:
+def _messages_of(
+    q: np.ndarray,
+    kernels: Sequence[LatticeKernel | GridKernel],
+    transforms: Tensor,
+    structure: object | None,
+    lanes: tuple[int, ...],
+) -> list[Source]:
+    """The messages of every kernel, or without structure of all of them, transformed and summed."""
+    sources = _filter(kernels, q, lanes)
+    return sources if structure is not None else [_mix(sources, transforms, lanes)]
+
+
+def _by_rows(kernels: Sequence[LatticeKernel | GridKernel]) -> int | None:
+    """The kernel whose first and last passes go along with the rows of pixels, where there is one beside others."""
+    numbers = [m for m, kernel in enumerate(kernels) if row_passes(kernel) is not None]
+    return numbers[0] if numbers and len(kernels) > 1 else None
+
+
+def _update_by_rows(
+    unary: np.ndarray,
+    q: np.ndarray,
+    kernels: Sequence[LatticeKernel | GridKernel],
+    grid: int,
+    diagonal: np.ndarray,
+    gathered: np.ndarray | None,
+    into: np.ndarray,
+    lanes: tuple[int, ...],
+) -> np.ndarray:
+    """One iteration, row of pixels by row, which takes every row through memory once: marginals q -> `into`.
+
+    `gathered` is what the last call returned, the first pass of kernel `grid` over q, or None before the first call.
+    """
+    steps = row_passes(kernels[grid])
+    assert steps is not None
+    others = [m for m in range(len(kernels)) if m != grid]
+    first, todo = (q, (steps.gather, *steps.middle)) if gathered is None else (gathered, steps.middle)
+    tasks: list[Callable[[], Any]] = [partial(kernels[m], q, lanes) for m in others]
+    *sources, coarse = threads.together([*tasks, partial(run_passes, first, todo, lanes)])
+    read: Any = (*zip(*sources, strict=True), np.ascontiguousarray(diagonal[[*others, grid]]), coarse)
+    gathered = layout.empty((steps.gather.outer * steps.gather.rows, q.shape[1]))
+    bands = [array for step in (steps.spread, steps.refine, steps.gather) for array in (step.columns, step.weights)]
+    kernel = partial(numba_cpu.update_rows, unary, *read, *bands, into, gathered, lanes)
+    threads.over_range(kernel, steps.gather.outer)
+    return gathered
+
+
+def _filter(kernels: Sequence[LatticeKernel | GridKernel], q: np.ndarray, lanes: tuple[int, ...]) -> list[Source]:
     """Every kernel's table for the values q (N, C), side by side where there are threads for it."""
-    return threads.concurrently([partial(kernel, q, lanes) for kernel in kernels])
+    return threads.together([partial(kernel, q, lanes) for kernel in kernels])
 
 
 def _mix(sources: Sequence[Source], transforms: Tensor, lanes: tuple[int, ...]) -> Source:
@@ -247,11 +222,6 @@ def _messages(sources: Sequence[Source], lanes: tuple[int, ...]) -> Tensor:
     out = layout.empty((first.factor.size, len(sources), first.table.shape[1]))
     over_points(out.shape[0], partial(numba_cpu.read_messages, tables, corners, weights, factors, out, lanes))
     return torch.from_numpy(out)
-
-
-def over_points(points: int, kernel: Callable[[int, int], object]) -> None:
-    """A kernel over all points, on several threads."""
-    threads.over_range(kernel, points, SMALLEST_RANGE)
 
 
 def _padded(matrices: Tensor, channels: int) -> Tensor:
@@ -279,7 +249,7 @@ def _backward_op(
     grad = grad.contiguous()
     grad_logits, grad_transforms = torch.empty_like(grad), torch.zeros_like(transforms)
     for image in range(grad.shape[0]):
-        kernels = _kernels(image, lattices, thetas, scales, shape, transposed=True)
+        kernels = kernels_of(image, lattices, thetas, scales, shape, transposed=True)
         _differentiate(grad[image], marginals[image], transforms, kernels, grad_logits[image], grad_transforms)
     return grad_logits, grad_transforms
 
@@ -293,7 +263,7 @@ def _differentiate(
     grad: Tensor,
     marginals: Tensor,
     transforms: Tensor,
-    kernels: Sequence[_LatticeKernel | _GridKernel],
+    kernels: Sequence[LatticeKernel | GridKernel],
     grad_logits: Tensor,
     grad_transforms: Tensor,
 ) -> None:

@@ -65,6 +65,56 @@ def update(unary, tables, corners, weights, factors, diagonal, q, lanes, start, 
 
 
 @njit(nogil=True, cache=True)
+def update_rows(
+    unary,
+    tables,
+    corners,
+    weights,
+    factors,
+    diagonal,
+    coarse,
+    spread_columns,
+    spread_weights,
+    refine_columns,
+    refine_weights,
+    gather_columns,
+    gather_weights,
+    q,
+    gathered,
+    lanes,
+    start,
+    stop,
+):
+    """`update` for the rows of pixels start..stop of an image, with a separable kernel as the last one.
+
+    Its bands as in `separable/numba_cpu.py`: coarse (ny nx, C) is spread along y to one row (nx, C), which is refined
+    along x at the pixels; the new q of the row is gathered along x into gathered (H nx, C) while it is in the cache.
+    """
+    width, nodes = refine_columns.shape[0], gather_columns.shape[0]
+    last = len(tables)
+    one = q.dtype.type(1)
+    ones = np.ones(width, q.dtype)
+    row = np.empty((nodes, q.shape[1]), q.dtype)
+    messages = np.empty((TILE, last + 1, q.shape[1]), q.dtype)
+    for y in range(start, stop):
+        for i in range(nodes):
+            terms = spread_columns.shape[1]
+            weighted_rows(row[i], coarse[i:], spread_columns[y], spread_weights[y], 0, terms, one, lanes)
+        for begin in range(0, width, TILE):
+            end = min(begin + TILE, width)
+            first = y * width + begin
+            for m in range(last):
+                _read(tables[m], corners[m], weights[m], factors[m], m, messages, lanes, first, first + end - begin)
+            _read(row, refine_columns, refine_weights, ones, last, messages, lanes, begin, end)
+            for p in range(end - begin):
+                softmax_row(q[first + p], unary[first + p], messages[p], diagonal, lanes)
+        line = q[y * width : (y + 1) * width]
+        for i in range(nodes):
+            terms = gather_columns.shape[1]
+            weighted_rows(gathered[y * nodes + i], line, gather_columns[i], gather_weights[i], 0, terms, one, lanes)
+
+
+@njit(nogil=True, cache=True)
 def finish(unary, tables, corners, weights, factors, diagonal, common, normalize, out, lanes, start, stop):
     """The last iteration: Qu = U - sum_m (e_m Qm + c_m . Qm), (4.3) to (4.5), or with `normalize` its softmax.
 
