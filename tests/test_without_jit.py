@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FUSED = ("tests/test_fused.py", "tests/test_fused_marginals.py")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="already without the JIT")
 def test_marked_tests_pass_without_the_jit():
-    selection = ["-m", "unjitted", "-p", "no:cacheprovider", "tests/filtering", "tests/test_fused.py"]
+    selection = ["-m", "unjitted", "-p", "no:cacheprovider", "tests/filtering", *FUSED]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *selection],
         cwd=ROOT,

@@ -8,6 +8,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,16 +185,36 @@ class TestOverRange:
         assert len(seen) <= count
         assert len(seen) == 1 or min(b - a for a, b in seen) >= smallest
 
-    @pytest.mark.parametrize("failing", [0, 1])
+    @pytest.mark.parametrize("failing", ["here", "in the pool"])
     def test_errors_reach_the_caller(self, failing):
-        """After all parts have ended, so that nobody writes into memory that is gone."""
-        ended = threading.Event()
+        """After the parts that had begun have ended, so that nobody writes into memory that is gone."""
+        begun, ended = threading.Event(), threading.Event()
+
+        def slow() -> None:
+            begun.set()
+            time.sleep(0.05)
+            ended.set()
 
         def fail() -> None:
+            assert begun.wait(timeout=30)
             raise ArithmeticError("in a thread")
 
-        tasks: list[Callable[[], object]] = [ended.set, ended.set]
-        tasks[failing] = fail
+        tasks: list[Callable[[], object]] = [slow, fail] if failing == "here" else [fail, slow]
         with pytest.raises(ArithmeticError, match="in a thread"):
             threads.together(tasks)
         assert ended.is_set()
+
+    @pytest.mark.parametrize("count", [1, 2, 5])
+    def test_results_in_order(self, count, torch_threads):
+        torch_threads(count)
+        assert threads.together([lambda k=k: k * k for k in range(20)]) == [k * k for k in range(20)]
+
+    def test_tasks_of_tasks(self):
+        """Nobody waits in a circle, however deep and from however many threads."""
+
+        def nested(depth: int) -> int:
+            return 1 if depth == 0 else sum(threads.together([lambda: nested(depth - 1)] * 3))
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            running = [pool.submit(nested, 4) for _ in range(4)]
+            assert [done.result(timeout=60) for done in running] == [3**4] * 4
