@@ -47,7 +47,7 @@ def mean_field(
     >>> mean_field(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3)).shape
     torch.Size([1, 3, 8, 9])
     """
-    return _run(logits, filters, kernel_weights, compatibility, iterations, normalize=False)
+    return _run(logits, filters, kernel_weights, compatibility, iterations)
 
 
 def marginals(
@@ -56,10 +56,14 @@ def marginals(
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int = 10,
+    overwrite: bool = False,
 ) -> Tensor:
-    """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory."""
+    """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory.
+
+    With `overwrite` the logits' memory may be used for the result; a caller who needs them no longer saves a copy.
+    """
     with torch.no_grad():
-        return _run(logits, filters, kernel_weights, compatibility, iterations, normalize=True)
+        return _run(logits, filters, kernel_weights, compatibility, iterations, normalize=True, overwrite=overwrite)
 
 
 def _run(
@@ -68,7 +72,8 @@ def _run(
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int,
-    normalize: bool,
+    normalize: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """Checks, dtypes, and the choice between the fused recurrence and the one below."""
     _check(logits, filters, kernel_weights, compatibility, iterations)
@@ -76,7 +81,7 @@ def _run(
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         unary, weights, mu = logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
         if iterations and logits.numel() and dispatch.fused(unary, filters) is None:
-            y = dispatch.load()(unary, filters, weights, mu, iterations, normalize)
+            y = dispatch.load()(unary, filters, weights, mu, iterations, normalize, overwrite)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y

@@ -146,7 +146,8 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
     labels = _occurring(unary, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
-    q = marginals(unary, filters, weights, 1 - torch.eye(len(labels), device=unary.device), settings.iterations)
+    potts = 1 - torch.eye(len(labels), device=unary.device)
+    q = marginals(unary, filters, weights, potts, settings.iterations, overwrite=True)
     if len(labels) == values.shape[1]:
         return q
     out = q.new_zeros(values.shape)
@@ -172,7 +173,7 @@ def _unary(values: Tensor, name: str) -> Tensor:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name}: NaN or infinity in them")
     if name == "logits":
-        return values.contiguous()
+        return values.clone(memory_format=torch.contiguous_format)  # the marginals will be written over it
     if values.min() < 0:
         raise ValueError(f"probabilities: the smallest is {values.min().item():.3g}; logits go into logits=")
     if low < 1 - SUM_TOLERANCE or high > 1 + SUM_TOLERANCE:

@@ -82,6 +82,17 @@ def choose(method: str, device: torch.device, dtype: torch.dtype, implementation
     raise ValueError(f"method: {method!r} cannot run this call ({'; '.join(reasons)})")
 
 
+def plain_call(*tensors: torch.Tensor) -> bool:
+    """Whether the body of a custom op may be called as an ordinary function.
+
+    It may where nothing is traced and no gradient is asked for. The first use of the op machinery loads torch's
+    compiler, a second and 100 MB that somebody who only refines an image should not pay.
+    """
+    if torch.compiler.is_compiling() or any(type(t) not in (torch.Tensor, torch.nn.Parameter) for t in tensors):
+        return False
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+
+
 _announced = False
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import layout, threads
+from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
 from crfrnn.filtering.separable.grid_cpu import SeparableOperator, run_passes
@@ -43,10 +44,12 @@ def mean_field(
     compatibility: Tensor,
     iterations: int,
     normalize: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """Same contract as `recurrence.recurrence`, for calls that `dispatch.fused` accepts and iterations > 0.
 
-    With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable.
+    With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. With
+    `overwrite` the result takes the place of the logits where that can be done.
     """
     labels = logits.shape[1]
     weights = kernel_weights
@@ -68,9 +71,14 @@ def mean_field(
             thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
         scales += [logits.new_empty(0) if s is None else s.flatten(1) for s in (gaussian.before, gaussian.after)]
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
-    y, _ = _forward_op(
-        logits.flatten(2), transforms, lattices, thetas, scales, list(logits.shape[2:]), iterations, keep, normalize
-    )
+    shape = list(logits.shape[2:])
+    flat = logits.flatten(2)
+    if not plain_call(logits, transforms):
+        y, _ = _forward_op(flat, transforms, lattices, thetas, scales, shape, iterations, keep, normalize)
+    elif overwrite and flat.is_contiguous():
+        _infer(flat, transforms, lattices, thetas, scales, shape, iterations, flat.new_empty(0), normalize, y := flat)
+    else:
+        y, _ = infer(flat, transforms, lattices, thetas, scales, shape, iterations, keep, normalize)
     return y.reshape(logits.shape)
 
 
@@ -89,8 +97,7 @@ def _structure(transforms: np.ndarray, channels: int) -> tuple[np.ndarray, np.nd
     return common, diagonal
 
 
-@torch.library.custom_op("crfrnn::mean_field_forward", mutates_args=(), device_types="cpu")
-def _forward_op(
+def infer(
     logits: Tensor,
     transforms: Tensor,
     lattices: list[Tensor],
@@ -105,13 +112,32 @@ def _forward_op(
     marginals before each iteration, (B, T, N, C) with `keep`, else empty)."""
     logits = logits.detach().contiguous()
     out = torch.empty_like(logits)
-    kept = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
-    marginals = torch.from_numpy(layout.empty(kept))
+    room = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
+    marginals = torch.from_numpy(layout.empty(room))
+    _infer(logits, transforms.detach(), lattices, thetas, scales, shape, iterations, marginals, normalize, out)
+    return out, marginals
+
+
+def _infer(
+    logits: Tensor,
+    transforms: Tensor,
+    lattices: list[Tensor],
+    thetas: list[float],
+    scales: list[Tensor],
+    shape: list[int],
+    iterations: int,
+    marginals: Tensor,
+    normalize: bool,
+    out: Tensor,
+) -> None:
+    """`infer` into memory that is given; `out` may be the logits themselves."""
     for image in range(logits.shape[0]):
         kernels = kernels_of(image, lattices, thetas, scales, shape, transposed=False)
-        kept = marginals[image] if keep else None
-        _infer(logits[image], transforms.detach(), kernels, iterations, kept, normalize, out[image])
-    return out, marginals
+        kept = marginals[image] if marginals.numel() else None
+        _infer_image(logits[image], transforms, kernels, iterations, kept, normalize, out[image])
+
+
+_forward_op = torch.library.custom_op("crfrnn::mean_field_forward", infer, mutates_args=(), device_types="cpu")
 
 
 @_forward_op.register_fake
@@ -121,7 +147,7 @@ def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iteration
     return torch.empty_like(logits, memory_format=torch.contiguous_format), logits.new_empty(kept)
 
 
-def _infer(
+def _infer_image(
     logits: Tensor,
     transforms: Tensor,
     kernels: Sequence[LatticeKernel | GridKernel],
@@ -131,14 +157,15 @@ def _infer(
     out: Tensor,
 ) -> None:
     """One image: logits, out (L, N); kept (T, N, C) receives Q before each iteration."""
-    planes, result = logits.numpy(), out.numpy()
-    labels, points = planes.shape
+    labels, points = logits.shape
     channels, lanes = layout.padded(labels), layout.lanes(labels)
     structure = _structure(transforms.numpy(), channels)
 
     unary = layout.empty((points, channels))
     q = layout.empty(unary.shape) if kept is None else kept[0].numpy()
-    over_points(points, partial(numba_cpu.initialise, planes, unary, q, lanes))
+    # through DLPack, as a tensor whose NumPy view was handed out could not lend its memory
+    over_points(points, partial(numba_cpu.initialise, np.from_dlpack(logits), unary, q, lanes))
+    give_back = _lend(logits, out)
     common, diagonal = _no_structure(channels) if structure is None else structure
     grid = _by_rows(kernels) if structure is not None else None
     gathered = None
@@ -150,8 +177,24 @@ def _infer(
         else:
             gathered = _update_by_rows(unary, q, kernels, grid, diagonal, gathered, into, lanes)
         q = into
+    del gathered
     sources = zip(*_messages_of(q, kernels, transforms, structure, lanes), strict=True)
-    over_points(points, partial(numba_cpu.finish, unary, *sources, diagonal, common, normalize, result, lanes))
+    give_back()
+    over_points(points, partial(numba_cpu.finish, unary, *sources, diagonal, common, normalize, out.numpy(), lanes))
+
+
+def _lend(logits: Tensor, out: Tensor) -> Callable[[], object]:
+    """Give the logits' memory back to the system while nothing reads it, where it is also the result's and ours.
+
+    Returns the function that takes it again.
+    """
+    storage = logits.untyped_storage()
+    size = storage.nbytes()
+    same = out.data_ptr() == logits.data_ptr() and size == logits.nbytes
+    if not same or not storage.resizable():
+        return lambda: None
+    storage.resize_(0)
+    return lambda: storage.resize_(size)
 
 
 def _messages_of(
@@ -193,7 +236,8 @@ def _update_by_rows(
     tasks: list[Callable[[], Any]] = [partial(kernels[m], q, lanes) for m in others]
     *sources, coarse = threads.together([*tasks, partial(run_passes, first, todo, lanes)])
     read: Any = (*zip(*sources, strict=True), np.ascontiguousarray(diagonal[[*others, grid]]), coarse)
-    gathered = layout.empty((steps.gather.outer * steps.gather.rows, q.shape[1]))
+    if gathered is None:
+        gathered = layout.empty((steps.gather.outer * steps.gather.rows, q.shape[1]))
     bands = [array for step in (steps.spread, steps.refine, steps.gather) for array in (step.columns, step.weights)]
     kernel = partial(numba_cpu.update_rows, unary, *read, *bands, into, gathered, lanes)
     threads.over_range(kernel, steps.gather.outer)

@@ -65,21 +65,18 @@ class GridKernel:
     """A separable kernel; where its last pass refines the last axis, that is left to whoever reads the table."""
 
     def __init__(self, shape: tuple[int, ...], todo: tuple[Pass, ...]):
-        points = math.prod(shape)
-        self.every = todo if len(shape) == 2 else ()
-        last = todo[-1]
-        if last.inner == 1 and last.columns.shape[1] <= MOST_CORNERS:
-            self.todo = todo[:-1]
-            starts = np.arange(last.outer, dtype=np.uint32)[:, None, None] * np.uint32(_samples(todo, shape))
-            self.corners = (starts + last.columns).reshape(points, -1)
-            self.weights = np.tile(last.weights, (last.outer, 1))
-        else:
-            self.todo = todo
-            self.corners, self.weights = np.arange(points, dtype=np.uint32)[:, None], np.ones((points, 1), np.float32)
-        self.factor = np.ones(points, np.float32)
+        self.shape, self.todo = shape, todo
 
     def __call__(self, q: np.ndarray, lanes: tuple[int, ...]) -> Source:
-        return Source(run_passes(q, self.todo, lanes), self.corners, self.weights, self.factor)
+        points, last = math.prod(self.shape), self.todo[-1]
+        ones = np.ones(points, np.float32)
+        if last.inner > 1 or last.columns.shape[1] > MOST_CORNERS:
+            itself = np.arange(points, dtype=np.uint32)[:, None]
+            return Source(run_passes(q, self.todo, lanes), itself, ones[:, None], ones)
+        table = run_passes(q, self.todo[:-1], lanes)
+        starts = np.arange(last.outer, dtype=np.uint32)[:, None, None] * np.uint32(table.shape[0] // last.outer)
+        corners = (starts + last.columns).reshape(points, -1)
+        return Source(table, corners, np.tile(last.weights, (last.outer, 1)), ones)
 
 
 class RowPasses(NamedTuple):
@@ -93,16 +90,10 @@ class RowPasses(NamedTuple):
 
 def row_passes(kernel: "LatticeKernel | GridKernel") -> RowPasses | None:
     """None for a lattice, for a grid that is no image, and for a kernel too narrow for a coarse grid."""
-    if isinstance(kernel, GridKernel) and len(kernel.every) == IMAGE_PASSES:
-        gather, *middle, spread, refine = kernel.every
+    if isinstance(kernel, GridKernel) and len(kernel.shape) == 2 and len(kernel.todo) == IMAGE_PASSES:
+        gather, *middle, spread, refine = kernel.todo
         return RowPasses(gather, tuple(middle), spread, refine)
     return None
-
-
-def _samples(todo: tuple[Pass, ...], shape: tuple[int, ...]) -> int:
-    """Samples along the last axis when the last pass begins."""
-    before = [step for step in todo[:-1] if step.inner == 1]
-    return before[-1].rows if before else shape[-1]
 
 
 def kernels_of(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import layout, threads
+from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.permutohedral import numba_cpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 
@@ -111,14 +112,16 @@ def _number(f: np.ndarray, scale: np.ndarray, strides: np.ndarray, weights: np.n
     return count, vertex_keys, table, slot_keys
 
 
-@torch.library.custom_op("crfrnn::permutohedral_build", mutates_args=(), device_types="cpu")
-def _build_op(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def build(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     lattices = LatticeTensors(*_empty(features))
     if features.shape[2]:
         features = features.detach().contiguous()
         for image in range(features.shape[0]):
             _build(features[image], LatticeTensors(*(tensor[image] for tensor in lattices)))
     return lattices[0], lattices[1], lattices[2], lattices[3], lattices[4], lattices[5], lattices[6]
+
+
+_build_op = torch.library.custom_op("crfrnn::permutohedral_build", build, mutates_args=(), device_types="cpu")
 
 
 @_build_op.register_fake
@@ -166,8 +169,7 @@ def _balanced(starts: np.ndarray, count: int) -> list[int]:
     return [0, *np.searchsorted(starts[: count + 1], wanted).tolist(), count]
 
 
-@torch.library.custom_op("crfrnn::permutohedral_filter", mutates_args=(), device_types="cpu")
-def _filter_op(
+def filter_points(
     values: Tensor,
     vertices: Tensor,
     weights: Tensor,
@@ -198,6 +200,9 @@ def _filter_image(values: Tensor, lattice: LatticeTensors, transposed: bool, out
     layout.to_channel_major(rows, channels, out)
 
 
+_filter_op = torch.library.custom_op("crfrnn::permutohedral_filter", filter_points, mutates_args=(), device_types="cpu")
+
+
 @_filter_op.register_fake
 def _(values, vertices, weights, starts, points, grouped, chains, sizes, transposed):
     return torch.empty_like(values, memory_format=torch.contiguous_format)
@@ -221,8 +226,8 @@ class LatticeOperator:
     fusable = True  # by mean_field/fused_cpu.py
 
     def __init__(self, features: Tensor):
-        self.lattices = LatticeTensors(*_build_op(features))
+        self.lattices = LatticeTensors(*(build if plain_call(features) else _build_op)(features))
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        return _filter_op(values, *self.lattices, transposed)
+        return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, transposed)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import layout, threads
+from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.separable import numba_cpu
 from crfrnn.filtering.separable.bands import gaussian_bands
 
@@ -55,8 +56,7 @@ def run_passes(values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...
     return values
 
 
-@torch.library.custom_op("crfrnn::separable_filter", mutates_args=(), device_types="cpu")
-def _filter_op(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
+def filter_grid(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     channels = values.shape[1]
     for image in range(values.shape[0] if out.numel() else 0):
@@ -66,6 +66,9 @@ def _filter_op(values: Tensor, shape: list[int], thetas: list[float], normalizat
             torch.from_numpy(run_passes(inside, todo, layout.lanes(channels))), channels, out[image]
         )
     return out
+
+
+_filter_op = torch.library.custom_op("crfrnn::separable_filter", filter_grid, mutates_args=(), device_types="cpu")
 
 
 @_filter_op.register_fake
@@ -96,4 +99,5 @@ class SeparableOperator:
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        return _filter_op(values, list(self.shape), list(self.thetas), self.normalization, transposed)
+        run = filter_grid if plain_call(values) else _filter_op
+        return run(values, list(self.shape), list(self.thetas), self.normalization, transposed)
