@@ -76,7 +76,7 @@ class Problem:
 class TestParameters:
     @pytest.mark.parametrize("labels", [2, 3, 8, 9, 21, 33, 150])
     def test_labels(self, labels, kind, learned):
-        Problem(labels=labels, kind=kind, learned=learned).check()
+        Problem(shape=(5, 7), labels=labels, kind=kind, learned=learned).check()
 
     @pytest.mark.parametrize(
         "kernels",

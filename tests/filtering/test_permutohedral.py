@@ -42,7 +42,7 @@ def test_approximates_exact_on_photos(name, theta_alpha, theta_beta, per_cent):
         assert_approximates(f"lattice, {labels} labels", kernel.prepare(photo(name))(q), exact, per_cent)
 
 
-VOC = ("2007_000033", "2007_001761", "2007_005428", "2007_007203", "2007_009251")
+VOC = ("2007_001761", "2007_007203", "2007_009251")
 
 
 @pytest.mark.parametrize(("theta_alpha", "theta_beta", "per_cent"), BARS)
@@ -211,10 +211,9 @@ class TestEqualsTheReference:
         features[:, 2:, :, 1::2] = features[:, 2:, :, : size + 3 - 1 : 2][..., : (size + 3) // 2] + 0.4  # neighbours
         self.check(row, features)
 
-    @pytest.mark.parametrize("channels", [1, 21])
-    def test_many_vertices(self, row, channels):
-        """More vertices than points: the hash table grows several times."""
-        self.check(row, random_features(1, 5, (60, 70), spread=60.0), channels=channels)
+    def test_many_vertices(self, row):
+        """More vertices than points: the hash table grows, and vertices are divided between threads."""
+        self.check(row, random_features(1, 5, (40, 45), spread=60.0), channels=21)
 
     @small
     def test_table_grows(self, row):
