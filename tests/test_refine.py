@@ -302,9 +302,11 @@ def test_labels_that_occur_nowhere_are_left_out_within_the_stated_bound():
     logits[[1, 4]] -= 12  # nowhere above 1e-3
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=0)
     assert probabilities[[1, 4]].max() < 1e-3 < probabilities[[0, 2, 3, 5]].max(axis=(1, 2)).min()
-    for given in ({"probabilities": probabilities}, {"logits": logits}):
-        every = refine(image, **given, tolerance=0)
-        some = refine(image, **given)
+    both = [
+        (refine(image, probabilities, tolerance=0), refine(image, probabilities)),
+        (refine(image, logits=logits, tolerance=0), refine(image, logits=logits)),
+    ]
+    for every, some in both:
         assert (some[[1, 4]] == 0).all()
         assert every[[1, 4]].max() < 1e-3 * np.exp(8 * 1e-3)
         np.testing.assert_allclose(some, every, atol=2e-3)

@@ -100,7 +100,7 @@ def test_huge_features_are_right_or_refused(scale, dimensions):
 
 @pytest.mark.parametrize("kernel", [Bilateral(160, 3), Bilateral(3, 13), Spatial(3)], ids=str)
 def test_long_strips(kernel):
-    """30,000 pixels as a line, equal to the reference; as a row and a column the same but for another lattice's error."""
+    """30,000 pixels as a line, equal to the reference; as a row and a column the same, but for the lattice's error."""
     guide, values = photo("coffee", 150, 200)[:, :1].reshape(1, 1, -1), random_values(1, 2, 30_000).abs()
     line = kernel.prepare(guide)(values)
     for shape in ((1, 30_000), (30_000, 1)):
