@@ -46,6 +46,10 @@ class Backward(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Traced(torch.Tensor):
+    """A tensor of another type, as tracers have them: where nothing is traced the package skips its ops."""
+
+
 def recorded_calls() -> dict[str, list[Call]]:
     """Calls of every op of ours by name, from the public functions: their arguments are what the package gives."""
     calls: list[Call] = []
@@ -56,6 +60,7 @@ def recorded_calls() -> dict[str, list[Call]]:
             loss = layer(logits.requires_grad_(), image).square().sum()
             values = logits.detach().clone().requires_grad_()
             loss = loss + gaussian_filter(values, image / 40).sum() + Spatial(2).prepare(image)(values).sum()
+            Bilateral(6, 40).prepare(image.as_subclass(Traced))
         with Backward(calls):
             loss.backward()
     by_name: dict[str, list[Call]] = {}
@@ -104,7 +109,8 @@ class TestCustomOps:
 def detached(argument, keep: bool):
     """The argument as a leaf, requiring a gradient where it did and `keep` says so."""
     if isinstance(argument, torch.Tensor):
-        return argument.detach().clone().requires_grad_(keep and argument.requires_grad)
+        plain = argument.detach().as_subclass(torch.Tensor).clone()
+        return plain.requires_grad_(keep and argument.requires_grad)
     if isinstance(argument, list):
         return [detached(item, keep) for item in argument]
     return argument
