@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.recurrence import mean_field
 
@@ -57,6 +58,11 @@ class CRFRNN(nn.Module):
             raise ValueError("kernels: give at least one")
         if kernel_weights not in KERNEL_WEIGHTS:
             raise ValueError(f"kernel_weights: {kernel_weights!r} is none of {', '.join(KERNEL_WEIGHTS)}")
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
+        for name, value in (("iterations", iterations), ("eval_iterations", eval_iterations)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
         if learn_bandwidths:
             raise NotImplementedError("learn_bandwidths: bandwidths are fixed for now; leave it at False")
         self.num_classes = num_classes

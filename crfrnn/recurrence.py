@@ -85,7 +85,7 @@ def _run(
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y
-    return y.to(logits.dtype)
+    return y.to(logits.dtype if logits.is_floating_point() else dtype)
 
 
 def recurrence(
@@ -112,6 +112,8 @@ def _check(
 ) -> None:
     if logits.dim() < 3:
         raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
+    if logits.is_complex():
+        raise ValueError("logits: complex numbers")
     if not filters:
         raise ValueError("filters: give at least one prepared kernel")
     labels = logits.shape[1]
@@ -124,6 +126,8 @@ def _check(
     if tuple(compatibility.shape) != (labels, labels):
         raise ValueError(f"compatibility: expected ({labels}, {labels}), got {tuple(compatibility.shape)}")
     for gaussian in filters:
+        if gaussian.batch not in (None, logits.shape[0]):
+            raise ValueError(f"logits: a batch of {logits.shape[0]}, but the guide has {gaussian.batch} images")
         if gaussian.shape != tuple(logits.shape[2:]):
             raise ValueError(f"logits: size {tuple(logits.shape[2:])}, but the guide's is {gaussian.shape}")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:

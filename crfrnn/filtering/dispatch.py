@@ -17,6 +17,14 @@ import torch
 logger = logging.getLogger("crfrnn")
 
 
+@torch.compiler.assume_constant_result  # while a call is traced, too, the module is simply imported
+def load(module: str, name: str) -> Any:
+    """`name` from `module`, imported at first use; says so where that means compiling kernels."""
+    if module.endswith("_cpu"):
+        announce_compilation(module)
+    return getattr(importlib.import_module(module), name)
+
+
 @dataclass(frozen=True)
 class Implementation:
     """One row of the table: where an operator lives and which calls it refuses."""
@@ -28,9 +36,7 @@ class Implementation:
 
     def load(self) -> Any:
         """The operator's class; compiles or loads its kernels."""
-        if self.name == "numba_cpu":
-            announce_compilation(self.module)
-        return getattr(importlib.import_module(self.module), self.operator)
+        return load(self.module, self.operator)
 
 
 def _cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -88,7 +94,9 @@ def plain_call(*tensors: torch.Tensor) -> bool:
     It may where nothing is traced and no gradient is asked for. The first use of the op machinery loads torch's
     compiler, a second and 100 MB that somebody who only refines an image should not pay.
     """
-    if torch.compiler.is_compiling() or any(type(t) not in (torch.Tensor, torch.nn.Parameter) for t in tensors):
+    if torch.compiler.is_compiling() or torch.autograd.forward_ad._current_level >= 0:
+        return False
+    if any(type(t) not in (torch.Tensor, torch.nn.Parameter) for t in tensors):
         return False
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 

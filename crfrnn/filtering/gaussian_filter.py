@@ -41,15 +41,17 @@ class GaussianFilter:
         dtype: torch.dtype,
         before: Tensor | None = None,
         after: Tensor | None = None,
+        batch: int | None = None,
     ):
         self.operator = operator
+        self.batch = batch  # images that it was prepared for; None where it is the same for all
         self.shape = shape
         self.dtype = dtype
         self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
         self.after = after  # (B, 1, N), multiplies the sums
 
     def __call__(self, values: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, C, *S), in the dtype of `values`."""
+        """(B, C, *S) -> (B, C, *S), in the dtype of `values` where that is a floating-point one."""
         return self._apply(values, self.before, self.after, transposed=False)
 
     def transpose(self, values: Tensor) -> Tensor:
@@ -62,13 +64,18 @@ class GaussianFilter:
                 f"values: expected (batch, channels, {', '.join(map(str, self.shape))}) as the guide has it,"
                 f" got {tuple(values.shape)}"
             )
-        flat = values.to(self.dtype).flatten(2)
-        if before is not None:
-            flat = flat * before
-        flat = self.operator.apply(flat, transposed)
-        if after is not None:
-            flat = flat * after
-        return flat.reshape(values.shape).to(values.dtype)
+        if self.batch not in (None, values.shape[0]):
+            raise ValueError(f"values: a batch of {values.shape[0]}, but the guide has {self.batch} images")
+        if values.is_complex():
+            raise ValueError("values: complex numbers; filter the real and the imaginary part")
+        with torch.autocast(values.device.type, enabled=False):
+            flat = values.to(self.dtype).flatten(2)
+            if before is not None:
+                flat = flat * before
+            flat = self.operator.apply(flat, transposed)
+            if after is not None:
+                flat = flat * after
+        return flat.reshape(values.shape).to(values.dtype if values.is_floating_point() else self.dtype)
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -106,7 +113,7 @@ def prepare(
         norm = operator.apply(flat.new_ones(flat.shape[0], 1, flat.shape[2])) + TINY
         before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
         after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
-    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after)
+    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])
 
 
 def _check_normalization(normalization: str) -> None:

@@ -1,11 +1,11 @@
 """Whether the fused recurrence runs a call, and if not, why."""
 
-import importlib
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from crfrnn.filtering.dispatch import load as load_module
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 
 
@@ -25,4 +25,4 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
 
 def load() -> Callable[..., Tensor]:
     """The fused recurrence; loads its kernels at first use."""
-    return importlib.import_module("crfrnn.mean_field.fused_cpu").mean_field
+    return load_module("crfrnn.mean_field.fused_cpu", "mean_field")

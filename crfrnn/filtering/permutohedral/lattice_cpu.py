@@ -19,6 +19,7 @@ from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.permutohedral import numba_cpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 
+NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 KEY_BITS = 62  # in each of at most two words
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points or vertices worth a thread of their own
@@ -113,7 +114,8 @@ def _number(f: np.ndarray, scale: np.ndarray, strides: np.ndarray, weights: np.n
 
 
 def build(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    lattices = LatticeTensors(*_empty(features))
+    # zeros that the system gives when they are touched: what is not used is neither memory nor different each time
+    lattices = LatticeTensors(*(torch.from_numpy(np.zeros(t.shape, NUMPY[t.dtype])) for t in _empty(features)))
     if features.shape[2]:
         features = features.detach().contiguous()
         for image in range(features.shape[0]):

@@ -138,11 +138,11 @@ class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, N)."""
 
     def __init__(self, features: Tensor):
-        self.lattices = [Lattice(image) for image in features]
+        self.lattices = [Lattice(image) for image in features if image.numel()]
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        if not self.lattices or values.shape[2] == 0:
+        if values.numel() == 0:
             return torch.zeros_like(values)
         images = zip(self.lattices, values, strict=True)
         return torch.stack([lattice.filter(image.t(), transposed).t() for lattice, image in images])
