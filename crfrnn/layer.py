@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.mean_field import dispatch
 from crfrnn.recurrence import mean_field
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
@@ -77,6 +78,11 @@ class CRFRNN(nn.Module):
             weights = initial.view(-1, 1).repeat(1, num_classes if kernel_weights == "class" else 1)
         self.kernel_weights = nn.Parameter(weights)
         self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
+        dispatch.preload()
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        dispatch.preload()
 
     def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
         """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""

@@ -284,17 +284,14 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"^normalization: 'both' is none of"):
             CRFRNN(3, normalization="both")(*inputs())
 
-    @pytest.mark.xfail(strict=True, reason="found only at the first call")
     def test_normalization_at_once(self):
         with pytest.raises(ValueError, match=r"^normalization: "):
             CRFRNN(3, normalization="both")
 
-    @pytest.mark.xfail(strict=True, reason="found only at the first call")
     def test_iterations_at_once(self):
         with pytest.raises(ValueError, match=r"^iterations: "):
             CRFRNN(3, iterations=-1)
 
-    @pytest.mark.xfail(strict=True, reason="found only at the first call")
     def test_eval_iterations_at_once(self):
         with pytest.raises(ValueError, match=r"^eval_iterations: "):
             CRFRNN(3, eval_iterations=-1)

@@ -169,7 +169,6 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"^(filters|kernel_weights): "):
             mean_field(torch.zeros(1, 3, 4), [], torch.ones(0, 3), torch.ones(3, 3), 2)
 
-    @pytest.mark.xfail(strict=True, reason="no check; fused, batch 1 silently takes the first image's lattice")
     @pytest.mark.parametrize("method", METHODS)
     @pytest.mark.parametrize("batch", [1, 3])
     def test_batch_of_the_filters(self, batch, method):

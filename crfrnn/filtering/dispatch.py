@@ -17,12 +17,29 @@ import torch
 logger = logging.getLogger("crfrnn")
 
 
-@torch.compiler.assume_constant_result  # while a call is traced, too, the module is simply imported
+_loaded: dict[tuple[str, str], Any] = {}
+
+
 def load(module: str, name: str) -> Any:
     """`name` from `module`, imported at first use; says so where that means compiling kernels."""
+    if (module, name) in _loaded:  # a look-up that torch's compiler can follow; it cannot follow an import
+        return _loaded[module, name]
+    return _import(module, name)
+
+
+@torch.compiler.assume_constant_result
+def _import(module: str, name: str) -> Any:
     if module.endswith("_cpu"):
         announce_compilation(module)
-    return getattr(importlib.import_module(module), name)
+    _loaded[module, name] = getattr(importlib.import_module(module), name)
+    return _loaded[module, name]
+
+
+def preload() -> None:
+    """Import what the CPU would load at first use, so that a first use inside torch's compiler finds it."""
+    for rows in IMPLEMENTATIONS.values():
+        for row in rows:
+            row.load()
 
 
 @dataclass(frozen=True)

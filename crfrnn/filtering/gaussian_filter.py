@@ -110,7 +110,8 @@ def prepare(
     operator = row.load()(flat)
     before, after = None, None
     if normalization != "none":
-        norm = operator.apply(flat.new_ones(flat.shape[0], 1, flat.shape[2])) + TINY
+        with torch.autocast(flat.device.type, enabled=False):
+            norm = operator.apply(flat.new_ones(flat.shape[0], 1, flat.shape[2])) + TINY
         before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
         after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
     return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.dispatch import load as load_module
+from crfrnn.filtering.dispatch import preload as preload_filters
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 
 
@@ -26,3 +27,9 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
 def load() -> Callable[..., Tensor]:
     """The fused recurrence; loads its kernels at first use."""
     return load_module("crfrnn.mean_field.fused_cpu", "mean_field")
+
+
+def preload() -> None:
+    """See `filtering.dispatch.preload`; a layer does it when it is made, as it may be compiled before it is called."""
+    preload_filters()
+    load()

@@ -129,19 +129,13 @@ def test_empty_batch(row, normalization):
     assert gaussian.transpose(values).shape == values.shape
 
 
-def failing(name: str, reason: str) -> list:
-    """ROWS, the one of this name expected to fail."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(*row.values, id=row.id, marks=mark) if row.id == name else row for row in ROWS]
-
-
-@pytest.mark.parametrize("row", failing("permutohedral-reference", "splat reshapes to (-1, 0)"))
+@pytest.mark.parametrize("row", ROWS)
 def test_no_channels(row):
     values = torch.zeros(2, 0, 4, 5, device=device_for(row))
     assert prepared(row, (4, 5), batch=2)(values).shape == values.shape
 
 
-@pytest.mark.parametrize("row", failing("permutohedral-reference", "number takes the maximum of nothing"))
+@pytest.mark.parametrize("row", ROWS)
 def test_no_points(row):
     values = torch.zeros(2, 3, 0, 5, device=device_for(row))
     assert prepared(row, (0, 5), batch=2)(values).shape == values.shape
