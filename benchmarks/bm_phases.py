@@ -25,7 +25,7 @@ N, C, CORNERS = WIDTH * HEIGHT, 24, 6
 PHASES = {
     lattice: ["embed", "number_vertices", "link_chain", "group_by_vertex", "splat", "blur"],
     grid: ["apply_band"],
-    pixels: ["initialise", "update", "finish"],
+    pixels: ["initialise", "update_rows", "finish"],
 }
 
 
@@ -55,9 +55,9 @@ def bytes_and_operations(vertices: int) -> dict[str, tuple[float, float]]:
         "group_by_vertex": (2 * index, 0),
         "splat": (T * (rows + index + table), T * CORNERS * C * N),
         "blur": (T * CORNERS * 2 * table, T * CORNERS * 2 * C * vertices),
-        "apply_band": (T * 3 * rows, T * 12.5 * C * N),
+        "apply_band": (T * 1.25 * rows, (T * 7.25 + 9) * C * N),
         "initialise": (4 * 21 * N + 2 * rows, 20 * C * N),
-        "update": ((T - 1) * (2.5 * rows + index + table), (T - 1) * (CORNERS + 4 + 20) * C * N),
+        "update_rows": ((T - 1) * (2.75 * rows + index + table), (T - 1) * (CORNERS + 9 + 20) * C * N),
         "finish": (1.5 * rows + index + table + 4 * 21 * N, (CORNERS + 4 + 20) * C * N),
     }
 
