@@ -30,9 +30,9 @@ SETS: dict[str, tuple[Kernel, ...]] = {
 
 
 def network_outputs(folder: Path) -> list[tuple[Tensor, Tensor]]:
-    """Every 40th image: guide (1, 3, H, W) and logits (1, 21, H, W)."""
+    """Every 20th image: guide (1, 3, H, W) and logits (1, 21, H, W)."""
     out = []
-    for name in (folder / "ids.txt").read_text().split()[::40]:
+    for name in (folder / "ids.txt").read_text().split()[::20]:
         image = Image.open(folder / "images" / f"{name}.jpg").convert("RGB").resize((WIDTH, HEIGHT))
         with np.load(folder / "unaries" / f"{name}.npz") as stored:
             maps = torch.from_numpy(stored["nll16"].astype(np.float32))[None] / -16

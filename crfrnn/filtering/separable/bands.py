@@ -6,7 +6,8 @@ B-spline that six boxes of `stride` samples make (seven binomial numbers where t
     K  ~  U G D,    D gathers the samples into coarse nodes with b,  U = D^T spreads them again,
 
 and the band of G fitted by least squares so that U G D is the Gaussian itself, not the Gaussian widened by b twice.
-Both ways the relative error is below 0.1 %, and the second costs a fraction: for theta = 3, 16 instead of 42 terms
+Both ways the relative error is below 0.1 % (0.12 % on an axis of 33 samples with theta >= 160), and the
+second costs a fraction: for theta = 3, 16 instead of 42 terms
 for each pixel of an image. Nothing is assumed beyond the ends: the sums run over the samples that exist.
 """
 
