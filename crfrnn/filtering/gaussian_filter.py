@@ -104,14 +104,14 @@ def prepare(
     row = dispatch.choose(method, features.device, dtype, implementation)
     if method == "permutohedral" and features.requires_grad and torch.is_grad_enabled():
         raise ValueError("features: the lattice gives them no gradient; detach them (or the guide), or use 'exact'")
-    flat = features.to(dtype).flatten(2)
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(flat).all()):
+    features = features.to(dtype)
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
-    operator = row.load()(flat)
+    operator = row.load()(features)
     before, after = None, None
     if normalization != "none":
-        with torch.autocast(flat.device.type, enabled=False):
-            norm = operator.apply(flat.new_ones(flat.shape[0], 1, flat.shape[2])) + TINY
+        with torch.autocast(features.device.type, enabled=False):
+            norm = operator.apply(torch.ones_like(features[:, :1]).flatten(2)) + TINY
         before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
         after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
     return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])

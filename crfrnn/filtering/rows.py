@@ -25,6 +25,8 @@ Operation = TypeVar("Operation", bound=Callable[..., None])
 
 LANES = 8  # numbers in one vector: 256 bits of float32
 CACHE_LINE = 64  # bytes
+UNROLL = 2  # terms of a sum in one round of its loop: counting costs as much as adding a row of three vectors
+OUTER = 4  # rows of a product of matrices that are summed together: with three vectors each, they fill the registers
 LOWEST = -60.0  # exp of anything smaller counts as exp of this, 9e-27: products with it stay normal floats
 LOG2_E = 1.0 / math.log(2.0)
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two parts: n * LN2_HIGH is exact (Cody and Waite 1980)
@@ -42,14 +44,31 @@ EXP_TERMS = (
 def weighted_rows_python(out, table, rows, weights, begin, end, factor, lanes):
     """out[c] = factor * sum over begin <= k < end of weights[k] * table[rows[k], c].
 
-    out (C,); table (n, C); rows (unsigned) and weights hold one entry for each term. Splatting is this sum for each
-    vertex, slicing for each point.
+    out (C,); table (n, C); rows (unsigned) and weights hold one entry for each term. Slicing is this sum for each
+    point, a banded matrix for each of its rows.
     """
     del lanes
     out[:] = 0
     for k in range(begin, end):
         out += weights[k] * table[rows[k]]
     out *= factor
+
+
+def scatter_row_python(table, row, rows, weights, factor, lanes):
+    """table[rows[k]] += factor * weights[k] * row for every k, its transpose: splatting, for each point.
+
+    table (n, C); row (C,); rows (unsigned) and weights hold one entry for each term.
+    """
+    del lanes
+    scaled = factor * row
+    for k in range(rows.size):
+        table[rows[k]] += weights[k] * scaled
+
+
+def add_products_python(sums, left, right, size, lanes):
+    """sums[k, c] += sum over p < size of left[p, k] * right[p, c]; sums (K, C), left (P, K), right (P, C)."""
+    del lanes
+    sums += left[:size].T @ right[:size]
 
 
 def blur_row_python(row, before, after, lanes):
@@ -197,16 +216,83 @@ def _weighted_rows(typingctx, out, table, rows, weights, begin, end, factor, lan
         channels = cgutils.unpack_tuple(builder, values.shape)[1]
         with v.blocks(channels, len(lanes)) as (block, _):
             registers = [v.variable(v.constant(0)) for _ in offsets]
-            with cgutils.for_range_slice(builder, begin, end, v.at(1)) as (k, _):
+
+            def add(k):
                 row = builder.zext(builder.load(builder.gep(indices.data, [k])), v.index)
                 start = builder.add(builder.mul(row, channels), block)
                 weight = v.spread(builder.load(builder.gep(terms.data, [k])))
                 for offset, register in zip(offsets, registers, strict=True):
                     term = v.load(values.data, builder.add(start, v.at(offset)))
                     builder.store(v.fma(weight, term, builder.load(register)), register)
+
+            rest = builder.sub(end, builder.urem(builder.sub(end, begin), v.at(UNROLL)))
+            with cgutils.for_range_slice(builder, begin, rest, v.at(UNROLL)) as (k, _):
+                for later in range(UNROLL):
+                    add(builder.add(k, v.at(later)))
+            with cgutils.for_range_slice(builder, rest, end, v.at(1)) as (k, _):
+                add(k)
             for offset, register in zip(offsets, registers, strict=True):
                 scaled = builder.fmul(v.spread(factor), builder.load(register))
                 v.store(scaled, sums.data, builder.add(block, v.at(offset)))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _scatter_row(typingctx, table, row, rows, weights, factor, lanes):
+    signature = types.void(table, row, rows, weights, table.dtype, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, table.dtype)
+        sums, source, indices, terms = _arrays(context, builder, signature, args)
+        channels = cgutils.unpack_tuple(builder, sums.shape)[1]
+        count = cgutils.unpack_tuple(builder, indices.shape)[0]
+        with v.blocks(channels, len(lanes)) as (block, _):
+            factor = v.spread(args[4])
+            scaled = [builder.fmul(factor, v.load(source.data, builder.add(block, v.at(at)))) for at in offsets]
+            with cgutils.for_range_slice(builder, v.at(0), count, v.at(1)) as (k, _):
+                row = builder.zext(builder.load(builder.gep(indices.data, [k])), v.index)
+                start = builder.add(builder.mul(row, channels), block)
+                weight = v.spread(builder.load(builder.gep(terms.data, [k])))
+                for offset, value in zip(offsets, scaled, strict=True):
+                    at = builder.add(start, v.at(offset))
+                    v.store(v.fma(weight, value, v.load(sums.data, at)), sums.data, at)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _add_products(typingctx, sums, left, right, size, lanes):
+    signature = types.void(sums, left, right, types.intp, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, sums.dtype)
+        products, first, second = _arrays(context, builder, signature, args)
+        rows, channels = cgutils.unpack_tuple(builder, products.shape)
+        with (
+            cgutils.for_range_slice(builder, v.at(0), rows, v.at(OUTER)) as (row, _),
+            v.blocks(channels, len(lanes)) as (block, _),
+        ):
+            places = [
+                builder.add(builder.add(builder.mul(builder.add(row, v.at(k)), channels), block), v.at(offset))
+                for k in range(OUTER)
+                for offset in offsets
+            ]
+            registers = [v.variable(v.load(products.data, place)) for place in places]
+            with cgutils.for_range_slice(builder, v.at(0), args[3], v.at(1)) as (p, _):
+                start = builder.add(builder.mul(p, channels), block)
+                values = [v.load(second.data, builder.add(start, v.at(offset))) for offset in offsets]
+                column = builder.add(builder.mul(p, rows), row)
+                for k in range(OUTER):
+                    one = v.spread(builder.load(builder.gep(first.data, [builder.add(column, v.at(k))])))
+                    for value, register in zip(values, registers[k * len(offsets) :], strict=False):
+                        builder.store(v.fma(one, value, builder.load(register)), register)
+            for place, register in zip(places, registers, strict=True):
+                v.store(builder.load(register), products.data, place)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -366,6 +452,8 @@ def _choose(plain: Operation, vector: Any) -> Operation:
 
 
 weighted_rows = _choose(weighted_rows_python, _weighted_rows)
+scatter_row = _choose(scatter_row_python, _scatter_row)
+add_products = _choose(add_products_python, _add_products)
 blur_row = _choose(blur_row_python, _blur_row)
 prefetch_row = _choose(prefetch_row_python, _prefetch_row)
 softmax_row = _choose(softmax_row_python, _softmax_row)

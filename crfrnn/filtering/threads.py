@@ -6,6 +6,7 @@ are plain nogil functions and the range is divided here. A kernel's result must 
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -66,18 +67,31 @@ def over_range(kernel: Callable[[int, int], object], size: int, smallest: int = 
 
 
 def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Run tasks that do not depend on each other, the last one on this thread; their results in order.
+    """Run tasks that do not depend on each other, each thread taking the next one that is left; results in order.
 
-    Tasks may call this themselves. One that no thread of the pool has begun when this thread is free is run here, so
-    that nobody waits in a circle, and threads that are done with a short task help with a long one.
+    Tasks may call this themselves: this thread goes on until none is left, so nobody waits in a circle.
     """
-    if count() == 1 or len(tasks) == 1:
+    workers = min(count(), len(tasks))
+    if workers <= 1:
         return [task() for task in tasks]
-    futures = [_executor().submit(task) for task in tasks[:-1]]
+    left = deque(enumerate(tasks))
+    results: dict[int, Result] = {}
+
+    def work() -> None:
+        while left:
+            try:
+                number, task = left.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            results[number] = task()
+
+    futures = [_executor().submit(work) for _ in range(workers - 1)]
     try:
-        last = tasks[-1]()
+        work()
     finally:
-        begun = [not future.cancel() for future in futures]
-        wait([future for future, running in zip(futures, begun, strict=True) if running])
-    done = zip(futures, begun, tasks, strict=False)
-    return [future.result() if running else task() for future, running, task in done] + [last]
+        left.clear()
+        begun = [future for future in futures if not future.cancel()]
+        wait(begun)
+    for future in begun:
+        future.result()  # raises what a task raised
+    return [results[number] for number in range(len(tasks))]

@@ -19,10 +19,10 @@ def _tile(rows: Tensor, features: Tensor, values: Tensor) -> Tensor:
 
 
 class ExactOperator:
-    """K for features (B, d, N), held as the features alone. Differentiable in the features and the values."""
+    """K for features (B, d, *S), held as the features alone. Differentiable in the features and the values."""
 
     def __init__(self, features: Tensor):
-        self.features = features
+        self.features = features.flatten(2)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N). K is symmetric, so `transposed` changes nothing."""

@@ -26,15 +26,18 @@ SMALLEST_RANGE = 2048  # points or vertices worth a thread of their own
 
 
 class LatticeTensors(NamedTuple):
-    """The lattices of a batch; B images, N points, d dimensions, room for V = N (d + 1) vertices."""
+    """The lattices of a batch; B images, N points, d dimensions, R rows, for which there is room V = N (d + 1).
 
-    vertices: Tensor  # (B, N, d + 1) int32, the corners of each point
+    What strips, ghosts and owners are is said in `numba_cpu.py`.
+    """
+
+    vertices: Tensor  # (B, N, d + 1) int32, the rows of the corners of each point
     weights: Tensor  # (B, N, d + 1), their barycentric weights
-    starts: Tensor  # (B, V + 1) int32, where each vertex' points begin in the next two
-    points: Tensor  # (B, V) int32
-    grouped: Tensor  # (B, V), `weights` in the order of `points`
+    ghosts: Tensor  # (B, V) int32, rows of vertices that an earlier strip met too
+    owners: Tensor  # (B, V) int32, and the rows where those are
     chains: Tensor  # (B, d + 1, V) int32, the order of the blur along each axis
-    sizes: Tensor  # (B, d + 2) int64: number of vertices, length of each chain
+    rows: Tensor  # (B, MOST_STRIPS + 1) int64, where the rows of each strip begin; from the last one's end on, R
+    sizes: Tensor  # (B, d + 2) int64: number of ghosts, length of each chain
 
 
 def key_strides(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -70,7 +73,7 @@ def key_strides(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return strides
 
 
-def _build(features: Tensor, into: LatticeTensors) -> None:
+def _build(features: Tensor, line: int, into: LatticeTensors) -> None:
     """One image: features (d, N), float32 or float64, into row views of the batch's tensors."""
     dimensions, points = features.shape
     corners = dimensions + 1
@@ -87,39 +90,36 @@ def _build(features: Tensor, into: LatticeTensors) -> None:
     strides = key_strides(low * scale, high * scale)
 
     vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
-    count, vertex_keys, table, slot_keys = _number(f, scale, strides, weights, vertices)
+    strips = list(pairwise(layout.strips(points, line)))
+    vertex_keys = np.empty((strides.shape[0], points * corners), np.int64)
+    number = partial(numba_cpu.number_vertices, f, scale, strides, vertices, weights, vertex_keys)
+    rows = into.rows.numpy()
+    rows[1 : 1 + len(strips)] = np.cumsum(threads.together([partial(number, *strip) for strip in strips]))
+    rows[1 + len(strips) :] = rows[len(strips)]
+
+    ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
+    row_keys = np.empty((strides.shape[0], rows[-1]), np.int64)
+    places = np.array([start * corners for start, _ in strips])
+    count, table, slot_keys = numba_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
 
     chains, sizes = into.chains.numpy(), into.sizes.numpy()
     sizes[0] = count
 
     def link(axis: int) -> None:
         offsets = strides.sum(axis=1) - corners * strides[:, axis]
-        sizes[1 + axis] = numba_cpu.link_chain(vertex_keys, count, table, slot_keys, offsets, chains[axis])
+        sizes[1 + axis] = numba_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, offsets, chains[axis])
 
-    def group() -> None:
-        starts, members = into.starts.numpy().view(np.uint32), into.points.numpy().view(np.uint32)
-        numba_cpu.group_by_vertex(vertices, weights, count, starts, members, into.grouped.numpy())
-
-    threads.together([group, *(partial(link, axis) for axis in range(corners))])
+    move = [partial(numba_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))]
+    threads.together([*(partial(link, axis) for axis in range(corners)), *move])
 
 
-def _number(f: np.ndarray, scale: np.ndarray, strides: np.ndarray, weights: np.ndarray, vertices: np.ndarray):
-    """Corners of all points: fills weights and vertices; returns the vertices' number and keys, and the hash table."""
-    points, corners = vertices.shape
-    keys = np.empty((strides.shape[0], points, corners), np.int64)
-    threads.over_range(partial(numba_cpu.embed, f, scale, strides, weights, keys), points, SMALLEST_RANGE)
-    vertex_keys = np.empty((strides.shape[0], points * corners), np.int64)
-    count, table, slot_keys = numba_cpu.number_vertices(keys, vertices, vertex_keys)
-    return count, vertex_keys, table, slot_keys
-
-
-def build(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def build(features: Tensor, line: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     # zeros that the system gives when they are touched: what is not used is neither memory nor different each time
-    lattices = LatticeTensors(*(torch.from_numpy(np.zeros(t.shape, NUMPY[t.dtype])) for t in _empty(features)))
+    lattices = LatticeTensors(*(torch.from_numpy(np.zeros(t.shape, NUMPY[t.dtype])) for t in _empty(features, line)))
     if features.shape[2]:
         features = features.detach().contiguous()
         for image in range(features.shape[0]):
-            _build(features[image], LatticeTensors(*(tensor[image] for tensor in lattices)))
+            _build(features[image], line, LatticeTensors(*(tensor[image] for tensor in lattices)))
     return lattices[0], lattices[1], lattices[2], lattices[3], lattices[4], lattices[5], lattices[6]
 
 
@@ -127,109 +127,102 @@ _build_op = torch.library.custom_op("crfrnn::permutohedral_build", build, mutate
 
 
 @_build_op.register_fake
-def _empty(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _empty(features: Tensor, line: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    del line
     batch, dimensions, points = features.shape
     corners = dimensions + 1
     room = points * corners
     return (
         features.new_empty((batch, points, corners), dtype=torch.int32),
         features.new_empty((batch, points, corners)),
-        features.new_empty((batch, room + 1), dtype=torch.int32),
         features.new_empty((batch, room), dtype=torch.int32),
-        features.new_empty((batch, room)),
+        features.new_empty((batch, room), dtype=torch.int32),
         features.new_empty((batch, corners, room), dtype=torch.int32),
+        features.new_empty((batch, layout.MOST_STRIPS + 1), dtype=torch.int64),
         features.new_empty((batch, corners + 1), dtype=torch.int64),
     )
 
 
-def splat_and_blur(
-    lattice: LatticeTensors, grouped: np.ndarray, values: np.ndarray, lanes: tuple[int, ...], transposed: bool
-) -> np.ndarray:
-    """One image: values (N, C) -> blurred vertex values (M, C). `grouped` are the weights in splat order."""
+def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], transposed: bool) -> None:
+    """One image: what the strips have splatted, (R, C), becomes the blurred values, in place."""
     count, *lengths = lattice.sizes.tolist()
-    starts, points = lattice.starts.numpy().view(np.uint32), lattice.points.numpy().view(np.uint32)
-    chains = lattice.chains.numpy()
-    out = layout.empty((count, values.shape[1]), values.dtype)
-    bounds = _balanced(starts, count)
-    threads.together(
-        [
-            partial(numba_cpu.splat, values, starts, points, grouped, out, lanes, start, stop)
-            for start, stop in pairwise(bounds)
-        ]
-    )
+    ghosts = lattice.ghosts.numpy().view(np.uint32)[:count]
+    owners, chains = lattice.owners.numpy().view(np.uint32), lattice.chains.numpy()
+    numba_cpu.add_ghosts(values, ghosts, owners, lanes)
     axes = range(len(lengths))
     for axis in reversed(axes) if transposed else axes:
-        threads.over_range(partial(numba_cpu.blur, out, chains[axis], lanes), lengths[axis], SMALLEST_RANGE)
-    return out
-
-
-def _balanced(starts: np.ndarray, count: int) -> list[int]:
-    """Divide the vertices so that each thread splats as many points as the others."""
-    parts = max(1, min(threads.count(), count // SMALLEST_RANGE + 1))
-    total = int(starts[count])
-    wanted = [total * part // parts for part in range(1, parts)]
-    return [0, *np.searchsorted(starts[: count + 1], wanted).tolist(), count]
+        threads.over_range(partial(numba_cpu.blur, values, chains[axis], lanes), lengths[axis], SMALLEST_RANGE)
+    threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, lanes), count, SMALLEST_RANGE)
 
 
 def filter_points(
     values: Tensor,
     vertices: Tensor,
     weights: Tensor,
-    starts: Tensor,
-    points: Tensor,
-    grouped: Tensor,
+    ghosts: Tensor,
+    owners: Tensor,
     chains: Tensor,
+    rows: Tensor,
     sizes: Tensor,
+    line: int,
     transposed: bool,
 ) -> Tensor:
-    lattices = LatticeTensors(vertices, weights, starts, points, grouped, chains, sizes)
+    lattices = LatticeTensors(vertices, weights, ghosts, owners, chains, rows, sizes)
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     for image in range(values.shape[0] if values.shape[2] else 0):
-        _filter_image(values[image], LatticeTensors(*(tensor[image] for tensor in lattices)), transposed, out[image])
+        lattice = LatticeTensors(*(tensor[image] for tensor in lattices))
+        _filter_image(values[image], lattice, line, transposed, out[image])
     return out
 
 
-def _filter_image(values: Tensor, lattice: LatticeTensors, transposed: bool, out: Tensor) -> None:
+def _filter_image(values: Tensor, lattice: LatticeTensors, line: int, transposed: bool, out: Tensor) -> None:
     """values, out (C, N)."""
     channels, points = values.shape
     lanes = layout.lanes(channels)
-    rows = layout.to_point_major(values)
-    blurred = splat_and_blur(lattice, lattice.grouped.numpy(), rows.numpy(), lanes, transposed)
-    corners, weights, result = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy(), rows.numpy()
+    inside = layout.to_point_major(values)
+    corners, weights, result = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy(), inside.numpy()
+    rows = lattice.rows.tolist()
+    table = layout.empty((rows[-1], result.shape[1]), result.dtype)
+    splat = partial(numba_cpu.splat, result, corners, weights, table, lanes)
+    ranges = zip(pairwise(rows), pairwise(layout.strips(points, line)), strict=False)
+    threads.together([partial(splat, *own, *strip) for own, strip in ranges])
+    blur(lattice, table, lanes, transposed)
     factor = np.full(points, gain(corners.shape[1] - 1), result.dtype)
-    read = partial(numba_cpu.slice_points, blurred, corners, weights, factor, result, lanes)
+    read = partial(numba_cpu.slice_points, table, corners, weights, factor, result, lanes)
     threads.over_range(read, points, SMALLEST_RANGE)
-    layout.to_channel_major(rows, channels, out)
+    layout.to_channel_major(inside, channels, out)
 
 
 _filter_op = torch.library.custom_op("crfrnn::permutohedral_filter", filter_points, mutates_args=(), device_types="cpu")
 
 
 @_filter_op.register_fake
-def _(values, vertices, weights, starts, points, grouped, chains, sizes, transposed):
+def _(values, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
     return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
 def _save(ctx, inputs, output) -> None:
-    _, *lattice, ctx.transposed = inputs
+    _, *lattice, ctx.line, ctx.transposed = inputs
     ctx.save_for_backward(*lattice)
 
 
 def _backward(ctx, grad: Tensor):
-    return _filter_op(grad, *ctx.saved_tensors, not ctx.transposed), *[None] * 8
+    return _filter_op(grad, *ctx.saved_tensors, ctx.line, not ctx.transposed), *[None] * 9
 
 
 _filter_op.register_autograd(_backward, setup_context=_save)
 
 
 class LatticeOperator:
-    """One lattice for each image of a batch: features (B, d, N). Same interface as `reference.LatticeOperator`."""
+    """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
 
     fusable = True  # by mean_field/fused_cpu.py
 
     def __init__(self, features: Tensor):
-        self.lattices = LatticeTensors(*(build if plain_call(features) else _build_op)(features))
+        self.line = layout.line(tuple(features.shape[2:]))
+        flat = features.flatten(2)
+        self.lattices = LatticeTensors(*(build if plain_call(flat) else _build_op)(flat, self.line))
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, transposed)
+        return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, self.line, transposed)

@@ -1,11 +1,16 @@
 """Permutohedral lattice kernels for the CPU (Numba): arrays in, arrays filled, no policy.
 
-Shapes: N points, d feature dimensions, d + 1 corners for each point, M lattice vertices, C channels.
-Values are stored point-major, ``(N, C)`` and ``(M, C)``, so that every inner loop runs over contiguous
+Shapes: N points, d feature dimensions, d + 1 corners for each point, R rows of lattice vertices, C channels.
+Values are stored point-major, ``(N, C)`` and ``(R, C)``, so that every inner loop runs over contiguous
 channels and vectorises. The derivation is in this folder's README; the readable twin is `reference.py`.
 
+The points are divided into strips that depend on their number alone (`filtering/layout.py`). A strip numbers the
+vertices that it meets in the order of first use, in rows of its own, so that strips never write to the same row. A
+vertex that several strips meet has a row in each: the first is its owner, the others are its ghosts, which are added
+to the owner after the splat and copied from it after the blur.
+
 Every kernel is ``nogil``; the ones with ``start, stop`` are safe to run on disjoint ranges from several
-threads, and no sum depends on how the range was divided.
+threads, for those that work on points on disjoint strips, and no sum depends on how the strips were shared out.
 
 The operations on rows of channels, and what `lanes` is, are in `filtering/rows.py`.
 """
@@ -13,11 +18,12 @@ The operations on rows of channels, and what `lanes` is, are in `filtering/rows.
 import numpy as np
 from numba import njit
 
-from crfrnn.filtering.rows import blur_row, prefetch_row, weighted_rows
+from crfrnn.filtering.rows import blur_row, prefetch_row, scatter_row, weighted_rows
 
 EMPTY = -1
 FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 AHEAD = 16  # entries between asking for a vertex and blurring it: a trip to memory takes about as long
+CHUNK = 1024  # points whose keys are in the cache between embedding and numbering
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
 
@@ -26,7 +32,7 @@ def embed(features, scale, strides, weights, keys, start, stop):
     """Corners of the simplex around each point: barycentric weights and lattice keys.
 
     features (d, N); scale (d,); strides (words, d + 1), the last column 0; weights (N, d + 1);
-    keys (words, N, d + 1). The arithmetic is float64 and in the order of `reference.embed`: a point on
+    keys (words, at least stop - start, d + 1). The arithmetic is float64 and in the order of `reference.embed`: a point on
     the face of a simplex must fall on the same side in both, or the sets of vertices differ.
     """
     d, corners = scale.size, scale.size + 1
@@ -84,10 +90,10 @@ def embed(features, scale, strides, weights, keys, start, stop):
                 for k in range(d):
                     key += np.int64(nearest[k, p]) * corners * strides[word, k]
                     step += strides[word, k]
-                keys[word, row, 0] = key
+                keys[word, row - start, 0] = key
                 for k in range(1, corners):
                     key += step - corners * strides[word, coordinate_of[corners - k]]
-                    keys[word, row, k] = key
+                    keys[word, row - start, k] = key
 
 
 @njit(nogil=True, cache=True)
@@ -112,62 +118,112 @@ def _find(key, key2, table, slot_keys, vertex_keys, bits):
 
 
 @njit(nogil=True, cache=True)
-def number_vertices(keys, vertices, vertex_keys):
-    """Give every distinct key a number, in order of first use.
+def number_vertices(features, scale, strides, vertices, weights, vertex_keys, start, stop):
+    """Corners of the points start..stop, one strip, and a number for every distinct one in the order of first use.
 
-    keys (words, N, d + 1); vertices (N, d + 1); vertex_keys (words, at least M). Returns the number of vertices and
-    a hash table: at the slot of a key (open addressing, at most half full) the number of its vertex in `table` and
-    its first word in `slot_keys`, so that the two are fetched side by side.
+    features, scale, strides, weights as in `embed`; vertices (N, d + 1) receives numbers from 0; vertex_keys
+    (words, N (d + 1)) receives their keys from start (d + 1) on. Returns how many vertices there are.
     """
-    points, corners = keys.shape[1], keys.shape[2]
+    corners = vertices.shape[1]
+    keys = np.empty((strides.shape[0], CHUNK, corners), np.int64)
     high = keys.shape[0] - 1
+    own = vertex_keys[:, start * corners : stop * corners]
     bits = 14
     table = np.full(1 << bits, EMPTY, np.int32)
-    slot_keys = np.empty(table.size, np.int64)
+    slot_keys = np.empty(table.size, np.int64)  # beside the numbers in the same slots: most searches end here
     count = 0
-    for p in range(points):
-        for r in range(corners):
-            key, key2 = keys[0, p, r], keys[high, p, r]
-            if p > 0 and key == keys[0, p - 1, r] and key2 == keys[high, p - 1, r]:
-                vertices[p, r] = vertices[p - 1, r]  # neighbours often share their simplex
-                continue
-            slot = _find(key, key2, table, slot_keys, vertex_keys, bits)
-            if table[slot] == EMPTY:
-                table[slot] = count
-                slot_keys[slot] = key
-                vertex_keys[0, count] = key
-                vertex_keys[high, count] = key2
-                count += 1
-            vertices[p, r] = table[slot]
-            if 2 * count > table.size:
-                bits += 1
-                table = np.full(1 << bits, EMPTY, np.int32)
-                slot_keys = np.empty(table.size, np.int64)
-                for vertex in range(count):
-                    key = vertex_keys[0, vertex]
-                    slot = _find(key, vertex_keys[high, vertex], table, slot_keys, vertex_keys, bits)
-                    table[slot] = vertex
+    for begin in range(start, stop, CHUNK):
+        end = min(begin + CHUNK, stop)
+        embed(features, scale, strides, weights, keys, begin, end)
+        for p in range(end - begin):
+            for r in range(corners):
+                key, key2 = keys[0, p, r], keys[high, p, r]
+                if p > 0 and key == keys[0, p - 1, r] and key2 == keys[high, p - 1, r]:
+                    vertices[begin + p, r] = vertices[begin + p - 1, r]  # neighbours often share their simplex
+                    continue
+                slot = _find(key, key2, table, slot_keys, own, bits)
+                if table[slot] == EMPTY:
+                    table[slot] = count
                     slot_keys[slot] = key
-    return count, table, slot_keys
+                    own[0, count] = key
+                    own[high, count] = key2
+                    count += 1
+                vertices[begin + p, r] = table[slot]
+                if 2 * count > table.size:
+                    bits += 1
+                    table = np.full(1 << bits, EMPTY, np.int32)
+                    slot_keys = np.empty(table.size, np.int64)
+                    for vertex in range(count):
+                        slot = _find(own[0, vertex], own[high, vertex], table, slot_keys, own, bits)
+                        table[slot] = vertex
+                        slot_keys[slot] = own[0, vertex]
+    return count
 
 
 @njit(nogil=True, cache=True)
-def link_chain(vertex_keys, count, table, slot_keys, offsets, chain):
+def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
+    """Find the vertices that several strips met.
+
+    The keys of strip s stand from places[s] on in vertex_keys and get the rows rows[s] to rows[s + 1]; row_keys
+    (words, R) receives the key of every row; ghosts and owners (at least R,) the rows of vertices met before and
+    theirs. Returns the number of ghosts and a hash table: at the slot of a key (open addressing, at most half full)
+    the row of its owner in `table` and its first word in `slot_keys`, so that the two are fetched side by side.
+    """
+    bits = 1
+    while (1 << bits) < 2 * rows[-1] + 1:
+        bits += 1
+    table = np.full(1 << bits, EMPTY, np.int32)
+    slot_keys = np.empty(table.size, np.int64)
+    high = vertex_keys.shape[0] - 1
+    found = 0
+    for strip in range(places.size):
+        shift = places[strip] - rows[strip]
+        for row in range(rows[strip], rows[strip + 1]):
+            key, key2 = vertex_keys[0, row + shift], vertex_keys[high, row + shift]
+            row_keys[0, row] = key
+            row_keys[high, row] = key2
+            slot = _find(key, key2, table, slot_keys, row_keys, bits)
+            if table[slot] == EMPTY:
+                table[slot] = row
+                slot_keys[slot] = key
+            else:
+                ghosts[found] = row
+                owners[found] = table[slot]
+                found += 1
+    return found, table, slot_keys
+
+
+@njit(nogil=True, cache=True)
+def move_vertices(vertices, first, start, stop):
+    """From numbers within a strip, which begin at 0, to rows, for the points start..stop; vertices (N, d + 1)."""
+    for p in range(start, stop):
+        for r in range(vertices.shape[1]):
+            vertices[p, r] += first
+
+
+@njit(nogil=True, cache=True)
+def link_chain(row_keys, ghosts, table, slot_keys, offsets, chain):
     """Order the vertices along one lattice axis. Returns the length of the order.
 
-    offsets (words,): the key of the next vertex minus that of this one. chain (at least M,) int32: the
-    vertices that have a neighbour along this axis, run by run; the last of each run is stored as ``~v``.
-    A vertex without neighbours is left alone by the blur, so it is not listed at all.
+    row_keys, table, slot_keys as `merge_strips` made them; ghosts in ascending order; offsets (words,): the key of the
+    next vertex minus that of this one. chain (at least R,) int32: the vertices that have a neighbour along this axis,
+    run by run; the last of each run is stored as ``~v``. A vertex without neighbours is left alone by the blur, so it
+    is not listed at all, and neither is a ghost.
     """
     bits = 0
     while (1 << bits) < table.size:
         bits += 1
-    high = vertex_keys.shape[0] - 1
+    high, count = row_keys.shape[0] - 1, row_keys.shape[1]
     following = np.empty(count, np.int32)
     has_previous = np.zeros(count, np.bool_)
+    ghost = 0
     for vertex in range(count):
-        key, key2 = vertex_keys[0, vertex] + offsets[0], vertex_keys[high, vertex] + offsets[high]
-        found = table[_find(key, key2, table, slot_keys, vertex_keys, bits)]
+        if ghost < ghosts.size and ghosts[ghost] == vertex:
+            ghost += 1
+            following[vertex] = EMPTY  # and no previous one, as no search finds it
+            continue
+        key, key2 = row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high]
+        found = table[_find(key, key2, table, slot_keys, row_keys, bits)]
         following[vertex] = found
         if found != EMPTY:
             has_previous[found] = True
@@ -186,36 +242,31 @@ def link_chain(vertex_keys, count, table, slot_keys, offsets, chain):
 
 
 @njit(nogil=True, cache=True)
-def group_by_vertex(vertices, weights, count, starts, points, grouped):
-    """Transpose the point-to-vertex table: the points of each vertex, in order, with their weights.
+def splat(values, vertices, weights, lattice, lanes, first, last, start, stop):
+    """Every row v of first..last: lattice[v] = sum of weight * values[p] over the points p of start..stop around it.
 
-    vertices, weights (N, d + 1); starts (at least M + 1,); points, grouped (N (d + 1),). With this the
-    splat is a gather: each vertex sums its own points, so threads never meet and the order is fixed.
+    values (N, C); vertices, weights (N, d + 1); lattice (R, C); first..last are the rows of the strips start..stop.
     """
-    starts[: count + 1] = 0
-    for p in range(vertices.shape[0]):
-        for r in range(vertices.shape[1]):
-            starts[vertices[p, r] + 1] += 1
-    for vertex in range(count):
-        starts[vertex + 1] += starts[vertex]
-    cursor = starts[:count].copy()
-    for p in range(vertices.shape[0]):
-        for r in range(vertices.shape[1]):
-            at = cursor[vertices[p, r]]
-            cursor[vertices[p, r]] = at + 1
-            points[at] = p
-            grouped[at] = weights[p, r]
+    one = lattice.dtype.type(1)
+    lattice[first:last] = 0
+    for p in range(start, stop):
+        scatter_row(lattice, values[p], vertices[p], weights[p], one, lanes)
 
 
 @njit(nogil=True, cache=True)
-def splat(values, starts, points, weights, lattice, lanes, start, stop):
-    """lattice[v] = sum over the points p of vertex v of weight * values[p], for start <= v < stop.
+def add_ghosts(lattice, ghosts, owners, lanes):
+    """lattice[owner] += lattice[ghost]; lattice (R, C)."""
+    ones = np.ones(1, lattice.dtype)
+    for ghost in range(ghosts.size):
+        scatter_row(lattice, lattice[ghosts[ghost]], owners[ghost : ghost + 1], ones, ones[0], lanes)
 
-    values (N, C); starts, points, weights as `group_by_vertex` made them; lattice (M, C).
-    """
-    one = lattice.dtype.type(1)
-    for vertex in range(start, stop):
-        weighted_rows(lattice[vertex], values, points, weights, starts[vertex], starts[vertex + 1], one, lanes)
+
+@njit(nogil=True, cache=True)
+def copy_to_ghosts(lattice, ghosts, owners, lanes, start, stop):
+    """lattice[ghost] = lattice[owner] for the ghosts start..stop; lattice (R, C)."""
+    ones = np.ones(1, lattice.dtype)
+    for ghost in range(start, stop):
+        weighted_rows(lattice[ghosts[ghost]], lattice, owners[ghost : ghost + 1], ones, 0, 1, ones[0], lanes)
 
 
 @njit(nogil=True, cache=True)

@@ -135,10 +135,10 @@ class Lattice:
 
 
 class LatticeOperator:
-    """One lattice for each image of a batch: features (B, d, N)."""
+    """One lattice for each image of a batch: features (B, d, *S), N points in all."""
 
     def __init__(self, features: Tensor):
-        self.lattices = [Lattice(image) for image in features if image.numel()]
+        self.lattices = [Lattice(image) for image in features.flatten(2) if image.numel()]
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
