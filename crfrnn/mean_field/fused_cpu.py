@@ -1,8 +1,8 @@
 """T iterations on the CPU, fused: the fast twin of `iteration.py` inside `recurrence.py`, float32.
 
-The values of an iteration stay point-major, (N, C); its pixel-wise steps are one pass (`numba_cpu.update`), and only
-the last iteration writes (L, N) again. Weighting and compatibility are one matrix for each kernel, A_m = mu W_m,
-made by autograd outside:
+Between the first and the last step everything is point-major, (N, C). An iteration is one pass over the pixels
+(`numba_cpu.update`) and what happens on the vertices and coarse grids of the kernels (`passing_cpu.py`). Weighting and
+compatibility are one matrix for each kernel, A_m = mu W_m, made by autograd outside:
 
     Qu = U - sum_m A_m K_m Q
 
@@ -13,28 +13,18 @@ with nothing stored but the marginals Q of each iteration:
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout, threads
+from crfrnn.filtering import layout
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
-from crfrnn.filtering.separable.grid_cpu import SeparableOperator, run_passes
+from crfrnn.filtering.separable.grid_cpu import SeparableOperator
 from crfrnn.mean_field import numba_cpu
-from crfrnn.mean_field.sources_cpu import (
-    LATTICE_TENSORS,
-    GridKernel,
-    LatticeKernel,
-    Source,
-    kernels_of,
-    over_points,
-    row_passes,
-)
+from crfrnn.mean_field.passing_cpu import LATTICE_TENSORS, MessagePassing
 
 
 def mean_field(
@@ -82,11 +72,26 @@ def mean_field(
     return y.reshape(logits.shape)
 
 
-def _structure(transforms: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+class _Transform:
+    """The matrices A_m (M, L, L) of one pass, or transposed ones, in the form that `numba_cpu.py` takes."""
+
+    def __init__(self, matrices: Tensor, channels: int, transposed: bool):
+        structure = _structure(matrices.numpy(), channels)
+        if structure is None:
+            room = channels - matrices.shape[1]
+            rows = matrices if transposed else matrices.transpose(1, 2)
+            self.mixing = torch.nn.functional.pad(rows, (0, room, 0, room)).flatten(0, 1).numpy()
+            structure = np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
+        else:
+            self.mixing = np.empty((0, channels), np.float32)
+        self.common, self.diagonal = structure
+
+
+def _structure(matrices: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
     """c and e (M, C) with A_m = 1 c_m^T + diag(e_m), or None: the Potts model with any weights is of this form."""
-    kernels, labels, _ = transforms.shape
+    kernels, labels, _ = matrices.shape
     common, diagonal = np.zeros((2, kernels, channels), np.float32)
-    for m, matrix in enumerate(transforms):
+    for m, matrix in enumerate(matrices):
         column = matrix[(np.arange(labels) + 1) % labels, np.arange(labels)]  # one entry off the diagonal of each
         rest = matrix - column
         np.fill_diagonal(rest, 0)
@@ -132,9 +137,9 @@ def _infer(
 ) -> None:
     """`infer` into memory that is given; `out` may be the logits themselves."""
     for image in range(logits.shape[0]):
-        kernels = kernels_of(image, lattices, thetas, scales, shape, transposed=False)
+        passing = MessagePassing(image, lattices, thetas, scales, shape, logits.shape[1])
         kept = marginals[image] if marginals.numel() else None
-        _infer_image(logits[image], transforms, kernels, iterations, kept, normalize, out[image])
+        _infer_image(logits[image], transforms, passing, iterations, kept, normalize, out[image])
 
 
 _forward_op = torch.library.custom_op("crfrnn::mean_field_forward", infer, mutates_args=(), device_types="cpu")
@@ -150,7 +155,7 @@ def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iteration
 def _infer_image(
     logits: Tensor,
     transforms: Tensor,
-    kernels: Sequence[LatticeKernel | GridKernel],
+    passing: MessagePassing,
     iterations: int,
     kept: Tensor | None,
     normalize: bool,
@@ -158,29 +163,21 @@ def _infer_image(
 ) -> None:
     """One image: logits, out (L, N); kept (T, N, C) receives Q before each iteration."""
     labels, points = logits.shape
-    channels, lanes = layout.padded(labels), layout.lanes(labels)
-    structure = _structure(transforms.numpy(), channels)
-
-    unary = layout.empty((points, channels))
-    q = layout.empty(unary.shape) if kept is None else kept[0].numpy()
+    transform = _Transform(transforms[passing.order], layout.padded(labels), transposed=False)
+    unary = layout.empty((points, layout.padded(labels)))
     # through DLPack, as a tensor whose NumPy view was handed out could not lend its memory
-    over_points(points, partial(numba_cpu.initialise, np.from_dlpack(logits), unary, q, lanes))
+    planes, nothing = np.from_dlpack(logits), unary[:0]
+    q = [nothing] * iterations if kept is None else list(kept.numpy())
+    passing.over_pixels(numba_cpu.initialise, planes, unary, q[0], mixing=transform.mixing)
+    del planes
     give_back = _lend(logits, out)
-    common, diagonal = _no_structure(channels) if structure is None else structure
-    grid = _by_rows(kernels) if structure is not None else None
-    gathered = None
+    passing.exchange()
     for t in range(1, iterations):
-        into = q if kept is None else kept[t].numpy()
-        if grid is None:
-            sources: Any = zip(*_messages_of(q, kernels, transforms, structure, lanes), strict=True)
-            over_points(points, partial(numba_cpu.update, unary, *sources, diagonal, into, lanes))
-        else:
-            gathered = _update_by_rows(unary, q, kernels, grid, diagonal, gathered, into, lanes)
-        q = into
-    del gathered
-    sources = zip(*_messages_of(q, kernels, transforms, structure, lanes), strict=True)
+        passing.over_pixels(numba_cpu.update, unary, transform.diagonal, q[t], mixing=transform.mixing)
+        passing.exchange()
     give_back()
-    over_points(points, partial(numba_cpu.finish, unary, *sources, diagonal, common, normalize, out.numpy(), lanes))
+    arguments = unary, transform.diagonal, transform.common, normalize, out.numpy()
+    passing.over_pixels(numba_cpu.finish, *arguments, mixing=transform.mixing)
 
 
 def _lend(logits: Tensor, out: Tensor) -> Callable[[], object]:
@@ -197,88 +194,6 @@ def _lend(logits: Tensor, out: Tensor) -> Callable[[], object]:
     return lambda: storage.resize_(size)
 
 
-def _messages_of(
-    q: np.ndarray,
-    kernels: Sequence[LatticeKernel | GridKernel],
-    transforms: Tensor,
-    structure: object | None,
-    lanes: tuple[int, ...],
-) -> list[Source]:
-    """The messages of every kernel, or without structure of all of them, transformed and summed."""
-    sources = _filter(kernels, q, lanes)
-    return sources if structure is not None else [_mix(sources, transforms, lanes)]
-
-
-def _by_rows(kernels: Sequence[LatticeKernel | GridKernel]) -> int | None:
-    """The kernel whose first and last passes go along with the rows of pixels, where there is one beside others."""
-    numbers = [m for m, kernel in enumerate(kernels) if row_passes(kernel) is not None]
-    return numbers[0] if numbers and len(kernels) > 1 else None
-
-
-def _update_by_rows(
-    unary: np.ndarray,
-    q: np.ndarray,
-    kernels: Sequence[LatticeKernel | GridKernel],
-    grid: int,
-    diagonal: np.ndarray,
-    gathered: np.ndarray | None,
-    into: np.ndarray,
-    lanes: tuple[int, ...],
-) -> np.ndarray:
-    """One iteration, row of pixels by row, which takes every row through memory once: marginals q -> `into`.
-
-    `gathered` is what the last call returned, the first pass of kernel `grid` over q, or None before the first call.
-    """
-    steps = row_passes(kernels[grid])
-    assert steps is not None
-    others = [m for m in range(len(kernels)) if m != grid]
-    first, todo = (q, (steps.gather, *steps.middle)) if gathered is None else (gathered, steps.middle)
-    tasks: list[Callable[[], Any]] = [partial(kernels[m], q, lanes) for m in others]
-    *sources, coarse = threads.together([*tasks, partial(run_passes, first, todo, lanes)])
-    read: Any = (*zip(*sources, strict=True), np.ascontiguousarray(diagonal[[*others, grid]]), coarse)
-    if gathered is None:
-        gathered = layout.empty((steps.gather.outer * steps.gather.rows, q.shape[1]))
-    bands = [array for step in (steps.spread, steps.refine, steps.gather) for array in (step.columns, step.weights)]
-    kernel = partial(numba_cpu.update_rows, unary, *read, *bands, into, gathered, lanes)
-    threads.over_range(kernel, steps.gather.outer)
-    return gathered
-
-
-def _filter(kernels: Sequence[LatticeKernel | GridKernel], q: np.ndarray, lanes: tuple[int, ...]) -> list[Source]:
-    """Every kernel's table for the values q (N, C), side by side where there are threads for it."""
-    return threads.together([partial(kernel, q, lanes) for kernel in kernels])
-
-
-def _mix(sources: Sequence[Source], transforms: Tensor, lanes: tuple[int, ...]) -> Source:
-    """sum_m A_m Qm (N, C) by one matrix product, for matrices without structure."""
-    messages = _messages(sources, lanes)
-    points, channels = messages.shape[0], messages.shape[2]
-    mixed = messages.flatten(1) @ _padded(transforms.transpose(1, 2), channels).flatten(0, 1)
-    itself, ones = np.arange(points, dtype=np.uint32)[:, None], np.ones((points, 1), np.float32)
-    return Source(mixed.numpy(), itself, ones, ones[:, 0])
-
-
-def _messages(sources: Sequence[Source], lanes: tuple[int, ...]) -> Tensor:
-    """Qm of all kernels at every point, (N, M, C)."""
-    first = sources[0]
-    arrays: Any = zip(*sources, strict=True)
-    tables, corners, weights, factors = arrays
-    out = layout.empty((first.factor.size, len(sources), first.table.shape[1]))
-    over_points(out.shape[0], partial(numba_cpu.read_messages, tables, corners, weights, factors, out, lanes))
-    return torch.from_numpy(out)
-
-
-def _padded(matrices: Tensor, channels: int) -> Tensor:
-    """(M, L, L) -> (M, C, C)."""
-    room = channels - matrices.shape[1]
-    return torch.nn.functional.pad(matrices, (0, room, 0, room))
-
-
-def _no_structure(channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """c and e for messages that are already A_m Qm, summed."""
-    return np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
-
-
 @torch.library.custom_op("crfrnn::mean_field_backward", mutates_args=(), device_types="cpu")
 def _backward_op(
     grad: Tensor,
@@ -293,8 +208,8 @@ def _backward_op(
     grad = grad.contiguous()
     grad_logits, grad_transforms = torch.empty_like(grad), torch.zeros_like(transforms)
     for image in range(grad.shape[0]):
-        kernels = kernels_of(image, lattices, thetas, scales, shape, transposed=True)
-        _differentiate(grad[image], marginals[image], transforms, kernels, grad_logits[image], grad_transforms)
+        passing = MessagePassing(image, lattices, thetas, scales, shape, grad.shape[1], transposed=True)
+        _differentiate(grad[image], marginals[image], transforms, passing, grad_logits[image], grad_transforms)
     return grad_logits, grad_transforms
 
 
@@ -307,30 +222,24 @@ def _differentiate(
     grad: Tensor,
     marginals: Tensor,
     transforms: Tensor,
-    kernels: Sequence[LatticeKernel | GridKernel],
+    passing: MessagePassing,
     grad_logits: Tensor,
     grad_transforms: Tensor,
 ) -> None:
-    """One image, from the last iteration to the first: g is the gradient of that iteration's Qu, (N, C)."""
-    planes, result = grad.numpy(), grad_logits.numpy()
-    labels, points = planes.shape
-    channels, lanes = marginals.shape[2], layout.lanes(labels)
-    structure = _structure(transforms.numpy(), channels)
-    stacked = _padded(transforms, channels).flatten(0, 1)  # (M C, C)
-
-    g, total = layout.empty((points, channels)), layout.empty((points, channels))
-    over_points(points, partial(numba_cpu.to_rows, planes, g, np.float32(0)))
-    total[:] = g
-    for q in reversed(marginals.unbind(0)):
-        h = _messages(_filter(kernels, g, lanes), lanes)  # K_m^T g, (N, M, C)
-        products = (h.flatten(1).t() @ q).view(len(kernels), channels, channels)
-        grad_transforms -= products[:, :labels, :labels]
-        if structure is None:
-            h = (h.flatten(1) @ stacked).unsqueeze(1)
-        common, diagonal = _no_structure(channels) if structure is None else structure
-        arrays = q.numpy(), h.numpy(), diagonal, common
-        over_points(points, partial(numba_cpu.update_gradient, *arrays, g, total, lanes))
-    over_points(points, partial(numba_cpu.to_planes, total, result))
+    """One image, from the last iteration to the first: g is the gradient of that iteration's Qu."""
+    labels, points = grad.shape
+    iterations, channels = marginals.shape[0], marginals.shape[2]
+    transform = _Transform(transforms[passing.order], channels, transposed=True)
+    total = layout.empty((points, channels))
+    products = np.zeros((passing.parts, len(passing.order) * channels, channels), np.float32)
+    passing.over_pixels(numba_cpu.start_gradient, grad.numpy(), total, mixing=transform.mixing)
+    for t in reversed(range(iterations)):
+        passing.exchange()
+        arguments = marginals[t].numpy(), transform.diagonal, transform.common, total, products, t > 0
+        passing.over_pixels(numba_cpu.update_gradient, *arguments, mixing=transform.mixing)
+    numba_cpu.to_planes(total, grad_logits.numpy(), 0, points)
+    summed = torch.from_numpy(products.sum(axis=0)).view(-1, channels, channels)[:, :labels, :labels]
+    grad_transforms[passing.order] -= summed
 
 
 def _save(ctx, inputs, output) -> None:

@@ -1,172 +1,265 @@
-"""The pixel-wise half of one iteration for the CPU (Numba): slice, weighting, compatibility, unary and softmax in one
-pass over the rows of pixels. Arrays in, arrays filled, no policy. Shapes as in `filtering/permutohedral/numba_cpu.py`:
-N points, L labels, C >= L channels in memory, M kernels.
+"""One iteration over the pixels for the CPU (Numba): slice, weighting, compatibility, unary, softmax and the next
+splat in one pass, line by line. Arrays in, arrays filled, no policy.
 
-The messages of kernel m are read from a table: the blurred lattice with the d + 1 corners of each point, or an array
-(N, C) of filtered values with one "corner", the point itself. The compatibility transform is
-A_m = mu W_m = 1 c_m^T + diag(e_m); the first term is the same for all labels and cancels in the softmax.
+Shapes: N points in lines of W (the last may be shorter), L labels, C >= L channels in memory, M kernels: first the
+lattices, then the separable ones. Marginals live in a line's buffer between the softmax and the splat, and nowhere
+else unless they are kept for the backward pass.
+
+The messages of lattice m are sums over the d + 1 corners of each point in the table of its blurred values. A separable
+kernel is a chain of banded matrices (`separable/numba_cpu.py`): the first, along x, and the last two, along y to one
+line and along x to its points, are applied here, what is between them elsewhere.
+
+A pass over the points start..stop works on whole lines and on the strips from `strip` up to `after`
+(`permutohedral/numba_cpu.py`).
+
+The compatibility transform of kernel m is A_m = mu W_m. Where it is 1 c_m^T + diag(e_m) for every m, as in the Potts
+model, it is an elementwise product; the first term is the same for all labels and cancels in the softmax. Otherwise
+it is a product with the matrix `mixing` (M C, C), which is empty in the first case.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from crfrnn.filtering.rows import logits_row, softmax_backward_row, softmax_row, weighted_rows
+from crfrnn.filtering.rows import (
+    add_products,
+    logits_row,
+    scatter_row,
+    softmax_backward_row,
+    softmax_row,
+    weighted_rows,
+)
 
-TILE = 64  # pixels whose messages are in the L1 cache together
+TILE = 64  # points whose messages are in the L1 cache together
 PADDING = np.float32(-1e30)  # logits of the channels that are no labels
+
+
+class Lattices(NamedTuple):
+    """The lattices of one image: tuples with an entry for each, and at least one; `count` may be 0 all the same."""
+
+    count: int
+    corners: tuple  # (N, d + 1) unsigned
+    weights: tuple  # (N, d + 1)
+    after: tuple  # (N,), multiplies what is read
+    before: tuple  # (N,), multiplies what is splatted
+    rows: tuple  # (strips + 1 or more,), where the rows of each strip begin
+    table: tuple  # (R, C), blurred: read
+    sums: tuple  # (R, C), splatted to
+
+
+class Grids(NamedTuple):
+    """The separable kernels of one image, in the same form; bands as columns (rows, K) unsigned, weights (rows, K)."""
+
+    count: int
+    coarse: tuple  # (n, C): read
+    spread_columns: tuple  # along y: from coarse to one line, for each line; columns times the nodes of a line
+    spread_weights: tuple
+    refine_columns: tuple  # along x: from that line to its points
+    refine_weights: tuple
+    gather_columns: tuple  # along x: from the points of a line
+    gather_weights: tuple
+    gathered: tuple  # (lines * nodes, C): filled
 
 
 @njit(nogil=True, cache=True)
 def to_rows(planes, rows, padding, start, stop):
-    """planes (L, N) -> rows (N, C) for the points start..stop; `padding` in the channels beyond L."""
+    """Points start..stop of planes (L, N) -> rows (at least stop - start, C); `padding` in the channels beyond L."""
     labels, channels = planes.shape[0], rows.shape[1]
     for begin in range(start, stop, TILE):
         end = min(begin + TILE, stop)
         for label in range(labels):
             for p in range(begin, end):
-                rows[p, label] = planes[label, p]
+                rows[p - start, label] = planes[label, p]
         for p in range(begin, end):
             for label in range(labels, channels):
-                rows[p, label] = padding
+                rows[p - start, label] = padding
 
 
 @njit(nogil=True, cache=True)
 def to_planes(rows, planes, start, stop):
-    """rows (N, C) -> planes (L, N) for the points start..stop."""
+    """The reverse: rows (at least stop - start, C) -> the points start..stop of planes (L, N)."""
     for begin in range(start, stop, TILE):
         end = min(begin + TILE, stop)
         for label in range(planes.shape[0]):
             for p in range(begin, end):
-                planes[label, p] = rows[p, label]
+                planes[label, p] = rows[p - start, label]
 
 
 @njit(nogil=True, cache=True)
-def _read(table, corners, weights, factor, m, messages, lanes, start, stop):
-    """The messages of one kernel at the points start..stop; messages (TILE, M, C)."""
-    count = corners.shape[1]
-    for p in range(start, stop):
-        weighted_rows(messages[p - start, m], table, corners[p], weights[p], 0, count, factor[p], lanes)
+def _line_buffers(grids, mixing, kernels, width, channels):
+    """Room for what belongs to one line: coarse nodes (M', nodes, C), messages (TILE, M, C) and those mixed."""
+    nodes = 0
+    for g in range(grids.count):
+        nodes = max(nodes, grids.gather_columns[g].shape[0])
+    coarse = np.empty((grids.count, nodes, channels), np.float32)
+    messages = np.empty((TILE, kernels, channels), np.float32)
+    mixed = np.empty((TILE if mixing.size else 0, 1, channels), np.float32)
+    return np.empty((width, channels), np.float32), coarse, messages, mixed
 
 
 @njit(nogil=True, cache=True)
-def update(unary, tables, corners, weights, factors, diagonal, q, lanes, start, stop):
-    """Q = softmax(U - sum_m e_m Qm), equations (4.3) to (4.6), for the points start..stop.
+def _spread(grids, y, coarse, lanes):
+    """The coarse nodes of line y, for every separable kernel; coarse (M', nodes, C)."""
+    one = np.float32(1)
+    for g in range(grids.count):
+        columns, weights, table = grids.spread_columns[g], grids.spread_weights[g], grids.coarse[g]
+        for node in range(grids.gather_columns[g].shape[0]):
+            weighted_rows(coarse[g, node], table[node:], columns[y], weights[y], 0, columns.shape[1], one, lanes)
 
-    unary, q (N, C); for each kernel a table (n, C), corners and weights (N, k), factors (N,): tuples of M arrays;
-    diagonal e (M, C).
+
+@njit(nogil=True, cache=True)
+def _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end):
+    """The messages at the pixels begin..end of the line from point `first` on, (TILE, M, C), or mixed (TILE, 1, C)."""
+    one = np.float32(1)
+    for m in range(lattices.count):
+        table, corners, weights, factor = lattices.table[m], lattices.corners[m], lattices.weights[m], lattices.after[m]
+        for x in range(begin, end):
+            p = first + x
+            weighted_rows(messages[x - begin, m], table, corners[p], weights[p], 0, corners.shape[1], factor[p], lanes)
+    for g in range(grids.count):
+        columns, weights, m = grids.refine_columns[g], grids.refine_weights[g], lattices.count + g
+        for x in range(begin, end):
+            weighted_rows(messages[x - begin, m], coarse[g], columns[x], weights[x], 0, columns.shape[1], one, lanes)
+    if not mixing.size:
+        return messages
+    every, itself = messages.reshape(TILE, mixing.shape[0]), np.arange(mixing.shape[0]).astype(np.uint32)
+    for p in range(end - begin):
+        weighted_rows(mixed[p, 0], mixing, itself, every[p], 0, itself.size, one, lanes)
+    return mixed
+
+
+@njit(nogil=True, cache=True)
+def _splat(lattices, line, lanes, first, begin, end):
+    """Add the pixels begin..end of a line (W, C) that starts at point `first` to the vertices around them."""
+    for m in range(lattices.count):
+        sums, corners, weights, factor = lattices.sums[m], lattices.corners[m], lattices.weights[m], lattices.before[m]
+        for x in range(begin, end):
+            p = first + x
+            scatter_row(sums, line[x], corners[p], weights[p], factor[p], lanes)
+
+
+@njit(nogil=True, cache=True)
+def _gather(grids, line, lanes, y):
+    """Apply the first band of every separable kernel to line y (W, C)."""
+    one = np.float32(1)
+    for g in range(grids.count):
+        columns, weights = grids.gather_columns[g], grids.gather_weights[g]
+        nodes = columns.shape[0]
+        for node in range(nodes):
+            out = grids.gathered[g][y * nodes + node]
+            weighted_rows(out, line, columns[node], weights[node], 0, columns.shape[1], one, lanes)
+
+
+@njit(nogil=True, cache=True)
+def _clear(lattices, strip, after):
+    """Zeros for the rows of the strips from `strip` up to `after`, before anything is splatted there."""
+    for m in range(lattices.count):
+        lattices.sums[m][lattices.rows[m][strip] : lattices.rows[m][after]] = 0
+
+
+@njit(nogil=True, cache=True)
+def initialise(planes, unary, kept, lattices, grids, mixing, lanes, width, strip, after, start, stop):
+    """U as rows, Q = softmax(U), splatted.
+
+    planes (L, N); unary (N, C); kept (N, C) receives Q, or is empty.
     """
-    messages = np.empty((TILE, len(tables), q.shape[1]), q.dtype)
-    for begin in range(start, stop, TILE):
-        end = min(begin + TILE, stop)
-        for m in range(len(tables)):
-            _read(tables[m], corners[m], weights[m], factors[m], m, messages, lanes, begin, end)
-        for p in range(begin, end):
-            softmax_row(q[p], unary[p], messages[p - begin], diagonal, lanes)
+    _clear(lattices, strip, after)
+    line, nothing = np.empty((width, unary.shape[1]), np.float32), np.empty((0, unary.shape[1]), np.float32)
+    for first in range(start, stop, width):
+        size = min(width, stop - first)
+        to_rows(planes, unary[first:], PADDING, first, first + size)
+        q = kept[first : first + size] if kept.size else line
+        for x in range(size):
+            softmax_row(q[x], unary[first + x], nothing, nothing, lanes)
+        _splat(lattices, q, lanes, first, 0, size)
+        _gather(grids, q, lanes, first // width)
 
 
 @njit(nogil=True, cache=True)
-def update_rows(
-    unary,
-    tables,
-    corners,
-    weights,
-    factors,
-    diagonal,
-    coarse,
-    spread_columns,
-    spread_weights,
-    refine_columns,
-    refine_weights,
-    gather_columns,
-    gather_weights,
-    q,
-    gathered,
-    lanes,
-    start,
-    stop,
-):
-    """`update` for the rows of pixels start..stop of an image, with a separable kernel as the last one.
+def update(unary, diagonal, kept, lattices, grids, mixing, lanes, width, strip, after, start, stop):
+    """Q = softmax(U - sum_m e_m Qm), equations (4.3) to (4.6), splatted.
 
-    Its bands as in `separable/numba_cpu.py`: coarse (ny nx, C) is spread along y to one row (nx, C), which is refined
-    along x at the pixels; the new q of the row is gathered along x into gathered (H nx, C) while it is in the cache.
+    unary (N, C); diagonal e (M, C), or with `mixing` ones (1, C); kept (N, C) receives Q, or is empty.
     """
-    width, nodes = refine_columns.shape[0], gather_columns.shape[0]
-    last = len(tables)
-    one = q.dtype.type(1)
-    ones = np.ones(width, q.dtype)
-    row = np.empty((nodes, q.shape[1]), q.dtype)
-    messages = np.empty((TILE, last + 1, q.shape[1]), q.dtype)
-    for y in range(start, stop):
-        for i in range(nodes):
-            terms = spread_columns.shape[1]
-            weighted_rows(row[i], coarse[i:], spread_columns[y], spread_weights[y], 0, terms, one, lanes)
-        for begin in range(0, width, TILE):
-            end = min(begin + TILE, width)
-            first = y * width + begin
-            for m in range(last):
-                _read(tables[m], corners[m], weights[m], factors[m], m, messages, lanes, first, first + end - begin)
-            _read(row, refine_columns, refine_weights, ones, last, messages, lanes, begin, end)
-            for p in range(end - begin):
-                softmax_row(q[first + p], unary[first + p], messages[p], diagonal, lanes)
-        line = q[y * width : (y + 1) * width]
-        for i in range(nodes):
-            terms = gather_columns.shape[1]
-            weighted_rows(gathered[y * nodes + i], line, gather_columns[i], gather_weights[i], 0, terms, one, lanes)
+    _clear(lattices, strip, after)
+    kernels = lattices.count + grids.count
+    line, coarse, messages, mixed = _line_buffers(grids, mixing, kernels, width, unary.shape[1])
+    for first in range(start, stop, width):
+        size, y = min(width, stop - first), first // width
+        q = kept[first : first + size] if kept.size else line
+        _spread(grids, y, coarse, lanes)
+        for begin in range(0, size, TILE):
+            end = min(begin + TILE, size)
+            passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
+            for x in range(begin, end):
+                softmax_row(q[x], unary[first + x], passed[x - begin], diagonal, lanes)
+            _splat(lattices, q, lanes, first, begin, end)
+        _gather(grids, q, lanes, y)
 
 
 @njit(nogil=True, cache=True)
-def finish(unary, tables, corners, weights, factors, diagonal, common, normalize, out, lanes, start, stop):
+def finish(unary, diagonal, common, normalize, out, lattices, grids, mixing, lanes, width, strip, after, start, stop):
     """The last iteration: Qu = U - sum_m (e_m Qm + c_m . Qm), (4.3) to (4.5), or with `normalize` its softmax.
 
-    unary (N, C); out (L, N); diagonal e and common c (M, C); the rest as in `update`.
+    common c (M, C), or with `mixing` zeros (1, C); out (L, N); the rest as in `update`.
     """
-    messages = np.empty((TILE, len(tables), unary.shape[1]), unary.dtype)
-    rows = np.empty((TILE, unary.shape[1]), unary.dtype)
-    for begin in range(start, stop, TILE):
-        end = min(begin + TILE, stop)
-        for m in range(len(tables)):
-            _read(tables[m], corners[m], weights[m], factors[m], m, messages, lanes, begin, end)
-        for p in range(end - begin):
-            if normalize:
-                softmax_row(rows[p], unary[begin + p], messages[p], diagonal, lanes)
-            else:
-                logits_row(rows[p], unary[begin + p], messages[p], diagonal, common, lanes)
-        for label in range(out.shape[0]):
-            for p in range(begin, end):
-                out[label, p] = rows[p - begin, label]
+    kernels = lattices.count + grids.count
+    line, coarse, messages, mixed = _line_buffers(grids, mixing, kernels, width, unary.shape[1])
+    for first in range(start, stop, width):
+        size = min(width, stop - first)
+        _spread(grids, first // width, coarse, lanes)
+        for begin in range(0, size, TILE):
+            end = min(begin + TILE, size)
+            passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
+            for x in range(begin, end):
+                if normalize:
+                    softmax_row(line[x], unary[first + x], passed[x - begin], diagonal, lanes)
+                else:
+                    logits_row(line[x], unary[first + x], passed[x - begin], diagonal, common, lanes)
+            to_planes(line[begin:], out, first + begin, first + end)
 
 
 @njit(nogil=True, cache=True)
-def initialise(planes, unary, q, lanes, start, stop):
-    """U as rows, and Q = softmax(U), for the points start..stop; planes (L, N), unary, q (N, C)."""
-    nothing = np.empty((0, q.shape[1]), q.dtype)
-    for begin in range(start, stop, TILE):
-        end = min(begin + TILE, stop)
-        to_rows(planes, unary, PADDING, begin, end)
-        for p in range(begin, end):
-            softmax_row(q[p], unary[p], nothing, nothing, lanes)
+def start_gradient(planes, total, lattices, grids, mixing, lanes, width, strip, after, start, stop):
+    """The gradient of the last Qu as rows, splatted.
 
-
-@njit(nogil=True, cache=True)
-def read_messages(tables, corners, weights, factors, out, lanes, start, stop):
-    """The messages of all kernels at the points start..stop; out (N, M, C)."""
-    for m in range(len(tables)):
-        _read(tables[m], corners[m], weights[m], factors[m], m, out[start:], lanes, start, stop)
-
-
-@njit(nogil=True, cache=True)
-def update_gradient(q, messages, diagonal, common, grad, total, lanes, start, stop):
-    """From h_m = K_m^T g to the gradient of the iteration before, for the points start..stop.
-
-    q, grad, total (N, C); messages h (N, M, C); diagonal e and common c (M, C). grad becomes the gradient of the
-    logits whose softmax is q; total collects it.
+    planes (L, N); total (N, C), which will collect the gradient of U.
     """
-    for p in range(start, stop):
-        softmax_backward_row(grad[p], total[p], q[p], messages[p], diagonal, common, lanes)
+    _clear(lattices, strip, after)
+    for first in range(start, stop, width):
+        size = min(width, stop - first)
+        line = total[first : first + size]
+        to_rows(planes, line, np.float32(0), first, first + size)
+        _splat(lattices, line, lanes, first, 0, size)
+        _gather(grids, line, lanes, first // width)
 
 
 @njit(nogil=True, cache=True)
-def scale_entries(weights, factor, points, out, start, stop):
-    """out[k] = weights[k] * factor[points[k]]: a normalisation folded into the weights of a splat."""
-    for k in range(start, stop):
-        out[k] = weights[k] * factor[points[k]]
+def update_gradient(
+    q, diagonal, common, total, products, more, lattices, grids, mixing, lanes, width, strip, after, start, stop
+):
+    """One iteration back: from h_m = K_m^T g to the gradient of the logits whose softmax is q, splatted if `more`.
+
+    q (N, C); total (N, C) collects that gradient; products (parts, M C, C) collects h_m q^T, for each part of the
+    pixels by itself; diagonal and common as in `finish`.
+    """
+    if more:
+        _clear(lattices, strip, after)
+    kernels, channels = lattices.count + grids.count, q.shape[1]
+    line, coarse, messages, mixed = _line_buffers(grids, mixing, kernels, width, channels)
+    for first in range(start, stop, width):
+        size, y = min(width, stop - first), first // width
+        _spread(grids, y, coarse, lanes)
+        for begin in range(0, size, TILE):
+            end = min(begin + TILE, size)
+            passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
+            every = messages.reshape(TILE, kernels * channels)
+            add_products(products[strip], every, q[first + begin :], end - begin, lanes)
+            for x in range(begin, end):
+                p = first + x
+                softmax_backward_row(line[x], total[p], q[p], passed[x - begin], diagonal, common, lanes)
+            if more:
+                _splat(lattices, line, lanes, first, begin, end)
+        if more:
+            _gather(grids, line, lanes, y)

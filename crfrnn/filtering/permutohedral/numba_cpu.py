@@ -32,8 +32,8 @@ def embed(features, scale, strides, weights, keys, start, stop):
     """Corners of the simplex around each point: barycentric weights and lattice keys.
 
     features (d, N); scale (d,); strides (words, d + 1), the last column 0; weights (N, d + 1);
-    keys (words, at least stop - start, d + 1). The arithmetic is float64 and in the order of `reference.embed`: a point on
-    the face of a simplex must fall on the same side in both, or the sets of vertices differ.
+    keys (words, at least stop - start, d + 1). The arithmetic is float64 and in the order of `reference.embed`: a
+    point on the face of a simplex must fall on the same side in both, or the sets of vertices differ.
     """
     d, corners = scale.size, scale.size + 1
     words = strides.shape[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.separable import numba_cpu
-from crfrnn.filtering.separable.bands import gaussian_bands
+from crfrnn.filtering.separable.bands import Band, gaussian_bands
 
 
 class Pass(NamedTuple):
@@ -24,19 +24,11 @@ class Pass(NamedTuple):
     weights: np.ndarray  # (rows, K)
 
 
-@lru_cache(maxsize=16)
-def passes(
-    shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str, transposed: bool, dtype: str
-) -> tuple[Pass, ...]:
-    """The passes of a whole filter, coarsening first and refining last, so that most of them are small."""
-    bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
-    order = [(axis, 0) for axis in reversed(range(len(shape)))]
-    order += [(axis, 1) for axis in range(len(shape)) if len(bands[axis]) > 1]
-    order += [(axis, 2) for axis in range(len(shape)) if len(bands[axis]) > 1]
+def _chain(shape: tuple[int, ...], steps: list[tuple[int, Band]], dtype: str) -> tuple[Pass, ...]:
+    """Bands along axes of a grid, one after the other, each for the sizes that those before it leave."""
     sizes = list(shape)
     out = []
-    for axis, step in order:
-        band = bands[axis][step]
+    for axis, band in steps:
         outer, inner = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
         sizes[axis] = band.columns.shape[0]
         columns = (band.columns * inner).astype(np.uint32)
@@ -44,12 +36,65 @@ def passes(
     return tuple(out)
 
 
-def run_passes(values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...]) -> np.ndarray:
-    """One image: values (N, C) through the passes, -> (N', C)."""
+@lru_cache(maxsize=16)
+def passes(
+    shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str, transposed: bool, dtype: str
+) -> tuple[Pass, ...]:
+    """The passes of a whole filter, coarsening first and refining last, so that most of them are small."""
+    bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
+    wide = [axis for axis, band in enumerate(bands) if len(band) > 1]
+    first = [(axis, bands[axis][0]) for axis in reversed(range(len(shape)))]
+    rest = [(axis, bands[axis][step]) for step in (1, 2) for axis in wide]
+    return _chain(shape, first + rest, dtype)
+
+
+class LinePasses(NamedTuple):
+    """The passes of a whole filter, divided so that what one line, a row of pixels, needs is done with it."""
+
+    gather: Pass  # along x, from the points of a line
+    middle: tuple[Pass, ...]  # on the coarse grid
+    spread: Pass  # along y, to one line; one row of the band for each line of the grid
+    refine: Pass  # along x, to the points of that line
+
+
+@lru_cache(maxsize=16)
+def line_passes(
+    shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str, transposed: bool, dtype: str
+) -> LinePasses:
+    """The same passes in another order. A one-dimensional grid is one line; bands that are missing do nothing."""
+    bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
+    if len(shape) == 1:
+        shape, bands = (1, *shape), [(_identity(1),), *bands]
+    *others, x = range(len(shape))
+    y = others[-1]
+    wide = [axis for axis, band in enumerate(bands) if len(band) > 1]
+    steps = [(x, bands[x][0])]
+    steps += [(axis, bands[axis][0]) for axis in reversed(others) if axis != y or y in wide]
+    steps += [(axis, bands[axis][1]) for axis in wide]
+    steps += [(axis, bands[axis][2]) for axis in wide if axis not in (x, y)]
+    steps += [(y, bands[y][-1]), (x, bands[x][2] if x in wide else _identity(shape[x]))]
+    gather, *middle, spread, refine = _chain(shape, steps, dtype)
+    coarse = middle[-1] if middle else gather
+    slabs = np.arange(spread.outer, dtype=np.uint32)  # the planes of a volume, one above the other
+    size = coarse.outer * coarse.rows * coarse.inner // spread.outer
+    columns = (slabs[:, None, None] * np.uint32(size) + spread.columns).reshape(-1, spread.columns.shape[1])
+    spread = spread._replace(columns=columns, weights=np.tile(spread.weights, (spread.outer, 1)))
+    return LinePasses(gather, tuple(middle), spread, refine)
+
+
+def _identity(size: int) -> Band:
+    return Band(np.arange(size)[:, None], np.ones((size, 1)))
+
+
+def run_passes(
+    values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...], room: list[np.ndarray] | None = None
+) -> np.ndarray:
+    """One image: values (N, C) through the passes, -> (N', C); into `room`, an array for each pass, where given."""
     channels = values.shape[1]
-    for step in todo:
+    for number, step in enumerate(todo):
         source = values.reshape(step.outer, -1, channels)
-        out = layout.empty((step.outer, step.rows, step.inner, channels), values.dtype)
+        shape = (step.outer, step.rows, step.inner, channels)
+        out = layout.empty(shape, values.dtype) if room is None else room[number].reshape(shape)
         kernel = partial(numba_cpu.apply_band, source, step.columns, step.weights, out, lanes)
         threads.over_range(kernel, step.outer * step.rows)
         values = out.reshape(-1, channels)

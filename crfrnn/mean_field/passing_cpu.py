@@ -1,0 +1,139 @@
+"""Message passing of all kernels of one image (4.2), cut in two halves so that the pixels are passed over only once.
+
+A pass over the pixels reads the messages of one iteration and splats the marginals of the next; what is in between
+happens on the small side of every kernel, on the vertices of a lattice or the coarse grid of a separable filter.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from crfrnn.filtering import layout, threads
+from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.filtering.permutohedral import lattice_cpu
+from crfrnn.filtering.permutohedral.lattice_cpu import LatticeTensors
+from crfrnn.filtering.permutohedral.reference import gain
+from crfrnn.filtering.separable.grid_cpu import line_passes, run_passes
+from crfrnn.mean_field import numba_cpu
+
+LATTICE_TENSORS = len(LatticeTensors._fields)
+_VALUES, _INDICES = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32)
+# what stands in the tuples of `numba_cpu.py` where there is no kernel of a kind: the compiler wants to know its types
+_NO_LATTICE = (_INDICES, _VALUES, _VALUES[:, 0].copy(), _VALUES[:, 0].copy(), np.zeros(1, np.int64), _VALUES, _VALUES)
+_NO_GRID = (_VALUES, *3 * (_INDICES, _VALUES), _VALUES)
+
+
+class _Lattice:
+    """A lattice of one image between its normalisations, with two tables: one is read while the other is filled."""
+
+    def __init__(
+        self,
+        tensors: LatticeTensors,
+        before: np.ndarray | None,
+        after: np.ndarray | None,
+        channels: int,
+        transposed: bool,
+    ):
+        if transposed:
+            before, after = after, before
+        self.tensors, self.transposed = tensors, transposed
+        self.corners, self.weights = tensors.vertices.numpy().view(np.uint32), tensors.weights.numpy()
+        points, corners = self.corners.shape
+        scale = np.float32(gain(corners - 1))
+        self.before = np.ones(points, np.float32) if before is None else before
+        self.after = np.full(points, scale) if after is None else scale * after
+        self.rows = tensors.rows.numpy()
+        self.table, self.sums = (layout.empty((int(self.rows[-1]), channels)) for _ in range(2))
+
+    def exchange(self, lanes: tuple[int, ...]) -> None:
+        lattice_cpu.blur(self.tensors, self.sums, lanes, self.transposed)
+        self.table, self.sums = self.sums, self.table
+
+
+class _Grid:
+    """A separable kernel of one image, likewise."""
+
+    def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], name: str, channels: int, transposed: bool):
+        self.passes = line_passes(shape, thetas, name, transposed, "float32")
+        gather, middle, self.spread, self.refine = self.passes
+        self.gathered = layout.empty((gather.outer * gather.rows * gather.inner, channels))
+        sizes = [step.outer * step.rows * step.inner for step in middle] or [self.gathered.shape[0]]
+        self.room = [layout.empty((size, channels)) for size in sizes]
+        self.coarse = self.room[-1]
+
+    def exchange(self, lanes: tuple[int, ...]) -> None:
+        if self.passes.middle:
+            run_passes(self.gathered, self.passes.middle, lanes, self.room)
+        else:
+            self.coarse, self.gathered = self.gathered, self.coarse
+
+
+class MessagePassing:
+    """All kernels of one image. `order` are their numbers in the order of the messages: lattices first."""
+
+    def __init__(
+        self,
+        image: int,
+        lattices: list[Tensor],
+        thetas: list[float],
+        scales: list[Tensor],
+        shape: list[int],
+        labels: int,
+        transposed: bool = False,
+    ):
+        """The tensors of all kernels as `fused_cpu.mean_field` lists them, of which this is number `image`."""
+        size = tuple(shape)
+        self.lanes, channels = layout.lanes(labels), layout.padded(labels)
+        self._lattices: list[_Lattice] = []
+        self._grids: list[_Grid] = []
+        numbers: tuple[list[int], list[int]] = [], []
+        for m in range(len(scales) // 2):
+            tensors = lattices[m * LATTICE_TENSORS : (m + 1) * LATTICE_TENSORS]
+            *widths, normalization = thetas[m * (len(size) + 1) : (m + 1) * (len(size) + 1)]
+            if tensors[0].numel():
+                lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
+                before, after = (s[image].numpy() if s.numel() else None for s in scales[2 * m : 2 * m + 2])
+                self._lattices.append(_Lattice(lattice, before, after, channels, transposed))
+                numbers[0].append(m)
+            else:
+                name = NORMALIZATIONS[int(normalization)]
+                self._grids.append(_Grid(size, tuple(widths), name, channels, transposed))
+                numbers[1].append(m)
+        self.order = numbers[0] + numbers[1]
+        points = int(np.prod(size))
+        self.width = size[-1] if self._grids else layout.line(size)
+        bounds = layout.strips(points, layout.line(size))
+        strips = range(len(bounds))
+        if any(start % self.width for start in bounds[:-1]):  # a line of a grid is never divided
+            bounds, strips = [0, points], [0, len(bounds) - 1]
+        self._parts = [(*n, *points) for n, points in zip(pairwise(strips), pairwise(bounds), strict=True)]
+
+    @property
+    def parts(self) -> int:
+        """How many parts a pass over the pixels has, each of which may be on another thread."""
+        return len(self._parts)
+
+    def over_pixels(self, kernel: Callable[..., object], *arguments: Any, mixing: np.ndarray) -> None:
+        """One pass: a kernel of `numba_cpu.py`, which has first arguments of its own, strip by strip."""
+        common = (self._lattice_arrays(), self._grid_arrays(), mixing, self.lanes, self.width)
+        threads.together([partial(kernel, *arguments, *common, *part) for part in self._parts])
+
+    def _lattice_arrays(self) -> numba_cpu.Lattices:
+        arrays = [(k.corners, k.weights, k.after, k.before, k.rows, k.table, k.sums) for k in self._lattices]
+        return numba_cpu.Lattices(len(arrays), *zip(*arrays or [_NO_LATTICE], strict=True))
+
+    def _grid_arrays(self) -> numba_cpu.Grids:
+        bands = [(k.passes.spread, k.passes.refine, k.passes.gather) for k in self._grids]
+        arrays = [
+            (k.coarse, *(array for band in three for array in (band.columns, band.weights)), k.gathered)
+            for k, three in zip(self._grids, bands, strict=True)
+        ]
+        return numba_cpu.Grids(len(arrays), *zip(*arrays or [_NO_GRID], strict=True))
+
+    def exchange(self) -> None:
+        """From what the pixels have splatted to the messages that they read next; every kernel for itself."""
+        threads.together([partial(kernel.exchange, self.lanes) for kernel in (*self._lattices, *self._grids)])
