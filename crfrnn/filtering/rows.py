@@ -28,8 +28,9 @@ CACHE_LINE = 64  # bytes
 UNROLL = 2  # terms of a sum in one round of its loop: counting costs as much as adding a row of three vectors
 OUTER = 4  # rows of a product of matrices that are summed together: with three vectors each, they fill the registers
 LOWEST = -60.0  # exp of anything smaller counts as exp of this, 9e-27: products with it stay normal floats
-LOG2_E = 1.0 / math.log(2.0)
-LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two parts: n * LN2_HIGH is exact (Cody and Waite 1980)
+LOG2_E = float(np.float32(1.0 / math.log(2.0)))
+LOG2_E_LOW = 1.0 / math.log(2.0) - LOG2_E  # what float32 lost of it
+ROUNDING = 1.5 * 2.0**23  # added to a small float32, rounds it to a whole number
 # exp(r) for |r| <= ln 2 / 2, highest power first: our minimax fit, relative error 7.5e-8
 EXP_TERMS = (
     0.008297655014503243,
@@ -39,6 +40,7 @@ EXP_TERMS = (
     0.9999996919912307,
     1.000000071654678,
 )
+EXP2_TERMS = tuple(term * math.log(2.0) ** (5 - k) for k, term in enumerate(EXP_TERMS))
 
 
 def weighted_rows_python(out, table, rows, weights, begin, end, factor, lanes):
@@ -165,19 +167,19 @@ class Vectors:
         return value
 
     def exp(self, x):
-        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n e^r with r = x - n ln 2."""
+        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n 2^r, n the whole number next to x / ln 2."""
         x = self.maximum(x, self.constant(LOWEST))
-        n = self.call("floor", self.fma(x, self.constant(LOG2_E), self.constant(0.5)))
-        r = self.fma(n, self.constant(-LN2_HIGH), x)
-        r = self.fma(n, self.constant(-LN2_LOW), r)
-        value = self.constant(EXP_TERMS[0])
-        for term in EXP_TERMS[1:]:
+        shifted = self.fma(x, self.constant(LOG2_E), self.constant(ROUNDING))  # its last bits are n
+        n = self.builder.fsub(shifted, self.constant(ROUNDING))
+        r = self.fma(x, self.constant(LOG2_E), self.builder.fneg(n))
+        r = self.fma(x, self.constant(LOG2_E_LOW), r)
+        value = self.constant(EXP2_TERMS[0])
+        for term in EXP2_TERMS[1:]:
             value = self.fma(value, r, self.constant(term))
         integers = ir.VectorType(ir.IntType(32), LANES)
-        bias = ir.Constant(integers, [127] * LANES)
-        exponent = self.builder.add(self.builder.fptosi(n, integers), bias)
-        power = self.builder.bitcast(self.builder.shl(exponent, ir.Constant(integers, [23] * LANES)), self.vector)
-        return self.builder.fmul(value, power)
+        exponent = self.builder.shl(self.builder.bitcast(shifted, integers), ir.Constant(integers, [23] * LANES))
+        bits = self.builder.add(self.builder.bitcast(value, integers), exponent)
+        return self.builder.bitcast(bits, self.vector)
 
     def blocks(self, channels, width):
         """Loop over the channels in steps of `width`."""
@@ -347,8 +349,8 @@ def _penalised(v, block, offsets, unary, messages, weights):
         start = builder.add(builder.mul(loop.index, channels), block)
         for offset, register in zip(offsets, registers, strict=True):
             at = builder.add(start, v.at(offset))
-            penalty = builder.fmul(v.load(weights.data, at), v.load(messages.data, at))
-            builder.store(builder.fsub(builder.load(register), penalty), register)
+            weight = builder.fneg(v.load(weights.data, at))
+            builder.store(v.fma(weight, v.load(messages.data, at), builder.load(register)), register)
     return [builder.load(register) for register in registers]
 
 

@@ -52,8 +52,8 @@ class Grids(NamedTuple):
     """The separable kernels of one image, in the same form; bands as columns (rows, K) unsigned, weights (rows, K)."""
 
     count: int
-    coarse: tuple  # (n, C): read
-    spread_columns: tuple  # along y: from coarse to one line, for each line; columns times the nodes of a line
+    coarse: tuple  # (n, nodes C): read
+    spread_columns: tuple  # along y: from coarse to one line, for each line
     spread_weights: tuple
     refine_columns: tuple  # along x: from that line to its points
     refine_weights: tuple
@@ -101,11 +101,10 @@ def _line_buffers(grids, mixing, kernels, width, channels):
 @njit(nogil=True, cache=True)
 def _spread(grids, y, coarse, lanes):
     """The coarse nodes of line y, for every separable kernel; coarse (M', nodes, C)."""
-    one = np.float32(1)
     for g in range(grids.count):
         columns, weights, table = grids.spread_columns[g], grids.spread_weights[g], grids.coarse[g]
-        for node in range(grids.gather_columns[g].shape[0]):
-            weighted_rows(coarse[g, node], table[node:], columns[y], weights[y], 0, columns.shape[1], one, lanes)
+        line = coarse[g].reshape(coarse[g].size)[: table.shape[1]]
+        weighted_rows(line, table, columns[y], weights[y], 0, columns.shape[1], np.float32(1), lanes)
 
 
 @njit(nogil=True, cache=True)

@@ -59,11 +59,15 @@ class _Grid:
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], name: str, channels: int, transposed: bool):
         self.passes = line_passes(shape, thetas, name, transposed, "float32")
-        gather, middle, self.spread, self.refine = self.passes
+        gather, middle, self.spread, _ = self.passes
         self.gathered = layout.empty((gather.outer * gather.rows * gather.inner, channels))
         sizes = [step.outer * step.rows * step.inner for step in middle] or [self.gathered.shape[0]]
         self.room = [layout.empty((size, channels)) for size in sizes]
         self.coarse = self.room[-1]
+
+    def lines(self) -> np.ndarray:
+        """What is read, with the nodes of a line side by side."""
+        return self.coarse.reshape(-1, self.spread.inner * self.coarse.shape[1])
 
     def exchange(self, lanes: tuple[int, ...]) -> None:
         if self.passes.middle:
@@ -129,7 +133,7 @@ class MessagePassing:
     def _grid_arrays(self) -> numba_cpu.Grids:
         bands = [(k.passes.spread, k.passes.refine, k.passes.gather) for k in self._grids]
         arrays = [
-            (k.coarse, *(array for band in three for array in (band.columns, band.weights)), k.gathered)
+            (k.lines(), *(array for band in three for array in (band.columns, band.weights)), k.gathered)
             for k, three in zip(self._grids, bands, strict=True)
         ]
         return numba_cpu.Grids(len(arrays), *zip(*arrays or [_NO_GRID], strict=True))

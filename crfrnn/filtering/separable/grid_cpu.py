@@ -20,7 +20,7 @@ class Pass(NamedTuple):
     outer: int
     rows: int
     inner: int
-    columns: np.ndarray  # (rows, K) uint32, times inner
+    columns: np.ndarray  # (rows, K) uint32
     weights: np.ndarray  # (rows, K)
 
 
@@ -31,8 +31,7 @@ def _chain(shape: tuple[int, ...], steps: list[tuple[int, Band]], dtype: str) ->
     for axis, band in steps:
         outer, inner = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
         sizes[axis] = band.columns.shape[0]
-        columns = (band.columns * inner).astype(np.uint32)
-        out.append(Pass(outer, sizes[axis], inner, columns, band.weights.astype(dtype)))
+        out.append(Pass(outer, sizes[axis], inner, band.columns.astype(np.uint32), band.weights.astype(dtype)))
     return tuple(out)
 
 
@@ -76,7 +75,7 @@ def line_passes(
     gather, *middle, spread, refine = _chain(shape, steps, dtype)
     coarse = middle[-1] if middle else gather
     slabs = np.arange(spread.outer, dtype=np.uint32)  # the planes of a volume, one above the other
-    size = coarse.outer * coarse.rows * coarse.inner // spread.outer
+    size = coarse.outer * coarse.rows * coarse.inner // (spread.outer * spread.inner)
     columns = (slabs[:, None, None] * np.uint32(size) + spread.columns).reshape(-1, spread.columns.shape[1])
     spread = spread._replace(columns=columns, weights=np.tile(spread.weights, (spread.outer, 1)))
     return LinePasses(gather, tuple(middle), spread, refine)
@@ -92,8 +91,8 @@ def run_passes(
     """One image: values (N, C) through the passes, -> (N', C); into `room`, an array for each pass, where given."""
     channels = values.shape[1]
     for number, step in enumerate(todo):
-        source = values.reshape(step.outer, -1, channels)
-        shape = (step.outer, step.rows, step.inner, channels)
+        source = values.reshape(step.outer, -1, step.inner * channels)
+        shape = (step.outer, step.rows, step.inner * channels)
         out = layout.empty(shape, values.dtype) if room is None else room[number].reshape(shape)
         kernel = partial(numba_cpu.apply_band, source, step.columns, step.weights, out, lanes)
         threads.over_range(kernel, step.outer * step.rows)

@@ -7,15 +7,16 @@ from crfrnn.filtering.rows import weighted_rows
 
 @njit(nogil=True, cache=True)
 def apply_band(values, columns, weights, out, lanes, start, stop):
-    """out[o, i, x] = sum_k weights[i, k] values[o, columns[i, k], x] for the rows start..stop of (o, i).
+    """out[o, i] = sum_k weights[i, k] values[o, columns[i, k]] for the rows start..stop of (o, i).
 
-    values (outer, n * inner, C) and out (outer, rows, inner, C), point-major: `inner` samples of the later axes for
-    each of the n along this one. columns (rows, K) unsigned, already times `inner`; weights (rows, K).
+    values (outer, n, D) and out (outer, rows, D), where D are the samples of the later axes, point-major with their
+    channels; columns (rows, K) unsigned, weights (rows, K).
     """
-    rows, inner = out.shape[1], out.shape[2]
-    terms = columns.shape[1]
+    rows, terms = columns.shape
     one = out.dtype.type(1)
-    for row in range(start, stop):
-        o, i = row // rows, row % rows
-        for x in range(inner):
-            weighted_rows(out[o, i, x], values[o, x:], columns[i], weights[i], 0, terms, one, lanes)
+    o, i = start // rows, start % rows
+    for _ in range(start, stop):
+        weighted_rows(out[o, i], values[o], columns[i], weights[i], 0, terms, one, lanes)
+        i += 1
+        if i == rows:
+            o, i = o + 1, 0
