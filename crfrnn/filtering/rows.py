@@ -46,7 +46,7 @@ EXP2_TERMS = tuple(term * math.log(2.0) ** (5 - k) for k, term in enumerate(EXP_
 def weighted_rows_python(out, table, rows, weights, begin, end, factor, lanes):
     """out[c] = factor * sum over begin <= k < end of weights[k] * table[rows[k], c].
 
-    out (C,); table (n, C); rows (unsigned) and weights hold one entry for each term. Slicing is this sum for each
+    out (C,); table (n, C), whose rows may stand apart; rows (unsigned) and weights hold one entry for each term. Slicing is this sum for each
     point, a banded matrix for each of its rows.
     """
     del lanes
@@ -167,7 +167,7 @@ class Vectors:
         return value
 
     def exp(self, x):
-        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n 2^r, n the whole number next to x / ln 2."""
+        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n 2^r with n = round(x / ln 2)."""
         x = self.maximum(x, self.constant(LOWEST))
         shifted = self.fma(x, self.constant(LOG2_E), self.constant(ROUNDING))  # its last bits are n
         n = self.builder.fsub(shifted, self.constant(ROUNDING))
@@ -216,12 +216,14 @@ def _weighted_rows(typingctx, out, table, rows, weights, begin, end, factor, lan
         sums, values, indices, terms = _arrays(context, builder, signature, args)
         begin, end, factor = args[4:7]
         channels = cgutils.unpack_tuple(builder, values.shape)[1]
+        size = v.at(table.dtype.bitwidth // 8)
+        stride = builder.sdiv(cgutils.unpack_tuple(builder, values.strides)[0], size)
         with v.blocks(channels, len(lanes)) as (block, _):
             registers = [v.variable(v.constant(0)) for _ in offsets]
 
             def add(k):
                 row = builder.zext(builder.load(builder.gep(indices.data, [k])), v.index)
-                start = builder.add(builder.mul(row, channels), block)
+                start = builder.add(builder.mul(row, stride), block)
                 weight = v.spread(builder.load(builder.gep(terms.data, [k])))
                 for offset, register in zip(offsets, registers, strict=True):
                     term = v.load(values.data, builder.add(start, v.at(offset)))

@@ -40,11 +40,11 @@ def limited(limit: int) -> Iterator[None]:
 
 
 def _executor() -> ThreadPoolExecutor:
-    """The threads beside the calling one: with it there are as many as there are cores."""
+    """As many threads as there are cores: when the calling one waits for them, it takes none."""
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="crfrnn")
+            _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="crfrnn")
         return _pool
 
 

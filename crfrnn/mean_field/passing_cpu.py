@@ -59,11 +59,10 @@ class _Grid:
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], name: str, channels: int, transposed: bool):
         self.passes = line_passes(shape, thetas, name, transposed, "float32")
-        gather, middle, self.spread, _ = self.passes
+        gather, _, self.spread, _ = self.passes
         self.gathered = layout.empty((gather.outer * gather.rows * gather.inner, channels))
-        sizes = [step.outer * step.rows * step.inner for step in middle] or [self.gathered.shape[0]]
-        self.room = [layout.empty((size, channels)) for size in sizes]
-        self.coarse = self.room[-1]
+        self.coarse = np.empty_like(self.gathered) if not self.passes.middle else self.gathered[:0]
+        self.room: dict[int, np.ndarray] = {}
 
     def lines(self) -> np.ndarray:
         """What is read, with the nodes of a line side by side."""
@@ -71,7 +70,7 @@ class _Grid:
 
     def exchange(self, lanes: tuple[int, ...]) -> None:
         if self.passes.middle:
-            run_passes(self.gathered, self.passes.middle, lanes, self.room)
+            self.coarse = run_passes(self.gathered, self.passes.middle, lanes, self.room)
         else:
             self.coarse, self.gathered = self.gathered, self.coarse
 

@@ -22,7 +22,8 @@ from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 KEY_BITS = 62  # in each of at most two words
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
-SMALLEST_RANGE = 2048  # points or vertices worth a thread of their own
+SMALLEST_RANGE = 2048  # points worth a thread of their own
+SMALLEST_CHAIN = 16384  # likewise for vertices, which are blurred in less time than it takes to wake a thread
 
 
 class LatticeTensors(NamedTuple):
@@ -151,8 +152,8 @@ def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], tr
     numba_cpu.add_ghosts(values, ghosts, owners, lanes)
     axes = range(len(lengths))
     for axis in reversed(axes) if transposed else axes:
-        threads.over_range(partial(numba_cpu.blur, values, chains[axis], lanes), lengths[axis], SMALLEST_RANGE)
-    threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, lanes), count, SMALLEST_RANGE)
+        threads.over_range(partial(numba_cpu.blur, values, chains[axis], lanes), lengths[axis], SMALLEST_CHAIN)
+    threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, lanes), count, SMALLEST_CHAIN)
 
 
 def filter_points(

@@ -41,10 +41,9 @@ def passes(
 ) -> tuple[Pass, ...]:
     """The passes of a whole filter, coarsening first and refining last, so that most of them are small."""
     bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
-    wide = [axis for axis, band in enumerate(bands) if len(band) > 1]
-    first = [(axis, bands[axis][0]) for axis in reversed(range(len(shape)))]
-    rest = [(axis, bands[axis][step]) for step in (1, 2) for axis in wide]
-    return _chain(shape, first + rest, dtype)
+    coarsen = [(axis, band) for axis in reversed(range(len(shape))) for band in bands[axis][:2]]
+    refine = [(axis, band) for axis in range(len(shape)) for band in bands[axis][2:]]
+    return _chain(shape, coarsen + refine, dtype)
 
 
 class LinePasses(NamedTuple):
@@ -68,9 +67,9 @@ def line_passes(
     y = others[-1]
     wide = [axis for axis, band in enumerate(bands) if len(band) > 1]
     steps = [(x, bands[x][0])]
-    steps += [(axis, bands[axis][0]) for axis in reversed(others) if axis != y or y in wide]
-    steps += [(axis, bands[axis][1]) for axis in wide]
-    steps += [(axis, bands[axis][2]) for axis in wide if axis not in (x, y)]
+    steps += [(axis, band) for axis in reversed(others) for band in bands[axis][:2] if axis != y or y in wide]
+    steps += [(x, band) for band in bands[x][1:2]]
+    steps += [(axis, band) for axis in others[:-1] for band in bands[axis][2:]]
     steps += [(y, bands[y][-1]), (x, bands[x][2] if x in wide else _identity(shape[x]))]
     gather, *middle, spread, refine = _chain(shape, steps, dtype)
     coarse = middle[-1] if middle else gather
@@ -86,16 +85,24 @@ def _identity(size: int) -> Band:
 
 
 def run_passes(
-    values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...], room: list[np.ndarray] | None = None
+    values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...], room: dict[int, np.ndarray] | None = None
 ) -> np.ndarray:
-    """One image: values (N, C) through the passes, -> (N', C); into `room`, an array for each pass, where given."""
+    """One image: values (N, C) through the passes, -> (N', C). `room` keeps the arrays for the next time."""
     channels = values.shape[1]
-    for number, step in enumerate(todo):
-        source = values.reshape(step.outer, -1, step.inner * channels)
-        shape = (step.outer, step.rows, step.inner * channels)
-        out = layout.empty(shape, values.dtype) if room is None else room[number].reshape(shape)
-        kernel = partial(numba_cpu.apply_band, source, step.columns, step.weights, out, lanes)
-        threads.over_range(kernel, step.outer * step.rows)
+    left = list(todo)
+    while left:
+        bands = [left.pop(0)]
+        if left and (left[0].outer, left[0].inner) == (bands[0].outer, bands[0].inner):
+            bands.append(left.pop(0))  # along the same axis
+        last = bands[-1]
+        shape = (last.outer, last.rows, last.inner * channels)
+        out = layout.empty(shape, values.dtype) if room is None or len(left) not in room else room[len(left)]
+        if room is not None:
+            room[len(left)] = out
+        arrays = [array for band in bands for array in (band.columns, band.weights)]
+        kernel = numba_cpu.apply_band if len(bands) == 1 else numba_cpu.apply_bands
+        source = values.reshape(last.outer, -1, last.inner * channels)
+        threads.over_range(partial(kernel, source, *arrays, out, lanes), numba_cpu.blocks(shape, lanes))
         values = out.reshape(-1, channels)
     return values
 

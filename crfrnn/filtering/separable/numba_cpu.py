@@ -1,22 +1,47 @@
 """Banded matrices along one axis for the CPU (Numba): arrays in, arrays filled, no policy."""
 
+import numpy as np
 from numba import njit
 
 from crfrnn.filtering.rows import weighted_rows
 
+BLOCK = 8  # vectors of the later axes that are filtered along the whole axis before the next: they stay in the cache
+
+
+@njit(nogil=True, cache=True)
+def _apply(values, columns, weights, out, lanes):
+    """out[i] = sum_k weights[i, k] values[columns[i, k]]; values (n, D), out (rows, D)."""
+    for i in range(columns.shape[0]):
+        weighted_rows(out[i], values, columns[i], weights[i], 0, columns.shape[1], out.dtype.type(1), lanes)
+
 
 @njit(nogil=True, cache=True)
 def apply_band(values, columns, weights, out, lanes, start, stop):
-    """out[o, i] = sum_k weights[i, k] values[o, columns[i, k]] for the rows start..stop of (o, i).
+    """out[o, i] = sum_k weights[i, k] values[o, columns[i, k]] for the blocks start..stop of all (o, D).
 
     values (outer, n, D) and out (outer, rows, D), where D are the samples of the later axes, point-major with their
-    channels; columns (rows, K) unsigned, weights (rows, K).
+    channels; columns (rows, K) unsigned, weights (rows, K). What `blocks` counts.
     """
-    rows, terms = columns.shape
-    one = out.dtype.type(1)
-    o, i = start // rows, start % rows
-    for _ in range(start, stop):
-        weighted_rows(out[o, i], values[o], columns[i], weights[i], 0, terms, one, lanes)
-        i += 1
-        if i == rows:
-            o, i = o + 1, 0
+    width = BLOCK * len(lanes)
+    each = -(-out.shape[2] // width)
+    for block in range(start, stop):
+        o, at = block // each, block % each * width
+        _apply(values[o, :, at : at + width], columns, weights, out[o, :, at : at + width], lanes)
+
+
+@njit(nogil=True, cache=True)
+def apply_bands(values, first_columns, first_weights, columns, weights, out, lanes, start, stop):
+    """Two bands along the same axis, the second right after the first; the rest as in `apply_band`."""
+    width = BLOCK * len(lanes)
+    each = -(-out.shape[2] // width)
+    between = np.empty((first_columns.shape[0], width), out.dtype)
+    for block in range(start, stop):
+        o, at = block // each, block % each * width
+        into = out[o, :, at : at + width]
+        _apply(values[o, :, at : at + width], first_columns, first_weights, between[:, : into.shape[1]], lanes)
+        _apply(between[:, : into.shape[1]], columns, weights, into, lanes)
+
+
+def blocks(shape, lanes):
+    """How many blocks `apply_band` finds in an array (outer, rows, D)."""
+    return shape[0] * -(-shape[2] // (BLOCK * len(lanes)))
