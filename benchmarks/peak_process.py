@@ -9,15 +9,15 @@ def run(letter: str, who: str) -> None:
     """The call of `bm_cpu.large` on the arrays in the file that BENCHMARK_INPUT names."""
     with np.load(os.environ["BENCHMARK_INPUT"]) as stored:
         image, p = stored["image"], stored["p"]
+    sxy, srgb, compat = (160, 3, 5) if letter == "a" else (80, 13, 10)
     if who == "ours":
-        from benchmarks import inputs
+        from crfrnn import Bilateral, Spatial, refine
 
-        inputs.ours(image, p, inputs.SETS[letter]["kernels"], 10)
+        refine(image, p, kernels=[Bilateral(sxy, srgb, compat), Spatial(3, 3)], normalization="symmetric")
         return
     import pydensecrf.densecrf as dcrf  # type: ignore[import-not-found]
 
     labels, height, width = p.shape
-    sxy, srgb, compat = (160, 3, 5) if letter == "a" else (80, 13, 10)
     crf = dcrf.DenseCRF2D(width, height, labels)
     crf.setUnaryEnergy(np.ascontiguousarray(-np.log(np.maximum(p, 1e-10)).reshape(labels, -1)))
     crf.addPairwiseGaussian(sxy=3, compat=3)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from crfrnn.filtering import layout
+
 MARKERS = {
     "unjitted": "small enough to run again with NUMBA_DISABLE_JIT=1, see tests/test_without_jit.py",
     "slow": "more than ten seconds on two cores; deselect with -m 'not slow'",
@@ -54,3 +56,11 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             monkeypatch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
 
     return start
+
+
+@pytest.fixture(params=["one strip", "many strips"])
+def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test twice, the second time with images of a few pixels divided as those of many are."""
+    if request.param == "many strips":
+        monkeypatch.setattr(layout, "STRIP", 9)
+        monkeypatch.setattr(layout, "POINT_LINE", 4)

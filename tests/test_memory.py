@@ -60,9 +60,9 @@ def built(monkeypatch) -> list[int]:
     points: list[int] = []
     original = numba_cpu.number_vertices
 
-    def counting(keys, *rest):
-        points.append(keys.shape[1])
-        return original(keys, *rest)
+    def counting(features, *rest):
+        points.append(features.shape[1])
+        return original(features, *rest)
 
     monkeypatch.setattr(numba_cpu, "number_vertices", counting)
     return points

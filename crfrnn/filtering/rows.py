@@ -46,8 +46,8 @@ EXP2_TERMS = tuple(term * math.log(2.0) ** (5 - k) for k, term in enumerate(EXP_
 def weighted_rows_python(out, table, rows, weights, begin, end, factor, lanes):
     """out[c] = factor * sum over begin <= k < end of weights[k] * table[rows[k], c].
 
-    out (C,); table (n, C), whose rows may stand apart; rows (unsigned) and weights hold one entry for each term. Slicing is this sum for each
-    point, a banded matrix for each of its rows.
+    out (C,); table (n, C), whose rows may stand apart; rows (unsigned) and weights hold one entry for each term.
+    Slicing is this sum for each point, a banded matrix for each of its rows.
     """
     del lanes
     out[:] = 0

@@ -116,6 +116,7 @@ class TestGeometry:
         assert torch.equal(ids.unsqueeze(0) == ids.unsqueeze(1), (keys.unsqueeze(0) == keys.unsqueeze(1)).all(dim=2))
 
 
+@pytest.mark.usefixtures("strips")
 @pytest.mark.parametrize("row", fast_rows("permutohedral"))
 class TestEqualsTheReference:
     """Rung 4."""

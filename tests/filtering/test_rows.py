@@ -18,6 +18,16 @@ def weighted_rows(out, table, chosen, weights, begin, end, factor, lanes):
 
 
 @njit
+def scatter_row(table, row, chosen, weights, factor, lanes):
+    rows.scatter_row(table, row, chosen, weights, factor, lanes)
+
+
+@njit
+def add_products(sums, left, right, size, lanes):
+    rows.add_products(sums, left, right, size, lanes)
+
+
+@njit
 def blur_row(row, before, after, lanes):
     rows.blur_row(row, before, after, lanes)
 
@@ -57,6 +67,32 @@ class TestAnyFloat:
         expected = np.empty(channels)
         rows.weighted_rows_python(expected, wide(table), chosen, wide(weights), begin, end, 0.7, ())
         assert_equal("weighted rows", got, expected, 10 * TOLERANCE[dtype])
+
+    def test_weighted_rows_that_stand_apart(self, channels, dtype):
+        table, weights = noise(20, 3 * channels, dtype=dtype), noise(5, dtype=dtype, seed=1)
+        chosen, part = np.array([3, 19, 0, 7, 7], np.uint32), table[:, channels : 2 * channels]
+        got, one = np.full(channels, np.nan, dtype), np.dtype(dtype).type(1)
+        weighted_rows(got, part, chosen, weights, 0, 5, one, layout.lanes(channels))
+        expected = np.empty(channels)
+        rows.weighted_rows_python(expected, wide(part), chosen, wide(weights), 0, 5, 1.0, ())
+        assert_equal("weighted rows", got, expected, 10 * TOLERANCE[dtype])
+
+    @pytest.mark.parametrize("terms", [0, 1, 6])
+    def test_scatter_row(self, channels, dtype, terms):
+        table, row, weights = (noise(*shape, dtype=dtype) for shape in ((20, channels), (channels,), (6,)))
+        chosen, factor = np.array([3, 19, 0, 7, 7, 1], np.uint32)[:terms], np.dtype(dtype).type(0.7)
+        expected = wide(table)
+        rows.scatter_row_python(expected, wide(row), chosen, wide(weights), 0.7, ())
+        scatter_row(table, row, chosen, weights[:terms], factor, layout.lanes(channels))
+        assert_equal("table", table, expected, 10 * TOLERANCE[dtype])
+
+    @pytest.mark.parametrize("size", [0, 1, 13])
+    def test_add_products(self, channels, dtype, size):
+        sums, left, right = (noise(*s, dtype=dtype) for s in ((16, channels), (13, 16), (20, channels)))
+        expected = wide(sums)
+        rows.add_products_python(expected, wide(left), wide(right), size, ())
+        add_products(sums, left, right, size, layout.lanes(channels))
+        assert_equal("sums", sums, expected, 10 * TOLERANCE[dtype])
 
     def test_blur_row(self, channels, dtype):
         row, before, after = (noise(channels, dtype=dtype, seed=seed) for seed in range(3))
