@@ -124,7 +124,8 @@ def main() -> None:
         needed = bytes_and_operations(vertices, ghosts)
         lines += [
             "",
-            f"## Set {letter}, {choice['name']}: {1000 * total:.0f} ms, {vertices / N:.2f} vertices a pixel, {ghosts / N:.2f} ghosts",
+            f"## Set {letter}, {choice['name']}: {1000 * total:.0f} ms,"
+            f" {vertices / N:.2f} vertices a pixel, {ghosts / N:.2f} ghosts",
             "",
         ]
         lines += [

@@ -22,7 +22,7 @@ from crfrnn.filtering.rows import blur_row, prefetch_row, scatter_row, weighted_
 
 EMPTY = -1
 FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
-AHEAD = 16  # entries between asking for a vertex and blurring it: a trip to memory takes about as long
+AHEAD = 16  # entries between asking for a row and using it: a trip to memory takes about as long
 CHUNK = 1024  # points whose keys are in the cache between embedding and numbering
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
@@ -258,6 +258,8 @@ def add_ghosts(lattice, ghosts, owners, lanes):
     """lattice[owner] += lattice[ghost]; lattice (R, C)."""
     ones = np.ones(1, lattice.dtype)
     for ghost in range(ghosts.size):
+        if ghost + AHEAD < ghosts.size:
+            prefetch_row(lattice, owners[ghost + AHEAD])
         scatter_row(lattice, lattice[ghosts[ghost]], owners[ghost : ghost + 1], ones, ones[0], lanes)
 
 
