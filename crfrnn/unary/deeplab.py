@@ -1,6 +1,5 @@
 """DeepLab-LargeFOV on VGG-16, the network of DeepLab's first paper."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,6 +26,7 @@ class DeepLabLargeFov(nn.Module):
 
     Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs", ICLR 2015.
 
+    >>> import torch
     >>> with torch.device("meta"):
     ...     network = DeepLabLargeFov(num_classes=21)
     >>> network(torch.empty(1, 3, 33, 50, device="meta")).shape
@@ -42,8 +42,7 @@ class DeepLabLargeFov(nn.Module):
         self.fc8 = nn.Conv2d(fc_channels, num_classes, 1)
         for layer in (self.fc6, self.fc7):
             initialise(layer)
-        nn.init.normal_(self.fc8.weight, std=0.01)
-        nn.init.zeros_(self.fc8.bias)
+        initialise(self.fc8, std=0.01)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, L, H, W)."""

@@ -47,12 +47,12 @@ class Fcn8s(nn.Module):
         for layer in (self.fc6, self.fc7):
             initialise(layer)
         for layer in (self.score_fr, self.score_pool4, self.score_pool3):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            initialise(layer, std=0)
         for layer in (self.upscore2, self.upscore_pool4, self.upscore8):
             with torch.no_grad():
                 layer.weight.copy_(bilinear_weights(num_classes, layer.kernel_size[0]))
-        nn.init.zeros_(self.upscore2.bias)
+                if layer.bias is not None:
+                    layer.bias.zero_()
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, L, H, W)."""

@@ -25,12 +25,14 @@ class HuggingFace(nn.Module):
         config: the model's configuration as a dictionary: builds it without weights, and without the hub.
         bgr: whether the model wants blue first (its image processor's ``do_flip_channel_order``); None looks it up.
 
-    Attributes: ``mean`` and ``std`` of the model's image processor, where it has one; ``class_names`` from the
-    model's ``id2label``, where they say more than "LABEL_0".
+    Attributes: ``image_mean`` and ``image_std`` of the model's image processor, where it has one; ``class_names`` from
+    the model's ``id2label``, where they say more than "LABEL_0".
 
-    Shapes: image (B, 3, H, W), normalised by ``mean`` and ``std`` -> logits (B, L, H, W). Where a model needs a
+    Shapes: image (B, 3, H, W), normalised by them -> logits (B, L, H, W). Where a model needs a
     certain size, the image is padded by its last rows and columns, and the logits cropped.
     """
+
+    model: Any
 
     def __init__(
         self,
@@ -41,8 +43,8 @@ class HuggingFace(nn.Module):
     ):
         super().__init__()
         transformers = _transformers()
-        self.mean: tuple[float, ...] | None = None
-        self.std: tuple[float, ...] | None = None
+        self.image_mean: list[float] | None = None
+        self.image_std: list[float] | None = None
         if config is None:
             self.model, processor = _load(transformers, model, num_classes)
             self._read(processor)
@@ -87,9 +89,9 @@ class HuggingFace(nn.Module):
 
     def _read(self, processor: dict[str, Any]) -> None:
         if processor.get("do_normalize", False) and "image_mean" in processor and "image_std" in processor:
-            self.mean, self.std = tuple(processor["image_mean"]), tuple(processor["image_std"])
+            self.image_mean, self.image_std = list(processor["image_mean"]), list(processor["image_std"])
         elif processor:
-            self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            self.image_mean, self.image_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
 
 
 def _transformers() -> ModuleType:

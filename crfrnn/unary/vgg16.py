@@ -34,9 +34,12 @@ def add_convolutions(network: nn.Module, first_padding: int = 1, last_dilation: 
             channels = width
 
 
-def initialise(layer: nn.Conv2d) -> None:
-    """He's normal initialisation for a convolution in front of a ReLU."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+def initialise(layer: nn.Conv2d, std: float | None = None) -> None:
+    """Normal weights, He's for a convolution in front of a ReLU or of the given deviation, and zero biases."""
+    if std is None:
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        nn.init.normal_(layer.weight, std=std)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
