@@ -48,7 +48,7 @@ class SegmentationNetwork(
     Shapes: normalised images (B, 3, H, W) -> logits (B, L, H, W), any H and W.
 
     The CRF's guide is the picture itself: the normalisation is undone and the colours are rounded to whole numbers,
-    0..255, so that the CRF sees what `crfrnn.refine` sees in the file, whatever precision the images came in.
+    0..255, so that the CRF sees, to the last bit, what `crfrnn.refine` sees in the file.
 
     Source: Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015, figure 2.
 

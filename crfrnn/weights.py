@@ -67,8 +67,8 @@ def load_crfasrnn(source: str | Path = "crfasrnn") -> SegmentationNetwork:
         source: "crfasrnn" (downloaded once), an address, or a file: the ``crfasrnn_weights.pth`` of crfasrnn_pytorch,
             or a ``.caffemodel`` of the original (layers conv1_1 to inference1).
 
-    Returns a network in evaluation mode with Caffe's mean, so that images outside the picture are as black as they
-    were in training; ``network.normalize`` and ``network.predict`` apply it.
+    Returns a network in evaluation mode that has Caffe's mean, so that the zeros with which conv1_1 pads the image are
+    what they were in training; ``network.normalize`` and ``network.predict`` apply it.
 
     Raises ValueError, one line, with all that is missing in the file or of another shape.
     """
