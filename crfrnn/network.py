@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crfrnn.hub import find_file
 from crfrnn.layer import CRFRNN
 from crfrnn.pretrained import build_crf, crf_config, fill, read_config
-from crfrnn.unary import build_unary
+from crfrnn.unary import build_unary, recipe_of
 from crfrnn.unary.full_size import full_size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -97,7 +97,7 @@ class SegmentationNetwork(
         """L, as far as it is known before the first image."""
         if self.crf is not None:
             return self.crf.num_classes
-        return _recipe(self.unary).get("num_classes") or (len(self.class_names) if self.class_names else None)
+        return recipe_of(self.unary).get("num_classes") or (len(self.class_names) if self.class_names else None)
 
     def forward(self, images: Tensor, iterations: int | None = None) -> Tensor:
         """Normalised images (B, 3, H, W) -> logits (B, L, H, W); `iterations` overrides the CRF's T once."""
@@ -173,7 +173,7 @@ class SegmentationNetwork(
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, ready for JSON."""
-        unary = _recipe(self.unary) or {"class": f"{type(self.unary).__module__}.{type(self.unary).__qualname__}"}
+        unary = recipe_of(self.unary) or {"class": f"{type(self.unary).__module__}.{type(self.unary).__qualname__}"}
         return {
             "unary": unary,
             "crf": None if self.crf is None else crf_config(self.crf),
@@ -252,7 +252,7 @@ class SegmentationNetwork(
         """Everything that knows the number of classes must agree on it."""
         counts = {
             "the CRF has": self.crf.num_classes if self.crf is not None else None,
-            "the unary": _recipe(self.unary).get("num_classes"),
+            "the unary": recipe_of(self.unary).get("num_classes"),
             "class_names": len(self.class_names) if self.class_names is not None else None,
             "palette": len(self.palette) if self.palette is not None else None,
         }
@@ -260,11 +260,6 @@ class SegmentationNetwork(
         if len(set(known.values())) > 1:
             told = ", ".join(f"{name} {count}" for name, count in known.items())
             raise ValueError(f"num_classes: must be the same everywhere, but {told}")
-
-
-def _recipe(unary: nn.Module) -> dict[str, Any]:
-    """The arguments of `build_unary` that give this network again; empty for a module of somebody's own."""
-    return getattr(unary, "recipe", None) or {}
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import copy
 import io
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +109,7 @@ def test_prediction_scales_to_the_size_of_training_and_back():
 
 def test_prediction_compares_with_the_network_alone_and_leaves_modes_as_they_were():
     network = SegmentationNetwork(nn.Sequential(nn.Dropout(0.9), nn.Conv2d(3, 3, 1)), CRFRNN(3)).train()
-    network.unary[1].eval()
+    network.get_submodule("unary.1").eval()
     alone = network.probabilities(photo(), crf=False)
     np.testing.assert_array_equal(alone, network.probabilities(photo(), iterations=0))  # dropout is off
     assert np.abs(alone - network.probabilities(photo())).max() > 0.01
@@ -142,7 +144,10 @@ def test_saved_and_loaded_it_is_the_same_network(kind: str, tmp_path: Path):
 
 
 def test_a_plain_network_is_saved_too(tmp_path: Path):
-    network = learned(SegmentationNetwork(build_unary("fast-scnn", 2)).to(memory_format=torch.channels_last))
+    network = learned(SegmentationNetwork(build_unary("fast-scnn", 2)))
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     network.save_pretrained(tmp_path)
     again = SegmentationNetwork.from_pretrained(str(tmp_path))
     assert again.crf is None
@@ -162,12 +167,12 @@ def test_a_network_of_ones_own_is_saved_and_asked_for(tmp_path: Path):
 
 
 def test_a_network_of_ones_own_in_the_table_is_built_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def build(num_classes: int) -> nn.Module:
-        network = Tiny(num_classes)
-        network.recipe = {"name": "tiny", "num_classes": num_classes}
-        return network
+    class Named(Tiny):
+        def __init__(self, num_classes: int):
+            super().__init__(num_classes)
+            self.recipe = {"name": "tiny", "num_classes": num_classes}
 
-    monkeypatch.setitem(UNARIES, "tiny", build)
+    monkeypatch.setitem(UNARIES, "tiny", Named)
     learned(SegmentationNetwork(build_unary("tiny", 3), CRFRNN(3))).save_pretrained(tmp_path)
     assert isinstance(SegmentationNetwork.from_pretrained(tmp_path).unary, Tiny)
 
@@ -208,10 +213,11 @@ def test_copies_pickles_and_state_dicts():
 
 
 def test_the_unary_brings_its_names_and_normalisation():
-    unary = Tiny()
-    unary.class_names = ["a", "b", "c"]
-    unary.image_mean, unary.image_std = [0.5] * 3, [0.25] * 3
-    network = SegmentationNetwork(unary)
+    class Named(Tiny):
+        class_names = ("a", "b", "c")
+        image_mean, image_std = (0.5,) * 3, (0.25,) * 3
+
+    network = SegmentationNetwork(Named())
     assert network.class_names == ["a", "b", "c"]
     assert network.num_classes == 3
     assert network.normalize(torch.full((1, 3, 1, 1), 255.0)).flatten().tolist() == [2, 2, 2]
@@ -337,3 +343,16 @@ def test_a_kernel_of_ones_own_cannot_be_saved(tmp_path: Path):
     with pytest.raises(ValueError, match=r"^crf: a kernel of your own, Wide, cannot be saved"):
         network.save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_gives_it_without_importing_it_first():
+    program = (
+        "import sys, crfrnn\n"
+        "assert not {'crfrnn.network', 'crfrnn.unary', 'huggingface_hub', 'transformers'} & set(sys.modules)\n"
+        "assert crfrnn.SegmentationNetwork.__module__ == 'crfrnn.network'\n"
+        "assert crfrnn.build_unary.__module__ == 'crfrnn.unary'\n"
+        "assert 'transformers' not in sys.modules\n"
+        "assert all(hasattr(crfrnn, name) for name in crfrnn.__all__)\n"
+        "assert not hasattr(crfrnn, 'Segmentation')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

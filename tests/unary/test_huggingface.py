@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crfrnn.unary import build_unary
+from crfrnn.unary import build_unary, recipe_of
 
 transformers = pytest.importorskip("transformers")
 NAMES = {0: "sky", 1: "tree", 2: "car"}
@@ -52,7 +52,7 @@ def test_any_size_from_a_folder_and_again_without_it(kind: str, tmp_path: Path):
         assert network(torch.randn(1, 3, *size)).shape == (1, 3, *size)
     for file in tmp_path.iterdir():
         file.unlink()
-    again = build_unary(**json.loads(json.dumps(network.recipe))).eval()
+    again = build_unary(**json.loads(json.dumps(recipe_of(network)))).eval()
     again.load_state_dict(network.state_dict())
     image = torch.randn(1, 3, 37, 51)
     torch.testing.assert_close(again(image), network(image))
@@ -89,10 +89,12 @@ def test_the_image_processor_is_read(tmp_path: Path):
     assert network.image_std == [1.0, 1.0, 1.0]
     image = torch.rand(1, 3, 32, 32)
     handed = []
-    network.model.register_forward_pre_hook(lambda model, inputs, named: handed.append(named), with_kwargs=True)
+    network.get_submodule("model").register_forward_pre_hook(
+        lambda model, inputs, named: handed.append(named), with_kwargs=True
+    )
     network(image)
     assert torch.equal(handed[0]["pixel_values"], image.flip(1))
-    assert network.recipe["bgr"]
+    assert recipe_of(network)["bgr"]
 
 
 def test_a_model_for_something_else(tmp_path: Path):

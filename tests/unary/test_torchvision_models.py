@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from crfrnn.unary import build_unary
+from crfrnn.unary import build_unary, recipe_of
 
 
 class DeepLabV3(nn.Module):
@@ -42,7 +42,7 @@ def test_a_model_by_name_and_again_by_its_recipe():
     network = build_unary("torchvision:deeplabv3_resnet50", 21, weights="DEFAULT").eval()
     image = torch.randn(1, 3, 45, 61)
     assert network(image).shape == (1, 21, 45, 61)
-    again = build_unary(**network.recipe).eval()
+    again = build_unary(**recipe_of(network)).eval()
     again.load_state_dict(network.state_dict())
     assert torch.equal(again(image), network(image))
 

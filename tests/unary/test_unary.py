@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crfrnn.unary import UNARIES, build_unary
+from crfrnn.unary import UNARIES, build_unary, recipe_of
 from crfrnn.unary.deeplab import DeepLabLargeFov
 from crfrnn.unary.fcn8s import Fcn8s, bilinear_weights
 from crfrnn.unary.full_size import full_size
@@ -58,7 +58,7 @@ def test_a_training_step_reaches_every_parameter(name: str):
 def test_the_recipe_builds_the_same_network(name: str):
     with torch.device("meta"):
         network = build_unary(name, num_classes=4, **SMALL.get(name, {}))
-        again = build_unary(**network.recipe)
+        again = build_unary(**recipe_of(network))
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     assert {key: value.shape for key, value in again.state_dict().items()} == shapes
 
@@ -79,9 +79,8 @@ def test_fcn8s_puts_the_scores_of_pool3_where_they_were_computed():
     network = Fcn8s(num_classes=2, fc_channels=8).eval()
     with torch.no_grad():
         for stage in ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"):
-            layer = network.get_submodule(stage)
-            layer.weight.zero_()
-            layer.weight[0, 0, 1, 1] = 1  # channel 0 is handed on as it is
+            weight = network.get_parameter(f"{stage}.weight").zero_()
+            weight[0, 0, 1, 1] = 1  # channel 0 is handed on as it is
         network.score_pool3.weight[1, 0] = 1
         image = torch.zeros(1, 3, 64, 96)
         image[..., 40:48, 24:32] = 1
