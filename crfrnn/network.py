@@ -186,19 +186,33 @@ class SegmentationNetwork(
             "size": self.size,
         }
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """config.json and model.safetensors, each whole or absent; `save_pretrained` adds a model card."""
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write config.json, model.safetensors and, where there is none yet, a model card README.md.
+
+        Args:
+            save_directory: the folder; made if it is missing.
+            options: ``push_to_hub``, ``repo_id``, ``model_card_kwargs`` and the others of `PyTorchModelHubMixin`.
+
+        Raises ValueError before anything is written where a kernel or the unary's recipe cannot be saved.
+        """
+        self._config_text()
+        return super().save_pretrained(save_directory, **options)
+
+    def _config_text(self) -> str:
         try:
-            text = json.dumps(self.config(), indent=2)
+            return json.dumps(self.config(), indent=2) + "\n"
         except TypeError as error:
             raise ValueError(f"unary: its recipe cannot be written as JSON ({error})") from None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What `save_pretrained` of the mixin calls for config and weights; the weights are whole or absent."""
         part = save_directory / f".{WEIGHTS}.part"
         try:
             save_model(self, str(part))
             os.replace(part, save_directory / WEIGHTS)
         finally:
             part.unlink(missing_ok=True)
-        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        (save_directory / CONFIG).write_text(self._config_text(), encoding="utf-8")
 
     @classmethod
     def from_pretrained(

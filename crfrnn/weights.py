@@ -18,6 +18,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ def fetch(source: str | Path) -> Path:
     url, digest = URLS.get(text, (text, None))
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{text}: no such file, and none of {', '.join(URLS)} or an address (https://...)")
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not cached.is_file():
         cached.parent.mkdir(parents=True, exist_ok=True)
         try:

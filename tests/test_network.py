@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -212,6 +213,14 @@ def test_copies_pickles_and_state_dicts():
     assert not any(name in network.state_dict() for name in ("mean", "std"))
 
 
+def test_it_is_compiled_and_exported_whole():
+    network = learned(SegmentationNetwork(Tiny(), CRFRNN(3, kernels=KERNELS[:2])))
+    images = normalised(photo())
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(images), network(images))
+    torch.testing.assert_close(torch.export.export(network, (images,)).module()(images), network(images))
+
+
 def test_the_unary_brings_its_names_and_normalisation():
     class Named(Tiny):
         class_names = ("a", "b", "c")
@@ -339,10 +348,19 @@ def test_a_kernel_of_ones_own_cannot_be_saved(tmp_path: Path):
     class Wide(Spatial):
         pass
 
+    (tmp_path / "config.json").write_text("what was there")
     network = SegmentationNetwork(build_unary("fast-scnn", 3), CRFRNN(3, kernels=[Wide(3)]))
     with pytest.raises(ValueError, match=r"^crf: a kernel of your own, Wide, cannot be saved"):
         network.save_pretrained(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
+
+
+def test_a_recipe_that_is_no_json_cannot_be_saved(tmp_path: Path):
+    class Odd(Tiny):
+        recipe: ClassVar = {"name": "odd", "activation": nn.ReLU()}
+
+    with pytest.raises(ValueError, match=r"^unary: its recipe cannot be written as JSON \(.*ReLU"):
+        SegmentationNetwork(Odd()).save_pretrained(tmp_path)
 
 
 def test_the_package_gives_it_without_importing_it_first():

@@ -302,8 +302,8 @@ def test_downloads_are_checked_and_kept(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     for _ in range(2):
         assert fetch("vgg16").read_bytes() == b"weights"
-    assert fetch("https://example.org/a/net.caffemodel").name == "net.caffemodel"
-    assert asked == [URLS["vgg16"], ("https://example.org/a/net.caffemodel", None)]
+    assert fetch("https://example.org/a/net.caffemodel?raw=true").name == "net.caffemodel"
+    assert asked == [URLS["vgg16"], ("https://example.org/a/net.caffemodel?raw=true", None)]
 
 
 def test_downloads_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

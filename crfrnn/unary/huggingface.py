@@ -59,7 +59,7 @@ class HuggingFace(nn.Module):
         self.recipe = {
             "name": f"hf:{model}",
             "num_classes": settings.num_labels,
-            "config": json.loads(settings.to_json_string(use_diff=False)),
+            "config": json.loads(settings.to_json_string()),
             "bgr": self.bgr,
         }
         names = [str(settings.id2label[label]) for label in range(settings.num_labels)]

@@ -1,6 +1,7 @@
 """Models of transformers: built small from configurations, saved into a folder, loaded from there."""
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_any_size_from_a_folder_and_again_without_it(kind: str, tmp_path: Path):
         assert network(torch.randn(1, 3, *size)).shape == (1, 3, *size)
     for file in tmp_path.iterdir():
         file.unlink()
+    assert pickle.loads(pickle.dumps(network)).class_names == network.class_names
     again = build_unary(**json.loads(json.dumps(recipe_of(network)))).eval()
     again.load_state_dict(network.state_dict())
     image = torch.randn(1, 3, 37, 51)
