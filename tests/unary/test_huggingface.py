@@ -1,7 +1,7 @@
 """Models of transformers: built small from configurations, saved into a folder, loaded from there."""
 
+import copy
 import json
-import pickle
 import sys
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_any_size_from_a_folder_and_again_without_it(kind: str, tmp_path: Path):
         assert network(torch.randn(1, 3, *size)).shape == (1, 3, *size)
     for file in tmp_path.iterdir():
         file.unlink()
-    assert pickle.loads(pickle.dumps(network)).class_names == network.class_names
+    assert copy.deepcopy(network).class_names == network.class_names
     again = build_unary(**json.loads(json.dumps(recipe_of(network)))).eval()
     again.load_state_dict(network.state_dict())
     image = torch.randn(1, 3, 37, 51)
@@ -103,6 +103,15 @@ def test_a_model_for_something_else(tmp_path: Path):
     transformers.BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is no semantic-segmentation model of transformers") as caught:
         build_unary(f"hf:{tmp_path}", 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_whose_weights_are_broken(tmp_path: Path):
+    name = saved("segformer", tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"is no semantic-segmentation model of transformers \(") as caught:
+        build_unary(f"hf:{name}", 3)
     assert "\n" not in str(caught.value)
 
 
