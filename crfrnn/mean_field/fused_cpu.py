@@ -170,12 +170,13 @@ def _infer_image(
     q = [nothing] * iterations if kept is None else list(kept.numpy())
     passing.over_pixels(numba_cpu.initialise, planes, unary, q[0], mixing=transform.mixing)
     del planes
-    give_back = _lend(logits, out)
+    take_back = _lend(logits, out)
     passing.exchange()
     for t in range(1, iterations):
         passing.over_pixels(numba_cpu.update, unary, transform.diagonal, q[t], mixing=transform.mixing)
         passing.exchange()
-    give_back()
+    passing.give_back()
+    take_back()
     arguments = unary, transform.diagonal, transform.common, normalize, out.numpy()
     passing.over_pixels(numba_cpu.finish, *arguments, mixing=transform.mixing)
 

@@ -53,6 +53,9 @@ class _Lattice:
         lattice_cpu.blur(self.tensors, self.sums, lanes, self.transposed)
         self.table, self.sums = self.sums, self.table
 
+    def give_back(self) -> None:
+        self.sums = self.sums[:0].copy()
+
 
 class _Grid:
     """A separable kernel of one image, likewise."""
@@ -73,6 +76,9 @@ class _Grid:
             self.coarse = run_passes(self.gathered, self.passes.middle, lanes, self.room)
         else:
             self.coarse, self.gathered = self.gathered, self.coarse
+
+    def give_back(self) -> None:
+        self.gathered = self.gathered[:0].copy()
 
 
 class MessagePassing:
@@ -140,3 +146,8 @@ class MessagePassing:
     def exchange(self) -> None:
         """From what the pixels have splatted to the messages that they read next; every kernel for itself."""
         threads.together([partial(kernel.exchange, self.lanes) for kernel in (*self._lattices, *self._grids)])
+
+    def give_back(self) -> None:
+        """The memory that is splatted to: only reading is left."""
+        for kernel in (*self._lattices, *self._grids):
+            kernel.give_back()
