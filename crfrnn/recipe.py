@@ -11,7 +11,7 @@ from torch import nn
 from crfrnn.data.config import DataConfig
 from crfrnn.data.datasets import Classes
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
-from crfrnn.layer import KERNEL_WEIGHTS, CRFRNN
+from crfrnn.layer import CRFRNN, KERNEL_WEIGHTS
 from crfrnn.network import SegmentationNetwork
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.unary import build_unary

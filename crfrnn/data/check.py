@@ -90,16 +90,16 @@ def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def check_data(config: str, root: str | None = None, splits: list[str] | None = None) -> None:
+def check_data(configuration: str, *, root: str | None = None, splits: str | None = None) -> None:
     """Read a configuration's data and print what is there; every problem is a line of its own.
 
     Args:
-        config: a YAML file with a section ``data:``, such as those in configs/.
+        configuration: a YAML file with a section ``data:``, such as those in configs/.
         root: the data set's folder, in place of the file's.
-        splits: which splits; those that the configuration trains and validates on where it is left out.
+        splits: which ones, with commas; those that the configuration trains and validates on where it is left out.
     """
-    data = read_data_config(config, root)
-    reports, problems = check(data, tuple(splits or (data.train, data.val)))
+    data = read_data_config(configuration, root)
+    reports, problems = check(data, tuple(splits.split(",") if splits else (data.train, data.val)))
     if reports:
         names = open_split(data, reports[0].split).classes.names
         print(
