@@ -37,7 +37,10 @@ class Parser(ArgumentParser):
         if options.get("type") is bool:
             del options["type"]
             options["action"] = ActionYesNo(no_prefix="no-")
-        return super().add_argument(*dashed, **options)
+        action: Any = super().add_argument(*dashed, **options)
+        if not names[0].startswith("-"):
+            action.metavar = names[0]  # jsonargparse would show a list as [ITEM,...]
+        return action
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,8 @@ def train(
     if _is_main_process():
         _prepare(folder, recipe, overwrite)
         _check_files(folder, recipe, training)
+    while not (folder / HISTOGRAM).exists():  # the first machine writes it, into a folder that all of them see
+        time.sleep(1)
     previous: Path | None = None
     for number, stage in enumerate(recipe.stages):
         weights = _class_weights(stage, folder)
@@ -94,10 +98,12 @@ def _run(
     """One stage; what stops it becomes one line."""
     try:
         best, epochs = run_stage(built, run, *splits)
-    except UnreadableSample as problem:
-        raise ValueError(f"{problem}; mend or remove it, and the same command goes on from here") from None
-    except Interrupted as interrupted:
-        raise KeyboardInterrupt(str(interrupted)) from None
+    except (UnreadableSample, Interrupted) as reason:
+        if not _is_main_process():
+            sys.exit(1)  # the main process stops for the same reason, and says it
+        if isinstance(reason, Interrupted):
+            raise KeyboardInterrupt(str(reason)) from None
+        raise ValueError(f"{reason}; mend or remove it, and the same command goes on from here") from None
     if _is_main_process():
         with writing(run.folder / DONE) as file:
             file.write(json.dumps({"mean_iou": best, "epochs": epochs}).encode())

@@ -22,30 +22,13 @@ from crfrnn.recipe import CRFConfig, HardwareConfig, NetworkConfig, StageConfig
 from crfrnn.train import train
 from crfrnn.unary import UNARIES
 from tests.data import made
+from tests.tiny import Tiny
 
 pytest.importorskip("lightning", reason="training needs the extra train")
 from crfrnn.stage import fit, keeper
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ["bilateral:8,30,3", "spatial:2,1"]
-
-
-class Tiny(torch.nn.Module):
-    """Three convolutions with everything that has a state or draws at random: batch normalisation and dropout."""
-
-    def __init__(self, num_classes: int):
-        super().__init__()
-        self.recipe = {"name": "tiny", "num_classes": num_classes}
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 16, 3, padding=1, bias=False),
-            torch.nn.BatchNorm2d(16),
-            torch.nn.ReLU(),
-            torch.nn.Dropout(0.1),
-            torch.nn.Conv2d(16, num_classes, 1),
-        )
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layers(image)
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +187,7 @@ CHILD = """
 import sys, torch
 from crfrnn.cli import main
 from crfrnn.unary import UNARIES
-from tests.test_train import Tiny
+from tests.tiny import Tiny
 torch.set_num_threads(1)
 UNARIES["tiny"] = Tiny
 sys.exit(main(["train", "--config", sys.argv[1], "--out", sys.argv[2]]))
