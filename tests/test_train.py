@@ -133,6 +133,26 @@ def test_ctrl_c_anywhere_and_the_same_command_goes_on(root, uninterrupted, tmp_p
     assert count == 18  # no batch was trained on twice, none was left out
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_cluster_s_sigterm(root, uninterrupted, tmp_path, monkeypatch, batch):
+    former = fit.SegmentationTask.training_step
+    count = 0
+
+    def ended(self, *arguments):
+        nonlocal count
+        count += 1
+        if count == 3 + batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return former(self, *arguments)
+
+    monkeypatch.setattr(fit.SegmentationTask, "training_step", ended)
+    with pytest.raises(KeyboardInterrupt, match="goes on from the last saved state"):
+        train(**recipe(root), out=str(tmp_path / "run"))
+    train(**recipe(root), out=str(tmp_path / "run"))
+    assert_same_run(uninterrupted, tmp_path / "run")
+    assert count == 18
+
+
 def test_a_second_ctrl_c_stops_at_once(root, uninterrupted, tmp_path, monkeypatch):
     former = fit.SegmentationTask.training_step
 

@@ -5,6 +5,7 @@ goes on in the middle of an epoch exactly as if nothing had happened, and worker
 """
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -101,7 +102,14 @@ def training_loader(
 ) -> DataLoader[Batch]:
     """Augmented batches of one epoch."""
     samples = TrainingSamples(dataset, augmentation, batches.seed)
-    return DataLoader(samples, batch_sampler=batches, collate_fn=stack, num_workers=workers, pin_memory=pin)
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=stack,
+        num_workers=workers,
+        worker_init_fn=leave_ctrl_c_to_the_main_process,
+        pin_memory=pin,
+    )
 
 
 def evaluation_loader(
@@ -110,7 +118,20 @@ def evaluation_loader(
     """Every sample once over all processes, one at a time, as photographs differ in size."""
     places = range(process, processes * math.ceil(len(dataset) / processes), processes)
     samples = EvaluationSamples(dataset)
-    return DataLoader(samples, sampler=places, collate_fn=stack, num_workers=workers, pin_memory=pin)
+    return DataLoader(
+        samples,
+        sampler=places,
+        collate_fn=stack,
+        num_workers=workers,
+        worker_init_fn=leave_ctrl_c_to_the_main_process,
+        pin_memory=pin,
+    )
+
+
+def leave_ctrl_c_to_the_main_process(worker: int) -> None:
+    """In a worker process: a terminal sends Ctrl-C to all of them, but only the main process can stop in good order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def stack(samples: Sequence[Prepared | Failure]) -> Batch:

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from crfrnn.data.datasets import SegmentationDataset
@@ -42,7 +43,7 @@ def run_stage(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         try:
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
-        except SystemExit:  # what Lightning makes of a second Ctrl-C
+        except SystemExit:  # what Lightning makes of a second Ctrl-C, and of SIGTERM
             raise KeyboardInterrupt("interrupted; the same command goes on from the last saved state") from None
     return keeper.best, len(keeper.rows)
 
@@ -74,6 +75,7 @@ def _trainer(run: StageRun, position: Position, keeper: Keeper, bar: bool) -> li
             enable_model_summary=False,
             enable_progress_bar=bar,
             logger=logger,
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
             callbacks=[keeper, Bar(leave=False)] if bar else [keeper],
             default_root_dir=run.folder,
         )

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from crfrnn.data.files import writing
 from crfrnn.data.loading import Batch
@@ -48,8 +49,7 @@ class Keeper(Callback):
         wish = UNREADABLE if batch.problem else STOP if self.asked_to_stop else SAVE if due else FINE
         wish = self._strongest(trainer, pl_module, wish)
         position = pl_module.position
-        # While gradients are being added up no checkpoint holds them; at an epoch's start there is nothing new.
-        can_save = position.batch > 0 and position.batch % self.run.stage.accumulate == 0
+        can_save = self._can_save(position)
         if wish > FINE and can_save:
             self._save(trainer, pl_module)
         if wish == UNREADABLE:
@@ -89,6 +89,11 @@ class Keeper(Callback):
         if self._strongest(trainer, pl_module, STOP if self.asked_to_stop else FINE) == STOP:
             raise Interrupted(self._where(pl_module))
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """A cluster's SIGTERM, which Lightning turns into this exception after a batch, on all processes."""
+        if isinstance(exception, SIGTERMException) and self._can_save(pl_module.position):
+            self._save(trainer, pl_module)
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """The first Ctrl-C asks for a stop in good order, the second one stops at once."""
@@ -120,6 +125,10 @@ class Keeper(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(problems, batch.problem)
         raise UnreadableSample(next(filter(None, problems)))
+
+    def _can_save(self, position: Position) -> bool:
+        """Not while gradients are being added up, which no checkpoint holds; at an epoch's start nothing is new."""
+        return position.batch > 0 and position.batch % self.run.stage.accumulate == 0
 
     def _patience_is_over(self) -> bool:
         return 0 < self.run.stage.patience <= self.waited

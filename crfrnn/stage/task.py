@@ -31,7 +31,7 @@ class SegmentationTask(lightning.LightningModule):
         self.batches = batches  # of an epoch, in each process
         self.register_buffer("class_weights", run.class_weights, persistent=False)
         self.register_buffer("confusion", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
-        self.register_buffer("loss_sum", torch.zeros((), dtype=torch.float64), persistent=False)
+        self.register_buffer("loss_sum", torch.zeros(()), persistent=False)
         self.frozen = not any(parameter.requires_grad for parameter in network.unary.parameters())
 
     def configure_optimizers(self) -> Any:
