@@ -44,7 +44,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex
-        program = self.prog.replace("[options] ", "")
+        program = self.prog.replace("[options] ", "") if self.prog.startswith("crfrnn") else "crfrnn"
         prefixes = "|".join(name.replace(" ", r"\.") for name in VERBS)
         plain = re.sub(rf"\b({prefixes})\.(\w+)", r"\2", " ".join(message.split()))
         print(f"{program}: {plain} ({program} --help)", file=sys.stderr)

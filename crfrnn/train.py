@@ -31,7 +31,7 @@ from crfrnn.recipe import (
     load_initial,
     settings_that_differ,
 )
-from crfrnn.stage.run import Interrupted, StageRun, UnreadableSample, export
+from crfrnn.stage.run import LAST, Interrupted, StageRun, UnreadableSample, export
 
 RECIPE, HISTOGRAM, DONE, MODEL = "recipe.json", "classes.json", "done.json", "model"
 
@@ -128,8 +128,12 @@ def _prepare(folder: Path, recipe: Recipe, overwrite: bool) -> None:
     """The run's folder with the recipe in it; a ValueError where another recipe's run is there."""
     wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
     stored = folder / RECIPE
-    if stored.exists() and not overwrite:
-        differing = list(settings_that_differ(_lasting(json.loads(stored.read_text())), _lasting(wanted)))
+    before = json.loads(stored.read_text()) if stored.exists() else None
+    if before is None and folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"out: {folder} holds other files; give a new folder")
+    begun = any((folder / stage["name"] / LAST).exists() for stage in before["stages"]) if before else False
+    if before and begun and not overwrite:
+        differing = list(settings_that_differ(_lasting(before), _lasting(wanted)))
         if differing:
             raise ValueError(
                 f"out: {folder} holds a run of another recipe ({differing[0]}"
@@ -137,14 +141,9 @@ def _prepare(folder: Path, recipe: Recipe, overwrite: bool) -> None:
                 + "); give another --out, or --overwrite"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
-        if not stored.exists():
-            raise ValueError(f"out: {folder} holds other files; give a new folder")
-        for stage in json.loads(stored.read_text())["stages"]:
-            shutil.rmtree(folder / stage["name"], ignore_errors=True)
-        for name in (RECIPE, HISTOGRAM):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / MODEL, ignore_errors=True)
+    for name in (*(stage["name"] for stage in (before or wanted)["stages"]), MODEL):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / HISTOGRAM).unlink(missing_ok=True)
     with writing(stored) as file:
         file.write(json.dumps(wanted, indent=2).encode())
 

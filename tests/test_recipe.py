@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crfrnn.cli import build_parser
+from crfrnn.cli import build_parser, main
 from crfrnn.data.config import DataConfig
 from crfrnn.data.datasets import DATASETS, Classes, camvid, voc
 from crfrnn.recipe import (
@@ -47,6 +47,29 @@ def test_every_configuration_can_be_trained(path):
         groups = parameter_groups(network, stage)
         assert len(groups) > 1
         assert set(stage.learning_rates.values()) <= {group["lr"] for group in groups}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "said"),
+    [
+        ("epoch: 60", "epochs: 60", "epoch"),
+        ("unari:", "unary:", "unari"),
+        ("crf: both", "crf: trained", "'both' is none of"),
+    ],
+)
+def test_slips_in_a_configuration_are_one_line(tmp_path, capsys, wrong, right, said):
+    text = (CONFIGS[0].parent / "folders.yaml").read_text()
+    assert right in text
+    (tmp_path / "c.yaml").write_text(text.replace(right, wrong))
+    try:
+        status = main(["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.startswith("crfrnn")
+    assert said in error
+    assert error.count("\n") == 1
 
 
 def test_there_is_a_configuration_for_each_of_them():

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from crfrnn.cli import main
 from crfrnn.data.augmentation import Augmentation
 from crfrnn.data.config import DataConfig
+from crfrnn.data.datasets import Folders
+from crfrnn.evaluate import measure
 from crfrnn.network import SegmentationNetwork
 from crfrnn.recipe import CRFConfig, HardwareConfig, NetworkConfig, StageConfig
 from crfrnn.train import train
@@ -203,6 +205,30 @@ def test_a_validation_file_that_goes_bad(root, tmp_path, monkeypatch):
         train(**recipe(data), out=str(tmp_path / "run"))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_two_processes_validate_on_every_image_once(tmp_path):
+    """Five images on two processes: the mIoU that they log together is the one that one process measures."""
+    root = made.make_folders(tmp_path / "data", count=5)
+    config = tmp_path / "recipe.yaml"
+    data = {"name": "folders", "root": str(root), "options": made.FOLDERS, "test": "val", "workers": 0}
+    stages = [{"name": "only", "epochs": 2, "batch_size": 2, "learning_rate": 0.05}]
+    hardware = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+    config.write_text(
+        yaml.safe_dump({"data": data, "network": {"unary": "tiny"}, "stages": stages, "hardware": hardware})
+    )
+    script = tmp_path / "child.py"  # Lightning starts the second process with the same command
+    script.write_text(CHILD)
+    command = [sys.executable, str(script), str(config), str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=200)
+    rows = [line.split(",") for line in (tmp_path / "run/only/log.csv").read_text().splitlines()[1:]]
+    assert [row[1] for row in rows] == ["2", "4"]  # updates: five images, four a batch on both together
+    network = SegmentationNetwork.from_pretrained(tmp_path / "run/model")
+    (measured,) = measure(network, {"none": None}, Folders(root, "val", **made.FOLDERS), "both")
+    assert measured.scores.mean_iou == pytest.approx(max(float(row[4]) for row in rows), rel=1e-5)
+
+
 CHILD = """
 import sys, torch
 from crfrnn.cli import main
@@ -271,6 +297,15 @@ def test_another_recipe_in_the_same_folder(root, uninterrupted, tmp_path):
     (run / "network" / "last.ckpt").write_bytes(b"PK cut short")
     with pytest.raises(ValueError, match=r"last\.ckpt: not a readable checkpoint"):
         train(**recipe(root), out=str(run), seed=7)
+
+
+def test_a_run_that_never_began_is_in_nobody_s_way(root, tmp_path):
+    data = shutil.copytree(root, tmp_path / "data")
+    (data / "masks/val/01.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"01\.png"):
+        train(**recipe(data), out=str(tmp_path / "run"))
+    train(**recipe(root, stages=stages_of()), out=str(tmp_path / "run"), seed=3)
+    assert (tmp_path / "run" / "model" / "config.json").exists()
 
 
 def stages_of(**changes) -> list[StageConfig]:

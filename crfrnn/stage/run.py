@@ -11,6 +11,8 @@ from crfrnn.data.config import DataConfig
 from crfrnn.network import SegmentationNetwork
 from crfrnn.recipe import HardwareConfig, StageConfig
 
+LAST = "last.ckpt"
+
 
 class UnreadableSample(Exception):
     """A file went bad while the training ran. The message is the reason."""
@@ -43,7 +45,7 @@ class StageRun:
     @property
     def last(self) -> Path:
         """The state from which an interrupted training goes on."""
-        return self.folder / "last.ckpt"
+        return self.folder / LAST
 
     @property
     def best(self) -> Path:
