@@ -8,6 +8,7 @@ A caffemodel is a protocol buffer, a tree of numbered fields. Of the hundred of 
     BlobShape    1 dim
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import numpy as np
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 WIDTHS = {FIXED64: 8, FIXED32: 4}
 NAME_AND_BLOBS = {2: (4, 6), 100: (1, 7)}  # the field of a layer in the net -> its fields of name and blobs
+
+BLOCK = 1 << 16  # records looked at in one go
 
 Field = tuple[int, int, int | memoryview]  # number, wire type, value
 
@@ -72,9 +75,9 @@ def _blob(data: memoryview) -> np.ndarray:
             shape = _dimensions(value)
         elif 1 <= number <= 4 and isinstance(value, int):
             sizes[number - 1] = value
-    values = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+    values = np.concatenate(parts).astype(np.float32, copy=False) if parts else np.zeros(0, np.float32)
     shape = shape or sizes
-    if int(np.prod(shape)) != values.size:
+    if math.prod(shape) != values.size:
         raise ValueError(f"a blob of shape {tuple(shape)} holds {values.size} numbers")
     return values.reshape(shape)
 
@@ -121,9 +124,14 @@ def _fields(data: memoryview) -> Iterator[Field]:
 
 def _run_length(data: memoryview, key: memoryview, stride: int) -> int:
     """How many whole records of `stride` bytes at the start of `data` begin with this key."""
-    records = np.frombuffer(data[: len(data) // stride * stride], np.uint8).reshape(-1, stride)
-    others = np.flatnonzero((records[:, : len(key)] != np.frombuffer(key, np.uint8)).any(axis=1))
-    return int(others[0]) if others.size else len(records)
+    whole = len(data) // stride
+    for first in range(0, whole, BLOCK):
+        size = min(BLOCK, whole - first) * stride
+        records = np.frombuffer(data, np.uint8, size, offset=first * stride).reshape(-1, stride)
+        others = np.flatnonzero((records[:, : len(key)] != np.frombuffer(key, np.uint8)).any(axis=1))
+        if others.size:
+            return first + int(others[0])
+    return whole
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crfrnn.hub import find_file
 from crfrnn.layer import CRFRNN
 from crfrnn.pretrained import build_crf, crf_config, fill, read_config
-from crfrnn.unary import build_unary
+from crfrnn.unary import build_unary, recipe_of
 from crfrnn.unary.full_size import full_size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -48,7 +48,7 @@ class SegmentationNetwork(
     Shapes: normalised images (B, 3, H, W) -> logits (B, L, H, W), any H and W.
 
     The CRF's guide is the picture itself: the normalisation is undone and the colours are rounded to whole numbers,
-    0..255, so that the CRF sees what `crfrnn.refine` sees in the file, whatever precision the images came in.
+    0..255, so that the CRF sees, to the last bit, what `crfrnn.refine` sees in the file.
 
     Source: Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015, figure 2.
 
@@ -97,7 +97,7 @@ class SegmentationNetwork(
         """L, as far as it is known before the first image."""
         if self.crf is not None:
             return self.crf.num_classes
-        return _recipe(self.unary).get("num_classes") or (len(self.class_names) if self.class_names else None)
+        return recipe_of(self.unary).get("num_classes") or (len(self.class_names) if self.class_names else None)
 
     def forward(self, images: Tensor, iterations: int | None = None) -> Tensor:
         """Normalised images (B, 3, H, W) -> logits (B, L, H, W); `iterations` overrides the CRF's T once."""
@@ -173,7 +173,7 @@ class SegmentationNetwork(
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, ready for JSON."""
-        unary = _recipe(self.unary) or {"class": f"{type(self.unary).__module__}.{type(self.unary).__qualname__}"}
+        unary = recipe_of(self.unary) or {"class": f"{type(self.unary).__module__}.{type(self.unary).__qualname__}"}
         return {
             "unary": unary,
             "crf": None if self.crf is None else crf_config(self.crf),
@@ -186,19 +186,33 @@ class SegmentationNetwork(
             "size": self.size,
         }
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """config.json and model.safetensors, each whole or absent; `save_pretrained` adds a model card."""
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write config.json, model.safetensors and, where there is none yet, a model card README.md.
+
+        Args:
+            save_directory: the folder; made if it is missing.
+            options: ``push_to_hub``, ``repo_id``, ``model_card_kwargs`` and the others of `PyTorchModelHubMixin`.
+
+        Raises ValueError before anything is written where a kernel or the unary's recipe cannot be saved.
+        """
+        self._config_text()
+        return super().save_pretrained(save_directory, **options)
+
+    def _config_text(self) -> str:
         try:
-            text = json.dumps(self.config(), indent=2)
+            return json.dumps(self.config(), indent=2) + "\n"
         except TypeError as error:
             raise ValueError(f"unary: its recipe cannot be written as JSON ({error})") from None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What `save_pretrained` of the mixin calls for config and weights; the weights are whole or absent."""
         part = save_directory / f".{WEIGHTS}.part"
         try:
             save_model(self, str(part))
             os.replace(part, save_directory / WEIGHTS)
         finally:
             part.unlink(missing_ok=True)
-        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        (save_directory / CONFIG).write_text(self._config_text(), encoding="utf-8")
 
     @classmethod
     def from_pretrained(
@@ -252,7 +266,7 @@ class SegmentationNetwork(
         """Everything that knows the number of classes must agree on it."""
         counts = {
             "the CRF has": self.crf.num_classes if self.crf is not None else None,
-            "the unary": _recipe(self.unary).get("num_classes"),
+            "the unary": recipe_of(self.unary).get("num_classes"),
             "class_names": len(self.class_names) if self.class_names is not None else None,
             "palette": len(self.palette) if self.palette is not None else None,
         }
@@ -260,11 +274,6 @@ class SegmentationNetwork(
         if len(set(known.values())) > 1:
             told = ", ".join(f"{name} {count}" for name, count in known.items())
             raise ValueError(f"num_classes: must be the same everywhere, but {told}")
-
-
-def _recipe(unary: nn.Module) -> dict[str, Any]:
-    """The arguments of `build_unary` that give this network again; empty for a module of somebody's own."""
-    return getattr(unary, "recipe", None) or {}
 
 
 @contextmanager

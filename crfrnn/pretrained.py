@@ -47,7 +47,8 @@ def build_crf(config: Mapping[str, Any]) -> CRFRNN:
 def _kernel_config(kernel: Kernel) -> dict[str, Any]:
     for kind, known in KERNELS.items():
         if type(kernel) is known:
-            return {"kind": kind, **vars(kernel)}
+            settings = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(kernel).items()}
+            return {"kind": kind, **settings}
     raise ValueError(f"crf: a kernel of your own, {type(kernel).__name__}, cannot be saved; use {', '.join(KERNELS)}")
 
 

@@ -191,9 +191,20 @@ def build_network(recipe: Recipe, stage: StageConfig, classes: Classes) -> Segme
     )
     if recipe.network.weights:
         load_initial(network, recipe.network.weights)
-    if stage.crf == "separate":
-        network.unary.requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        frozen = rate_of(name, stage) == 0 or (stage.crf == "separate" and name.startswith("unary."))
+        parameter.requires_grad_(not frozen)
     return network
+
+
+def rate_of(name: str, stage: StageConfig) -> float:
+    """The learning rate of a parameter: that of the longest prefix of its name in ``learning_rates``, or the stage's.
+
+    >>> rate_of("crf.kernel_weights", StageConfig("s", epochs=1, learning_rates={"crf.": 0.1}))
+    0.1
+    """
+    matches = [prefix for prefix in stage.learning_rates if name.startswith(prefix)]
+    return stage.learning_rates[max(matches, key=len)] if matches else stage.learning_rate
 
 
 def build_crf(config: CRFConfig, num_classes: int) -> CRFRNN:
@@ -235,31 +246,26 @@ def adopt(module: nn.Module, saved: nn.Module, source: str) -> None:
 
 
 def parameter_groups(network: nn.Module, stage: StageConfig) -> list[dict[str, Any]]:
-    """What an optimiser takes: trainable parameters by learning rate and decay.
-
-    The longest matching prefix of ``learning_rates`` gives a parameter's rate; a rate of 0 freezes it.
+    """What an optimiser takes: the parameters that are not frozen, by learning rate and decay.
 
     >>> stage = StageConfig("s", epochs=1, learning_rate=0.1, learning_rates={"bias": 0.2}, weight_decay=0.01)
     >>> [(group["lr"], group["weight_decay"]) for group in parameter_groups(nn.Linear(2, 3), stage)]
     [(0.1, 0.01), (0.2, 0.0)]
     """
-    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    names = [name for name, _ in network.named_parameters()]
     for prefix in stage.learning_rates:
-        if not any(name.startswith(prefix) for name, _ in named):
-            tops = dict.fromkeys(".".join(name.split(".")[:2]) for name, _ in named)
+        if not any(name.startswith(prefix) for name in names):
+            tops = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
             raise ValueError(
-                f"learning_rates: no trained parameter of stage {stage.name!r} begins with {prefix!r};"
+                f"learning_rates: no parameter of stage {stage.name!r} begins with {prefix!r};"
                 f" they begin with {', '.join(tops)}"
             )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in named:
-        matches = [prefix for prefix in stage.learning_rates if name.startswith(prefix)]
-        rate = stage.learning_rates[max(matches, key=len)] if matches else stage.learning_rate
-        decays = parameter.dim() > 1 and not name.startswith("crf.")
-        if rate == 0:
-            parameter.requires_grad_(False)
-        else:
-            groups.setdefault((rate, stage.weight_decay if decays else 0.0), []).append(parameter)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.dim() > 1 and not name.startswith("crf.")
+            key = rate_of(name, stage), stage.weight_decay if decays else 0.0
+            groups.setdefault(key, []).append(parameter)
     if not groups:
         raise ValueError(f"learning_rate: every parameter of stage {stage.name!r} is frozen, there is nothing to train")
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]

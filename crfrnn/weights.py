@@ -18,6 +18,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -67,8 +68,8 @@ def load_crfasrnn(source: str | Path = "crfasrnn") -> SegmentationNetwork:
         source: "crfasrnn" (downloaded once), an address, or a file: the ``crfasrnn_weights.pth`` of crfasrnn_pytorch,
             or a ``.caffemodel`` of the original (layers conv1_1 to inference1).
 
-    Returns a network in evaluation mode with Caffe's mean, so that images outside the picture are as black as they
-    were in training; ``network.normalize`` and ``network.predict`` apply it.
+    Returns a network in evaluation mode that has Caffe's mean, so that the zeros with which conv1_1 pads the image are
+    what they were in training; ``network.normalize`` and ``network.predict`` apply it.
 
     Raises ValueError, one line, with all that is missing in the file or of another shape.
     """
@@ -131,7 +132,7 @@ def fetch(source: str | Path) -> Path:
     url, digest = URLS.get(text, (text, None))
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{text}: no such file, and none of {', '.join(URLS)} or an address (https://...)")
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not cached.is_file():
         cached.parent.mkdir(parents=True, exist_ok=True)
         try:

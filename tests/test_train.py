@@ -359,7 +359,7 @@ def test_a_loss_that_runs_away(root, tmp_path):
 BAD = {
     "hardware": (HardwareConfig(accelerator="abacus"), r"^hardware: .*abacus"),
     "network": (NetworkConfig("alexnet"), r"^unary: 'alexnet' is none of"),
-    "stages": (stages_of(learning_rates={"crf.": 1}), r"^learning_rates: no trained parameter of stage 'only'"),
+    "stages": (stages_of(learning_rates={"crf.": 1}), r"^learning_rates: no parameter of stage 'only'"),
 }
 
 

@@ -48,8 +48,7 @@ class Keeper(Callback):
         due = time.monotonic() - self.saved_at >= 60 * self.run.hardware.save_minutes
         wish = UNREADABLE if batch.problem else STOP if self.asked_to_stop else SAVE if due else FINE
         wish = self._strongest(trainer, pl_module, wish)
-        position = pl_module.position
-        can_save = self._can_save(position)
+        can_save = self._can_save(pl_module)
         if wish > FINE and can_save:
             self._save(trainer, pl_module)
         if wish == UNREADABLE:
@@ -91,7 +90,7 @@ class Keeper(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """A cluster's SIGTERM, which Lightning turns into this exception after a batch, on all processes."""
-        if isinstance(exception, SIGTERMException) and self._can_save(pl_module.position):
+        if isinstance(exception, SIGTERMException) and self._can_save(pl_module):
             self._save(trainer, pl_module)
 
     @contextmanager
@@ -126,16 +125,17 @@ class Keeper(Callback):
             torch.distributed.all_gather_object(problems, batch.problem)
         raise UnreadableSample(next(filter(None, problems)))
 
-    def _can_save(self, position: Position) -> bool:
-        """Not while gradients are being added up, which no checkpoint holds; at an epoch's start nothing is new."""
-        return position.batch > 0 and position.batch % self.run.stage.accumulate == 0
+    def _can_save(self, pl_module: Any) -> bool:
+        """Within an epoch, and not while gradients are being added up, which no checkpoint holds."""
+        batch = pl_module.position.batch
+        return 0 < batch < pl_module.batches and batch % self.run.stage.accumulate == 0
 
     def _patience_is_over(self) -> bool:
         return 0 < self.run.stage.patience <= self.waited
 
     def _save(self, trainer: Any, pl_module: Any) -> None:
         """last.ckpt, whole or as it was; a state that is not finite never replaces one that is."""
-        if not torch.isfinite(pl_module.loss_sum):
+        if self._strongest(trainer, pl_module, int(not torch.isfinite(pl_module.loss_sum))):
             raise ValueError(self._diverged(pl_module.position))
         part = self.run.last.with_suffix(".part")
         trainer.save_checkpoint(part)

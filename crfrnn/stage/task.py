@@ -32,7 +32,6 @@ class SegmentationTask(lightning.LightningModule):
         self.register_buffer("class_weights", run.class_weights, persistent=False)
         self.register_buffer("confusion", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
         self.register_buffer("loss_sum", torch.zeros(()), persistent=False)
-        self.frozen = not any(parameter.requires_grad for parameter in network.unary.parameters())
 
     def configure_optimizers(self) -> Any:
         """SGD or AdamW; the learning rates follow the schedule from update to update."""
@@ -44,7 +43,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """A frozen network keeps its batch statistics and drops nothing out."""
-        if self.frozen:
+        if not any(parameter.requires_grad for parameter in self.network.unary.parameters()):
             self.network.unary.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

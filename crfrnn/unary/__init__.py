@@ -51,3 +51,15 @@ def build_unary(name: str, num_classes: int | None, **options: Any) -> nn.Module
         if "unexpected keyword" not in str(error):
             raise
         raise ValueError(f"unary: {name} has no such option ({str(error).split('() ')[-1]})") from None
+
+
+def recipe_of(unary: nn.Module) -> dict[str, Any]:
+    """The arguments of `build_unary` that build a network of the same shape again; empty where nobody knows them.
+
+    Networks say it themselves, in an attribute ``recipe``.
+
+    >>> recipe_of(build_unary("fast-scnn", num_classes=11))
+    {'name': 'fast-scnn', 'num_classes': 11, 'dropout': 0.1}
+    """
+    recipe = getattr(unary, "recipe", None)
+    return dict(recipe) if isinstance(recipe, dict) else {}

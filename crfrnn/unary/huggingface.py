@@ -6,6 +6,7 @@ import json
 from types import ModuleType
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -59,7 +60,7 @@ class HuggingFace(nn.Module):
         self.recipe = {
             "name": f"hf:{model}",
             "num_classes": settings.num_labels,
-            "config": json.loads(settings.to_json_string(use_diff=False)),
+            "config": json.loads(settings.to_json_string()),
             "bgr": self.bgr,
         }
         names = [str(settings.id2label[label]) for label in range(settings.num_labels)]
@@ -111,8 +112,8 @@ def _load(transformers: ModuleType, model: str, num_classes: int | None) -> tupl
             config.num_labels = num_classes
             options = {"ignore_mismatched_sizes": True}
         loaded = transformers.AutoModelForSemanticSegmentation.from_pretrained(model, config=config, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"unary: {model} is no semantic-segmentation model of transformers ({reason})") from None
     try:
         processor = json.loads(find_file(model, "preprocessor_config.json").read_text(encoding="utf-8"))
