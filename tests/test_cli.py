@@ -289,13 +289,26 @@ def test_ctrl_c(folder, monkeypatch, capsys):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_tells_every_option(verb, capsys):
-    assert run(verb, "--help") == 0
+    assert run(*verb.split(), "--help") == 0
     out = capsys.readouterr().out
     assert "--config" in out
     described = inspect.getdoc(VERBS[verb]) or ""
-    for name in inspect.signature(VERBS[verb]).parameters:
-        assert (name if name == "image" else f"--{name.replace('_', '-')}") in out
+    for name, parameter in inspect.signature(VERBS[verb]).parameters.items():
+        alone = (
+            parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD and parameter.default is inspect.Parameter.empty
+        )
+        assert (name if alone else f"--{name.replace('_', '-')}") in out
         assert f"\n    {name}: " in described
+
+
+def test_verbs_of_two_words(capsys):
+    assert run("data", "--help") == 0
+    assert "check" in capsys.readouterr().out
+    for arguments in (["data"], ["data", "chek"], ["data", "check"]):
+        assert run(*arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert run("data", "check", "absent.yaml") == 1
+    assert capsys.readouterr().err == "crfrnn data check: absent.yaml: there is no such file\n"
 
 
 def test_as_a_program(folder):
