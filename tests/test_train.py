@@ -217,27 +217,14 @@ def test_two_processes_validate_on_every_image_once(tmp_path):
     config.write_text(
         yaml.safe_dump({"data": data, "network": {"unary": "tiny"}, "stages": stages, "hardware": hardware})
     )
-    script = tmp_path / "child.py"  # Lightning starts the second process with the same command
-    script.write_text(CHILD)
-    command = [sys.executable, str(script), str(config), str(tmp_path / "run")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.train_process", str(config), str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=200)
     rows = [line.split(",") for line in (tmp_path / "run/only/log.csv").read_text().splitlines()[1:]]
     assert [row[1] for row in rows] == ["2", "4"]  # updates: five images, four a batch on both together
     network = SegmentationNetwork.from_pretrained(tmp_path / "run/model")
     (measured,) = measure(network, {"none": None}, Folders(root, "val", **made.FOLDERS), "both")
     assert measured.scores.mean_iou == pytest.approx(max(float(row[4]) for row in rows), rel=1e-5)
-
-
-CHILD = """
-import sys, torch
-from crfrnn.cli import main
-from crfrnn.unary import UNARIES
-from tests.tiny import Tiny
-torch.set_num_threads(1)
-UNARIES["tiny"] = Tiny
-sys.exit(main(["train", "--config", sys.argv[1], "--out", sys.argv[2]]))
-"""
 
 
 @pytest.mark.slow
@@ -255,7 +242,7 @@ def test_kill_9_and_the_same_command_comes_to_the_same_result(root, uninterrupte
     parts = {"data": data, "network": {"unary": "tiny"}, "stages": stages, "crf": crf, "hardware": hardware}
     config.write_text(yaml.safe_dump(parts))
     run = tmp_path / "run"
-    command = [sys.executable, "-c", CHILD, str(config), str(run)]
+    command = [sys.executable, "-m", "tests.train_process", str(config), str(run)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     state = run / "network" / "last.ckpt"
     deadline = time.monotonic() + 120
