@@ -1,0 +1,113 @@
+"""The paper's three rows on CamVid: the network alone, with a separate CRF, and both trained end to end.
+
+    python docs/experiments/camvid/run.py --data PATH_TO/camvid --out runs/camvid [--seeds 0 1 2]
+
+For each seed one network is trained, and from there two go on for the same number of updates: the network alone, and
+network and CRF-RNN as one. The separate CRF stands behind the first of them; its parameters are those with the best
+mIoU on the validation split. Test figures are computed once, at the end. A run that was interrupted goes on.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crfrnn.data.config import open_split, read_data_config
+from crfrnn.evaluate import measure
+from crfrnn.network import SegmentationNetwork
+from crfrnn.presets import PRESETS
+from crfrnn.recipe import CRFConfig, build_crf
+
+HERE = Path(__file__).parent
+ROWS = ("network alone", "separate CRF", "end to end")
+GRID = {"theta_alpha": (15, 30, 60), "theta_beta": (5, 10, 20), "weight": (1, 3)}  # beside the presets
+
+
+def train(recipe: dict, stage: str, start: Path | None, out: Path, seed: int) -> Path:
+    """One stage by itself, from the weights in `start`: the folder of its best network."""
+    chosen = {**recipe, "stages": [entry for entry in recipe["stages"] if entry["name"] == stage]}
+    if start is not None:
+        chosen["network"] = {**recipe["network"], "weights": str(start)}
+    out.mkdir(parents=True, exist_ok=True)
+    config = out.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(chosen, sort_keys=False))
+    command = ["train", "--config", str(config), "--seed", str(seed), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "crfrnn", *command], check=True)
+    return out / "model"
+
+
+def candidates() -> dict[str, CRFConfig]:
+    """The separate CRFs that are tried on the validation split."""
+    out = {name: CRFConfig(name, kernel_weights="scalar") for name in PRESETS}
+    for alpha in GRID["theta_alpha"]:
+        for beta in GRID["theta_beta"]:
+            for weight in GRID["weight"]:
+                kernels = [f"bilateral:{alpha},{beta},{weight}", "spatial:1,1"]
+                out[" ".join(kernels)] = CRFConfig(kernels=kernels, kernel_weights="scalar")
+    return out
+
+
+def compare(folder: Path, alone: Path, trained: Path, data: Path) -> dict[str, Any]:
+    """Choose the separate CRF on `val`, then all three rows on `test`; kept in `folder`."""
+    kept = folder / "results.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    config = read_data_config(str(HERE / "recipe.yaml"), str(data))
+    network, whole = (SegmentationNetwork.from_pretrained(str(path)) for path in (alone, trained))
+    classes = len(open_split(config, "val").classes)
+    crfs = {name: build_crf(crf, classes).eval() for name, crf in candidates().items()}
+    tried = measure(network, {"none": None, **crfs}, open_split(config, "val"), "val")
+    best = max((result for result in tried if result.crf != "none"), key=lambda result: result.scores.mean_iou)
+    test = open_split(config, "test")
+    rows = measure(network, {ROWS[0]: None, ROWS[1]: crfs[best.crf]}, test, "alone")
+    rows += measure(whole, {ROWS[2]: whole.crf, "its network alone": None}, test, "trained")
+    found = {
+        "separate": best.crf,
+        "val": {result.crf: result.scores.mean_iou for result in tried},
+        "test": {result.crf: result.as_json(test.classes.names) for result in rows},
+    }
+    kept.write_text(json.dumps(found, indent=2))
+    return json.loads(kept.read_text())
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Mean over the seeds, with the smallest and the largest, of the test figures."""
+    lines = ["| | mIoU | pixel accuracy | mIoU within 5 pixels of a boundary |", "|---|---|---|---|"]
+    for row in (*ROWS, "its network alone"):
+        cells = []
+        for read in (
+            lambda r: r["mean_iou"],
+            lambda r: r["pixel_accuracy"],
+            lambda r: r["trimap_mean_iou"]["5"],
+        ):
+            values = [100 * read(result["test"][row]) for result in results]
+            cells.append(f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text())
+    recipe["data"]["root"] = str(options.data)
+    results = []
+    for seed in options.seeds:
+        folder = options.out / f"seed{seed}"
+        start = train(recipe, "network", None, folder / "network", seed)
+        alone = train(recipe, "longer", start, folder / "longer", seed)
+        trained = train(recipe, "end-to-end", start, folder / "end-to-end", seed)
+        results.append(compare(folder, alone, trained, options.data))
+        print(f"\nseed {seed}: separate CRF {results[-1]['separate']}\n\n{table(results)}\n")
+
+
+if __name__ == "__main__":
+    main()
