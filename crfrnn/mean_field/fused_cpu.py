@@ -231,14 +231,14 @@ def _differentiate(
     labels, points = grad.shape
     iterations, channels = marginals.shape[0], marginals.shape[2]
     transform = _Transform(transforms[passing.order], channels, transposed=True)
-    total = layout.empty((points, channels))
+    total, planes = layout.empty((points, channels)), grad_logits.numpy()
     products = np.zeros((passing.parts, len(passing.order) * channels, channels), np.float32)
     passing.over_pixels(numba_cpu.start_gradient, grad.numpy(), total, mixing=transform.mixing)
     for t in reversed(range(iterations)):
         passing.exchange()
-        arguments = marginals[t].numpy(), transform.diagonal, transform.common, total, products, t > 0
+        q, into = marginals[t].numpy(), planes[:0] if t else planes
+        arguments = q, transform.diagonal, transform.common, total, products, into
         passing.over_pixels(numba_cpu.update_gradient, *arguments, mixing=transform.mixing)
-    numba_cpu.to_planes(total, grad_logits.numpy(), 0, points)
     summed = torch.from_numpy(products.sum(axis=0)).view(-1, channels, channels)[:, :labels, :labels]
     grad_transforms[passing.order] -= summed
 

@@ -236,13 +236,15 @@ def start_gradient(planes, total, lattices, grids, mixing, lanes, width, strip, 
 
 @njit(nogil=True, cache=True)
 def update_gradient(
-    q, diagonal, common, total, products, more, lattices, grids, mixing, lanes, width, strip, after, start, stop
+    q, diagonal, common, total, products, planes, lattices, grids, mixing, lanes, width, strip, after, start, stop
 ):
-    """One iteration back: from h_m = K_m^T g to the gradient of the logits whose softmax is q, splatted if `more`.
+    """One iteration back: from h_m = K_m^T g to the gradient of the logits whose softmax is q, splatted.
 
     q (N, C); total (N, C) collects that gradient; products (parts, M C, C) collects h_m q^T, for each part of the
-    pixels by itself; diagonal and common as in `finish`.
+    pixels by itself; diagonal and common as in `finish`. The last time nothing is splatted, and total goes to planes
+    (L, N), which are empty before.
     """
+    more = planes.size == 0
     if more:
         _clear(lattices, strip, after)
     kernels, channels = lattices.count + grids.count, q.shape[1]
@@ -262,3 +264,5 @@ def update_gradient(
                 _splat(lattices, line, lanes, first, begin, end)
         if more:
             _gather(grids, line, lanes, y)
+        else:
+            to_planes(total[first:], planes, first, first + size)
