@@ -13,10 +13,12 @@ from crfrnn import __version__
 from crfrnn.demo.run import run_demo
 from crfrnn.errors import UsageError
 from crfrnn.refine_files import refine_files
+from crfrnn.segment_files import segment_files
 
 VERBS: dict[str, Callable[..., None]] = {
     "demo": run_demo,
     "refine": refine_files,
+    "segment": segment_files,
 }
 
 WRONG_USAGE, FAILED, INTERRUPTED = 2, 1, 130

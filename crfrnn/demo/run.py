@@ -11,7 +11,7 @@ from crfrnn.data.files import writing
 from crfrnn.data.images import write_image
 from crfrnn.data.labels import UNSURE, read_labels, write_labels
 from crfrnn.data.overlay import draw_overlay
-from crfrnn.demo.figure import draw_strokes, side_by_side
+from crfrnn.data.figure import draw_strokes, side_by_side
 from crfrnn.presets import parse_kernel
 from crfrnn.refine import refine
 
