@@ -1,25 +1,20 @@
 """`crfrnn segment`: photographs from files, label maps and pictures of them into files."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from crfrnn.data.figure import draw_strokes, side_by_side
+from crfrnn.data.figure import compare_segmentation
 from crfrnn.data.images import format_of, open_image, rgb_pixels, upright, write_image
-from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, parse_unsure, write_labels
+from crfrnn.data.labels import UNSURE, LabelMap, Value, parse_unsure, write_labels
 from crfrnn.data.overlay import draw_overlay
 from crfrnn.data.predictions import SUFFIXES, write_predictions
+from crfrnn.data.progress import steps_bar
 from crfrnn.data.strokes import read_strokes
 from crfrnn.errors import UsageError
 from crfrnn.segment import Segmentation, segment_strokes
-
-PANEL = 640  # pixels of a panel's longer side in the figure of --compare
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ def _segment_by_strokes(
     drawn, found = read_strokes(source, void)
     photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
     start = time.perf_counter()
-    with training_progress(f"learning {image.name}") as progress:
+    with steps_bar(f"learning {image.name}") as progress:
         try:
             result = segment_strokes(
                 photo,
@@ -131,16 +126,6 @@ def _segment_by_strokes(
         print(f"wrote {path}")
 
 
-@contextmanager
-def training_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, as a function of (steps done, steps in all)."""
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _write(photo: np.ndarray, drawn: LabelMap, result: Segmentation, targets: Targets) -> None:
     """All outputs; the label map comes last: where it stands, everything does."""
     if targets.overlay is not None:
@@ -148,19 +133,6 @@ def _write(photo: np.ndarray, drawn: LabelMap, result: Segmentation, targets: Ta
     if targets.probabilities is not None and result.probabilities is not None:
         write_predictions(targets.probabilities, result.probabilities)
     if targets.compare is not None:
-        write_image(targets.compare, compare_figure(photo, drawn.indices, drawn.style, result))
+        both = (result.network_labels, result.labels)
+        write_image(targets.compare, compare_segmentation(photo, drawn.indices, *both, drawn.style.colours()))
     write_labels(targets.out, result.labels, drawn.style)
-
-
-def compare_figure(photo: np.ndarray, strokes: np.ndarray, style: LabelStyle, result: Segmentation):
-    """Photograph, strokes, network alone and network with CRF-RNN side by side, each at most `PANEL` pixels long."""
-    step = -(-max(photo.shape) // PANEL)
-    colours = style.colours()
-    small = np.ascontiguousarray(photo[::step, ::step])
-    panels = [
-        ("photograph", small),
-        ("strokes", draw_strokes(small, strokes[::step, ::step], colours)),
-        ("network alone", draw_overlay(small, result.network_labels[::step, ::step], colours)),
-        ("network with CRF-RNN", draw_overlay(small, result.labels[::step, ::step], colours)),
-    ]
-    return side_by_side(panels)

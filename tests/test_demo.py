@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from crfrnn.cli import main
-from crfrnn.data.labels import UNSURE, read_labels
 from crfrnn.data.figure import side_by_side
+from crfrnn.data.labels import UNSURE, read_labels
 from crfrnn.demo.run import STROKES, load_photo
 
 

@@ -31,7 +31,7 @@ def fitting_size(size: tuple[int, int], pixels: float) -> tuple[int, int]:
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, *size) float32 in 0..255, averaged where it shrinks."""
-    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+    planes = torch.from_numpy(image.copy()).permute(2, 0, 1).unsqueeze(0)
     if tuple(planes.shape[2:]) == size:
         return planes.float()
     return F.interpolate(planes, size=size, mode="bilinear", antialias=True).float()
