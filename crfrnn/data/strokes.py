@@ -7,7 +7,7 @@ import numpy as np
 from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, read_labels
 
 BACKGROUND_SHARE = 0.5  # of the pixels that a colour must cover to be taken for "nothing drawn"
-SOFT_EDGE_SHARE = 0.01  # of the drawn pixels that a colour without any solid 2 x 2 block must reach to be a class
+SOFT_EDGE_SHARE = 0.05  # of the drawn pixels that a colour without any solid 2 x 2 block must reach to be a class
 
 
 def read_strokes(path: Path, unsure: Value | None = None) -> tuple[LabelMap, str]:
