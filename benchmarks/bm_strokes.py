@@ -145,7 +145,7 @@ def main() -> None:
     if options.out:
         head = options.out.read_text().split("<!-- table -->")[0] if options.out.exists() else ""
         options.out.write_text(
-            f"{head}<!-- table -->\n\nSeeds: {options.seeds}. {machine()}.\n\n" + "\n".join(rows) + "\n"
+            f"{head}<!-- table -->\n\nMedians over {options.seeds} seeds. {machine()}.\n\n" + "\n".join(rows) + "\n"
         )
 
 

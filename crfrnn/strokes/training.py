@@ -123,7 +123,7 @@ def train_end_to_end(
             marginals = refined[0].flatten(1).t()[strokes.pixels[asked]].softmax(dim=1)
             targets = strokes.targets[asked]
             wrong = 1 - marginals.gather(1, targets.unsqueeze(1)).squeeze(1)
-            loss = loss + (weights[targets] * wrong).mean()
+            loss = loss + wrong.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
