@@ -1,6 +1,7 @@
 """Segment a photograph: from a few strokes on it, with a network and a CRF-RNN that learn from nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,7 +81,7 @@ def segment_strokes(
         if progress is not None:
             progress(done, total)
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         given = prepare_strokes(image, strokes, classes)
         network = PixelNetwork(given.features.shape[1], len(classes))
@@ -93,6 +94,17 @@ def segment_strokes(
     network_labels, _ = label(alone, crf=None, keep=False)
     labels, kept = label(joint, crf=crf, keep=probabilities)
     return Segmentation(labels, network_labels, classes, kept)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Training in small pieces: with several threads on a busy machine they would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare_strokes(image: np.ndarray, strokes: np.ndarray, classes: tuple[int, ...]) -> Strokes:
