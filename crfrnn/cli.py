@@ -15,6 +15,7 @@ from crfrnn.demo.run import run_demo
 from crfrnn.errors import UsageError
 from crfrnn.evaluate import evaluate
 from crfrnn.refine_files import refine_files
+from crfrnn.segment_files import segment_files
 from crfrnn.train import train
 
 VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words on the command line too
@@ -22,6 +23,7 @@ VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words o
     "demo": run_demo,
     "evaluate": evaluate,
     "refine": refine_files,
+    "segment": segment_files,
     "train": train,
 }
 

@@ -14,6 +14,7 @@ from crfrnn import __version__, refine_files
 from crfrnn.cli import VERBS, main
 from crfrnn.data.labels import voc_palette
 from crfrnn.refine import refine
+from crfrnn.strokes import training
 
 HEIGHT, WIDTH = 36, 50
 
@@ -33,6 +34,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     palette.putpalette(voc_palette().tobytes())
     palette.save("palette.png")
     palette.convert("RGB").save("colours.png")
+    strokes = Image.new("RGBA", (WIDTH, HEIGHT))
+    strokes.paste("red", (4, 4, 8, 30))
+    strokes.paste("blue", (30, 4, 34, 30))
+    strokes.save("strokes.png")
+    strokes.crop((0, 0, 40, 20)).save("part.png")
     return tmp_path
 
 
@@ -167,6 +173,10 @@ USAGE = {
     "over its input": ["refine", "cat.png", "--labels", "grey.png", "--out", "grey.png"],
     "overlay": ["refine", "cat.png", "--probabilities", "cat.npy", "--out", "x.png", "--overlay", "x.doc"],
     "file and folder": ["refine", ".", "--labels", "grey.png", "--out", "x.png"],
+    "segment without strokes": ["segment", "cat.png", "--out", "x.png"],
+    "segment to jpg": ["segment", "cat.png", "--strokes", "strokes.png", "--out", "x.jpg"],
+    "segment over its input": ["segment", "cat.png", "--strokes", "strokes.png", "--out", "strokes.png"],
+    "segment twice": ["segment", "cat.png", "--strokes=strokes.png", "--out=x.png", "--overlay=x.png"],
     "unknown option": ["refine", "cat.png", "--labels", "grey.png", "--out", "x.png", "--fast"],
     "option without value": ["refine", "cat.png", "--labels", "grey.png", "--out", "x.png", "--kernel"],
     "unknown verb": ["refin"],
@@ -175,6 +185,8 @@ USAGE = {
 FAILING = {
     "no photo": ["refine", "dog.png", "--probabilities", "cat.npy", "--out", "x.png"],
     "no predictions": ["refine", "cat.png", "--probabilities", "dog.npy", "--out", "x.png"],
+    "no strokes": ["segment", "cat.png", "--strokes", "none.png", "--out", "x.png"],
+    "strokes of another size": ["segment", "cat.png", "--strokes", "part.png", "--out", "x.png"],
     "no array": ["refine", "cat.png", "--probabilities", "cat.png", "--out", "x.png"],
     "no image": ["refine", "cat.npy", "--probabilities", "cat.npy", "--out", "x.png"],
     "which array": ["refine", "cat.png", "--probabilities", "two.npz", "--out", "x.png"],
@@ -285,6 +297,27 @@ def test_ctrl_c(folder, monkeypatch, capsys):
     assert run("refine", "cat.png", "--probabilities", "cat.npy", "--out", "out.png") == 130
     assert capsys.readouterr().err == "crfrnn refine: interrupted\n"
     assert not Path("out.png").exists()
+
+
+def test_segment_by_strokes(folder, monkeypatch, capsys):
+    monkeypatch.setattr(training.train_network, "__defaults__", (10, lambda: None))
+    monkeypatch.setattr(training.train_end_to_end, "__defaults__", (2, lambda: None))
+    command = ["segment", "cat.png", "--strokes", "strokes.png", "--iterations", "2"]
+    outputs = ["--overlay", "over.jpg", "--save-probabilities", "q.npz", "--compare", "fig.png"]
+    assert run(*command, "--out", "new/labels.png", *outputs) == 0
+    out, err = capsys.readouterr()
+    assert "2 classes (#0000ff, #ff0000)" in out
+    assert "transparent means nothing drawn" in out
+    assert all(f"wrote {path}" in out for path in ("new/labels.png", "over.jpg", "q.npz", "fig.png"))
+    assert err == ""
+    found = labels_in("new/labels.png").reshape(-1, 3)
+    assert {tuple(colour) for colour in found.tolist()} <= {(0, 0, 255), (255, 0, 0)}
+    with np.load("q.npz") as saved:
+        assert saved["probabilities"].shape == (2, HEIGHT, WIDTH)
+    assert run(*command, "--out", "again.png") == 0
+    assert Path("again.png").read_bytes() == Path("new/labels.png").read_bytes()
+    assert run(*command, "--out", "again.png", "--unsure", "255") == 1
+    assert "is colour-coded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)

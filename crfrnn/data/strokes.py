@@ -1,0 +1,63 @@
+"""Strokes of a paint program: a PNG in which each colour is a class, and one of them means "nothing drawn"."""
+
+from pathlib import Path
+
+import numpy as np
+
+from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, read_labels
+
+BACKGROUND_SHARE = 0.5  # of the pixels that a colour must cover to be taken for "nothing drawn"
+SOFT_EDGE_SHARE = 0.05  # of the drawn pixels that a colour without any solid 2 x 2 block must reach to be a class
+
+
+def read_strokes(path: Path, unsure: Value | None = None) -> tuple[LabelMap, str]:
+    """Read strokes, and say in words what was taken for "nothing drawn".
+
+    That is, in this order: the value `unsure`; what is transparent, where anything is; the value that covers more
+    than half of the pixels. Colours at the soft edges of a brush, few pixels and nowhere two wide, are nothing.
+
+    Raises ValueError, with the file's name, where none of this decides or nothing is drawn.
+    """
+    drawn = read_labels(path, unsure)
+    if unsure is not None:
+        found = f"{unsure} means nothing drawn"
+    elif (drawn.indices == UNSURE).any():
+        found = "transparent means nothing drawn"
+    else:
+        drawn, name = _without_background(path, drawn)
+        found = f"{name} means nothing drawn, as it covers most of the picture"
+    return _without_soft_edges(drawn), found
+
+
+def _without_background(path: Path, drawn: LabelMap) -> tuple[LabelMap, str]:
+    names = drawn.style.names()
+    counts = np.bincount(drawn.indices.ravel(), minlength=len(names))
+    most = int(counts.argmax())
+    if counts[most] <= BACKGROUND_SHARE * drawn.indices.size:
+        raise ValueError(
+            f"{path}: no colour covers more than half of it, so --unsure must say which one means that nothing is"
+            f" drawn; there are {', '.join(names[:8])}{', ...' * (len(names) > 8)}"
+        )
+    if len(names) == 1:
+        raise ValueError(f"{path}: nothing is drawn on it, every pixel is {names[0]}")
+    return _keep(drawn, np.arange(len(names)) != most), names[most]
+
+
+def _without_soft_edges(drawn: LabelMap) -> LabelMap:
+    indices = drawn.indices
+    solid = indices[:-1, :-1]
+    solid = solid[(solid == indices[1:, :-1]) & (solid == indices[:-1, 1:]) & (solid == indices[1:, 1:])]
+    labels = len(drawn.style.values)
+    blocks = np.bincount(solid[solid != UNSURE], minlength=labels)
+    counts = np.bincount(indices[indices != UNSURE], minlength=labels)
+    return _keep(drawn, (blocks > 0) | (counts >= SOFT_EDGE_SHARE * counts.sum()))
+
+
+def _keep(drawn: LabelMap, kept: np.ndarray) -> LabelMap:
+    """Only the labels where `kept` (L,) is True, numbered anew."""
+    if kept.all():
+        return drawn
+    numbers = np.where(kept, np.cumsum(kept) - 1, UNSURE).astype(np.int32)
+    indices = np.where(drawn.indices == UNSURE, np.int32(UNSURE), numbers[np.maximum(drawn.indices, 0)])
+    values = tuple(value for value, keep in zip(drawn.style.values, kept, strict=True) if keep)
+    return LabelMap(indices, LabelStyle(values, drawn.style.palette, drawn.style.deep))
