@@ -25,7 +25,7 @@ from crfrnn.recipe import CRFConfig, build_crf
 
 HERE = Path(__file__).parent
 ROWS = ("network alone", "separate CRF", "end to end")
-GRID = {"theta_alpha": (15, 30, 60), "theta_beta": (5, 10, 20), "weight": (1, 3)}  # beside the presets
+GRID = {"theta_alpha": (5, 10, 20), "theta_beta": (5, 10), "weight": (1, 3, 5)}  # beside the presets; small pictures
 
 
 def train(recipe: dict, stage: str, start: Path | None, out: Path, seed: int) -> Path:
