@@ -124,7 +124,7 @@ def test_shapes(shape):
     Problem(shape=shape).check()
 
 
-@pytest.mark.parametrize("shape", [(100,), (33, 40), (16, 50, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(100,), (49, 52), (33, 60), (60, 33), (16, 50, 3), (3, 50, 48)], ids=str)
 @pytest.mark.parametrize("theta", [0.3, 1.0, 3.0, 4.5, 10.0, 100.0])
 def test_spatial_bandwidths(shape, theta):
     """Narrow ones are one pass along each axis, wide ones gather to a coarse grid and spread again."""
