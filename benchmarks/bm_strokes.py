@@ -19,8 +19,8 @@ from skimage.morphology import skeletonize
 
 from benchmarks.inputs import machine
 from benchmarks.stroke_photos import DRAWINGS, VOID, photo_of, strokes_of, truth_of
+from crfrnn.photo_size import bands
 from crfrnn.segment import network_logits, prepare_strokes
-from crfrnn.strokes.full_size import bands
 from crfrnn.strokes.training import (
     JOINT_STEPS,
     NETWORK_STEPS,

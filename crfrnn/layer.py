@@ -1,5 +1,6 @@
 """CRF-RNN as a layer (section 5): logits and image in, refined logits out, everything in between learns."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -95,6 +96,25 @@ class CRFRNN(nn.Module):
                 guide = guide.double()
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
         return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations)
+
+    def scaled(self, factor: float) -> "CRFRNN":
+        """The same layer for pictures with `factor` times as many pixels along each axis.
+
+        Bandwidths of position keep their share of the picture; the parameters are shared with this layer.
+
+        >>> layer = CRFRNN(11, kernels=[Bilateral(30, 10), Spatial(1.5)])
+        >>> larger = layer.scaled(2)
+        >>> larger.kernels[1].theta_gamma, larger.compatibility is layer.compatibility
+        (3.0, True)
+        """
+        if not factor > 0:
+            raise ValueError(f"factor: must be positive, got {factor}")
+        for kernel in self.kernels:
+            if not hasattr(kernel, "scaled"):
+                raise ValueError(f"kernels: {type(kernel).__name__} needs a method scaled(factor), as Bilateral has")
+        layer = copy.copy(self)
+        layer.kernels = tuple(kernel.scaled(factor) for kernel in self.kernels)
+        return layer
 
     def _check(self, logits: Tensor, image: Tensor) -> None:
         if logits.dim() < 3 or logits.shape[1] != self.num_classes:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crfrnn.hub import find_file
 from crfrnn.layer import CRFRNN
+from crfrnn.photo_size import bands, resized
 from crfrnn.pretrained import build_crf, crf_config, fill, read_config
 from crfrnn.unary import build_unary, recipe_of
 from crfrnn.unary.full_size import full_size
@@ -135,41 +136,56 @@ class SegmentationNetwork(
     ) -> np.ndarray:
         """The labels of a photo, in evaluation mode.
 
+        The network sees the photo at the size it was trained on. The CRF works on the photo's own pixels, with its
+        bandwidths of position grown as much as the picture (`crfrnn.photo_size.bands` says what it does with a very
+        large one).
+
         Args:
             photo: (H, W, 3) uint8.
-            size: scale the photo so that its longer side has as many pixels, and the result back; by default the
+            size: scale the photo for the network so that its longer side has as many pixels; by default the
                 network's ``size``, and if it has none, the photo is taken as it is.
             iterations: T, instead of the CRF's.
             crf: False gives the network alone.
 
         Returns (H, W) int64.
         """
-        return self._predict(photo, size, iterations, crf).argmax(0).cpu().numpy()
+        labels = np.empty(np.shape(photo)[:2], np.int64)
+        for rows, q in self._bands(photo, size, iterations, crf):
+            labels[rows] = q.argmax(0)
+        return labels
 
     def probabilities(
         self, photo: np.ndarray, size: int | None = None, iterations: int | None = None, crf: bool = True
     ) -> np.ndarray:
         """As `predict`, but (L, H, W) float32 that sum to one at each pixel."""
-        return self._predict(photo, size, iterations, crf).softmax(0).cpu().numpy()
+        return np.concatenate([q for _, q in self._bands(photo, size, iterations, crf)], axis=1)
+
+    def _bands(
+        self, photo: np.ndarray, size: int | None, iterations: int | None, crf: bool
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        logits = self.photo_logits(photo, size)
+        with _evaluating(self), torch.inference_mode():
+            yield from bands(logits, self.crf if crf else None, photo, iterations)
 
     @torch.inference_mode()
-    def _predict(self, photo: np.ndarray, size: int | None, iterations: int | None, crf: bool) -> Tensor:
+    def photo_logits(self, photo: np.ndarray, size: int | None = None) -> Tensor:
+        """Logits (1, L, h, w) float32 of the network alone, in evaluation mode, at the size at which it sees a photo.
+
+        Args: `photo` and `size` are those of `predict`.
+        """
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != len(self.mean) or photo.size == 0:
             raise ValueError(f"photo: expected (H, W, {len(self.mean)}) uint8, got {photo.dtype} {photo.shape}")
         size = size if size is not None else self.size
         if size is not None and size < 1:
             raise ValueError(f"size: must be at least 1 pixel, got {size}")
-        colours = torch.from_numpy(np.ascontiguousarray(photo)).to(self.mean.device).movedim(2, 0)[None].float()
-        whole = colours.shape[2:]
-        if size is not None and size != max(whole):
-            scaled = [max(1, round(side * size / max(whole))) for side in whole]
-            colours = nn.functional.interpolate(colours, size=scaled, mode="bilinear", antialias=True).round()
+        height, width = photo.shape[:2]
+        if size is not None:
+            factor = size / max(height, width)
+            height, width = max(1, round(height * factor)), max(1, round(width * factor))
+        colours = resized(photo, (height, width)).to(self.mean.device)
         dtype = next((parameter.dtype for parameter in self.unary.parameters()), torch.float32)
         with _evaluating(self):
-            images = self.normalize(colours).to(dtype)
-            logits = self.unary_logits(images)
-            refined = self.refine(logits, images, iterations) if crf else logits
-        return full_size(refined.float(), whole)[0]
+            return self.unary_logits(self.normalize(colours).to(dtype)).float()
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, ready for JSON."""

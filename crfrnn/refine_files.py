@@ -1,7 +1,6 @@
 """`crfrnn refine`: photographs and predictions from files and folders, label maps into files and folders."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from crfrnn.data.batch import run_all
 from crfrnn.data.files import pair_by_stem
-from crfrnn.data.images import format_of, open_image, rgb_pixels, upright, write_image
+from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
 from crfrnn.data.overlay import draw_overlay
 from crfrnn.data.predictions import SUFFIXES, read_predictions, write_predictions
 from crfrnn.errors import UsageError
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.outputs import Targets, check_outputs, run_jobs
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.refine import refine
 
@@ -36,13 +35,8 @@ class _Options:
 @dataclass(frozen=True)
 class _Job:
     image: Path
-    prediction: Path
-    out: Path
-    overlay: Path | None
-    marginals: Path | None
-
-    def outputs(self) -> list[Path]:
-        return [path for path in (self.overlay, self.marginals, self.out) if path is not None]
+    source: Path  # the predictions
+    targets: Targets
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ def refine_files(
         },
     )
     source = Path(probabilities or logits or labels or "")
-    targets = (Path(out), Path(overlay) if overlay else None, Path(save_probabilities) if save_probabilities else None)
+    targets = Targets.given(out, overlay, save_probabilities)
     for path in (Path(image), source):
         if not path.exists():
             raise ValueError(f"{path}: there is no such file or folder")
@@ -146,9 +140,9 @@ def _check(sources: dict[str, str | None], *, unsure: str | int, crf: dict[str, 
     return _Options(source=given[0], unsure=void, crf=crf | {"kernels": kernels}, **others)
 
 
-def _refine_file(image: Path, source: Path, targets: tuple[Path, Path | None, Path | None], options: _Options) -> None:
-    job = _job(image, source, targets, folders=False)
-    _check_outputs([job])
+def _refine_file(image: Path, source: Path, targets: Targets, options: _Options) -> None:
+    job = _Job(image, source, targets.of(image, several=False))
+    check_outputs((image, source), [job.targets])
     start = time.perf_counter()
     with Console(stderr=True).status(f"refining {image.name}"):
         outcome = _work(job, options)
@@ -161,87 +155,37 @@ def _refine_file(image: Path, source: Path, targets: tuple[Path, Path | None, Pa
     )
     if options.source == "labels" and options.unsure is None and "255" in outcome.labels[2:]:
         print("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
-    for path in job.outputs()[::-1]:
+    for path in job.targets.paths():
         print(f"wrote {path}")
 
 
-def _refine_folder(
-    images: Path, source: Path, targets: tuple[Path, Path | None, Path | None], options: _Options, overwrite: bool
-) -> None:
+def _refine_folder(images: Path, source: Path, targets: Targets, options: _Options, overwrite: bool) -> None:
     suffixes = (".png",) if options.source == "labels" else SUFFIXES
     matched = pair_by_stem(images, source, suffixes)
-    jobs = [_job(image, prediction, targets, folders=True) for image, prediction in matched.pairs.values()]
+    jobs = [_Job(image, prediction, targets.of(image, several=True)) for image, prediction in matched.pairs.values()]
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
-    _check_outputs(jobs)
-    todo = [job for job in jobs if overwrite or not all(path.exists() for path in job.outputs())]
-    start = time.perf_counter()
-    finished = run_all(partial(_work, options=options), todo, "refining")
-    seconds = time.perf_counter() - start
-    print("; ".join(_summary(finished.results, seconds, len(jobs) - len(todo), matched.unused)))
-    for target in targets:
-        if target is not None and finished.results:
-            print(f"wrote {len(finished.results)} files into {target}")
-    failures = [*matched.problems.items(), *((job.prediction, reason) for job, reason in finished.failures)]
-    if failures:
-        lines = [reason if str(path) in reason else f"{path}: {reason}" for path, reason in failures]
-        count = len(jobs) + len(matched.problems)
-        raise ValueError("\n  ".join([f"{len(failures)} of {count} failed, the others are done", *lines]))
-
-
-def _summary(results: list[_Outcome], seconds: float, skipped: int, unused: int) -> Iterator[str]:
-    rate = f" ({len(results) / seconds:.1f} a second)" if results else ""
-    yield f"refined {len(results)} images in {seconds:.1f} s{rate}"
-    if results:
-        yield f"{np.mean([result.changed for result in results]):.1%} of the pixels changed their label"
-    if skipped:
-        yield f"skipped {skipped} that were done (--overwrite redoes them)"
-    if unused:
-        yield f"left {unused} images without predictions alone"
-
-
-def _job(image: Path, prediction: Path, targets: tuple[Path, Path | None, Path | None], folders: bool) -> _Job:
-    """The output paths: as they are given, or inside of them where they are folders."""
-    placed: list[Path | None] = []
-    for option, target, suffix in zip(
-        ("out", "overlay", "save-probabilities"), targets, (".png", ".jpg", ".npz"), strict=True
-    ):
-        if target is not None and folders and (target.is_file() or target.suffix == suffix):
-            raise UsageError(f"{option}: {target} must be a folder, as the images are one")
-        inside = target is not None and (folders or target.is_dir())
-        placed.append(target / f"{image.stem}{suffix}" if target is not None and inside else target)
-    out, overlay, marginals = placed
-    if out is None or out.suffix.lower() != ".png":
-        raise UsageError(f"out: label maps are written as PNG, so {out} must end in .png")
-    if marginals is not None and marginals.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"save-probabilities: {marginals} must end in .npz or .npy")
-    if overlay is not None:
-        try:
-            format_of(overlay)
-        except ValueError as error:
-            raise UsageError(f"overlay: {error}") from None
-    return _Job(image, prediction, out, overlay, marginals)
-
-
-def _check_outputs(jobs: list[_Job]) -> None:
-    """Nothing may be written over what is read, nor twice to one place."""
-    inputs = {path.resolve() for job in jobs for path in (job.image, job.prediction)}
-    outputs = [path.resolve() for job in jobs for path in job.outputs()]
-    for path in outputs:
-        if path in inputs:
-            raise UsageError(f"out: {path} is read as an input and would be overwritten")
-    if len(set(outputs)) < len(outputs):
-        raise UsageError("out: two of the outputs have the same path")
+    check_outputs((path for job in jobs for path in (job.image, job.source)), [job.targets for job in jobs])
+    run_jobs(
+        partial(_work, options=options),
+        jobs,
+        targets,
+        words=("refining", "refined"),
+        told=lambda outcomes: [f"{np.mean([one.changed for one in outcomes]):.1%} of the pixels changed their label"],
+        problems=matched.problems,
+        overwrite=overwrite,
+        note=f"left {matched.unused} images without predictions alone" if matched.unused else "",
+    )
 
 
 def _work(job: _Job, options: _Options) -> _Outcome:
     """Read, refine and write one image. The label map comes last: where it stands, everything does."""
     image = open_image(job.image)
     if options.source == "labels":
-        coarse = read_labels(job.prediction, options.unsure)
+        coarse = read_labels(job.source, options.unsure)
         values, style, before = coarse.probabilities(options.confidence), coarse.style, coarse.indices
     else:
-        values = _labels_first(read_predictions(job.prediction, options.key), image.size)
+        values = _labels_first(read_predictions(job.source, options.key), image.size)
         style, before = LabelStyle.voc(len(values)), None
     image = upright(image, values.shape[1:])
     size = (image.height, image.width)
@@ -254,13 +198,14 @@ def _work(job: _Job, options: _Options) -> _Outcome:
         name = "logits" if options.source == "logits" else "probabilities"
         marginals = refine(photo, **{name: values}, **options.crf)
     except ValueError as error:
-        raise ValueError(f"{job.image}, {job.prediction}: {error}") from error
+        raise ValueError(f"{job.image}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).argmax(0))
-    if job.overlay is not None:
-        write_image(job.overlay, draw_overlay(photo, indices, style.colours()))
-    if job.marginals is not None:
-        write_predictions(job.marginals, marginals)
-    write_labels(job.out, indices, style)
+    targets = job.targets
+    if targets.overlay is not None:
+        write_image(targets.overlay, draw_overlay(photo, indices, style.colours()))
+    if targets.probabilities is not None:
+        write_predictions(targets.probabilities, marginals)
+    write_labels(targets.out, indices, style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
     return _Outcome(size, style.names(), changed)
@@ -278,7 +223,7 @@ def _resize(values: np.ndarray, size: tuple[int, int], job: _Job, allowed: bool)
     (h, w), (height, width) = values.shape[1:], size
     if not allowed:
         raise ValueError(
-            f"{job.prediction}: {w} x {h}, but {job.image} has {width} x {height} pixels; --resize scales them"
+            f"{job.source}: {w} x {h}, but {job.image} has {width} x {height} pixels; --resize scales them"
         )
     planes = torch.from_numpy(np.ascontiguousarray(values, np.float32)).unsqueeze(0)
     smaller = h > height or w > width

@@ -1,4 +1,4 @@
-"""Segment a photograph: from a few strokes on it, with a network and a CRF-RNN that learn from nothing else."""
+"""Segment a photograph: with a trained model, or from a few strokes on it and nothing else."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from crfrnn.layer import CRFRNN
+from crfrnn.network import SegmentationNetwork
+from crfrnn.photo_size import bands, fitting_size, resized
 from crfrnn.strokes import training
 from crfrnn.strokes.features import pixel_features
-from crfrnn.strokes.full_size import bands, fitting_size, resized
 from crfrnn.strokes.training import PixelNetwork, Strokes, build_crf, logits_map, train_end_to_end, train_network
 
 TRAINING_PIXELS = 40_000  # the size at which a photo is learned
@@ -23,10 +24,39 @@ MOST_LABELS = 256
 class Segmentation:
     """What came of a photo (H, W)."""
 
-    labels: np.ndarray  # (H, W), in the numbers of the strokes
-    network_labels: np.ndarray  # (H, W), the network's alone, as it was before the CRF came behind it
-    classes: tuple[int, ...]  # (L,) the numbers that occur in the strokes, ascending
+    labels: np.ndarray  # (H, W), in the numbers of the model or the strokes
+    network_labels: np.ndarray  # (H, W), the network's alone; with strokes as it was before the CRF came behind it
+    classes: tuple[int, ...]  # (L,) the model's, or the numbers that occur in the strokes, ascending
     probabilities: np.ndarray | None  # (L, H, W) float16 in the order of `classes`, where they were asked for
+
+
+def segment_photo(
+    network: SegmentationNetwork, photo: np.ndarray, *, iterations: int | None = None, probabilities: bool = False
+) -> Segmentation:
+    """Segment a photo with a trained network: its labels with its CRF-RNN and alone, for the price of one network.
+
+    Args:
+        network: in evaluation mode.
+        photo: (H, W, 3) uint8, of any size: see `SegmentationNetwork.predict`.
+        iterations: T, instead of the CRF's.
+        probabilities: also return the marginals.
+
+    Raises ValueError, whose message begins with the argument's name, where the photo is none.
+
+    >>> from crfrnn import build_unary
+    >>> network = SegmentationNetwork(build_unary("fast-scnn", num_classes=11), CRFRNN(11), size=64).eval()
+    >>> segment_photo(network, np.zeros((48, 96, 3), np.uint8)).labels.shape
+    (48, 96)
+    """
+    if iterations is not None and iterations < 0:
+        raise ValueError(f"iterations: must be at least 0, got {iterations}")
+    logits = network.photo_logits(photo)
+    classes = tuple(range(logits.shape[1]))
+    network_labels, kept = _label(logits, photo, classes, iterations, None, keep=probabilities and network.crf is None)
+    labels = network_labels
+    if network.crf is not None:
+        labels, kept = _label(logits, photo, classes, iterations, network.crf, keep=probabilities)
+    return Segmentation(labels, network_labels, classes, kept)
 
 
 def segment_strokes(
@@ -140,11 +170,11 @@ def _label(
     logits: torch.Tensor,
     image: np.ndarray,
     classes: tuple[int, ...],
-    iterations: int,
+    iterations: int | None,
     crf: CRFRNN | None,
     keep: bool,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels (H, W) in the numbers of the strokes, and the marginals (L, H, W) if they are kept."""
+    """Labels (H, W) in the numbers of the classes, and the marginals (L, H, W) if they are kept."""
     numbers = np.array(classes)
     labels = np.empty(image.shape[:2], numbers.dtype)
     kept = np.empty((len(classes), *labels.shape), np.float16) if keep else None

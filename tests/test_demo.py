@@ -66,8 +66,16 @@ def test_without_scikit_image_the_remedy_is_one_line(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("count", [1, 3])
 def test_panels_stand_side_by_side(count):
     panel = np.full((50, 80, 3), 90, np.uint8)
-    figure = side_by_side([("a caption", panel)] * count)
+    figure = side_by_side([("caption", panel)] * count)
     assert figure.height == 50 + 34 + 12
     assert figure.width == 12 + count * (80 + 12)
     assert (np.asarray(figure)[34:84, 12:92] == 90).all()
     assert isinstance(figure, Image.Image)
+
+
+def test_captions_wider_than_their_panels_do_not_meet():
+    caption = "network with CRF-RNN"
+    figure = np.asarray(side_by_side([(caption, np.full((50, 80, 3), 90, np.uint8))] * 3))
+    single = np.asarray(side_by_side([(caption, np.full((50, 80, 3), 90, np.uint8))]))
+    assert single.shape[1] > 80 + 24
+    np.testing.assert_array_equal(figure[:, : single.shape[1]], single)

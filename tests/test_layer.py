@@ -325,3 +325,31 @@ class TestErrors:
     def test_iterations(self, iterations):
         with pytest.raises(ValueError, match=r"^iterations: "):
             CRFRNN(3)(*inputs(), iterations=iterations)
+
+
+class TestScaled:
+    def test_it_is_the_layer_with_larger_bandwidths_and_the_same_parameters(self):
+        layer = learned(CRFRNN(3, kernels=KERNELS, iterations=2))
+        larger = layer.scaled(1.5)
+        expected = CRFRNN(3, kernels=(Bilateral(9, 40), Spatial(3)), iterations=2)
+        expected.load_state_dict(layer.state_dict())
+        logits, image = inputs()
+        assert torch.equal(larger(logits, image), expected(logits, image))
+        larger(logits, image)[:, 0].sum().backward()
+        assert all(parameter.grad is not None for parameter in layer.parameters())
+        assert layer.kernels == KERNELS
+
+    def test_modes_are_its_own(self):
+        layer = CRFRNN(3, kernels=KERNELS)
+        layer.scaled(2).eval()
+        assert layer.training
+
+    def test_refusals(self):
+        class Mine:
+            weight = 1.0
+            prepare = Spatial(3).prepare
+
+        with pytest.raises(ValueError, match=r"^factor: must be positive, got 0"):
+            CRFRNN(3).scaled(0)
+        with pytest.raises(ValueError, match=r"^kernels: Mine needs a method scaled\(factor\)"):
+            CRFRNN(3, kernels=[Mine()]).scaled(2)  # type: ignore[list-item]

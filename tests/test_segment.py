@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from crfrnn import photo_size
 from crfrnn.segment import segment_strokes
-from crfrnn.strokes import full_size, training
+from crfrnn.strokes import training
 from crfrnn.strokes.features import pixel_features
 from crfrnn.strokes.training import hidden_cells
 
@@ -73,8 +74,8 @@ def test_numbers_and_void_are_the_callers():
 def test_a_large_photo_is_labelled_in_bands(monkeypatch):
     photo, strokes, truth = three_fields(scale=4)
     whole = segment_strokes(photo, strokes)
-    monkeypatch.setattr(full_size, "CRF_VALUES", 3 * SIZE[0] * SIZE[1])
-    monkeypatch.setattr(full_size, "BAND_VALUES", 3 * 40 * photo.shape[1])
+    monkeypatch.setattr(photo_size, "CRF_VALUES", 3 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr(photo_size, "BAND_VALUES", 3 * 40 * photo.shape[1])
     banded = segment_strokes(photo, strokes, probabilities=True)
     assert banded.probabilities is not None
     assert not np.isnan(banded.probabilities).any()
@@ -87,16 +88,16 @@ def test_bands_do_not_show(monkeypatch):
     logits = torch.randn(1, 2, 12, 10, generator=torch.Generator().manual_seed(0))
     image = np.full((96, 80, 3), 90, np.uint8)
     crf = training.build_crf(2, (12, 10))
-    monkeypatch.setattr(full_size, "CRF_VALUES", 2 * 24 * 20)
+    monkeypatch.setattr(photo_size, "CRF_VALUES", 2 * 24 * 20)
 
     def in_bands(rows: int) -> np.ndarray:
-        monkeypatch.setattr(full_size, "BAND_VALUES", 2 * rows * 80)
+        monkeypatch.setattr(photo_size, "BAND_VALUES", 2 * rows * 80)
         with torch.no_grad():
-            return np.concatenate([q for _, q in full_size.bands(logits, crf, image, 3)], axis=1)
+            return np.concatenate([q for _, q in photo_size.bands(logits, crf, image, 3)], axis=1)
 
     assert np.abs(in_bands(17) - in_bands(96)).max() < 0.1  # each band has its own lattice, cf. docs/accuracy.md
     with torch.no_grad():
-        alone = np.concatenate([q for _, q in full_size.bands(logits, None, image, 3)], axis=1)
+        alone = np.concatenate([q for _, q in photo_size.bands(logits, None, image, 3)], axis=1)
     expected = torch.nn.functional.interpolate(logits, size=(96, 80), mode="bilinear").softmax(1)[0]
     assert np.allclose(alone, expected, atol=1e-5)
 

@@ -1,10 +1,13 @@
 """One piece of work for each of many files: all cores, a progress bar, and failures that stay among themselves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -40,7 +43,7 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     numbers: dict[Future[Result], int] = {}
-    with bar as progress, ThreadPoolExecutor(threads.count() if wide else 1) as pool:
+    with bar as progress, _pool(threads.count()) if wide else ThreadPoolExecutor(1) as pool:
         task = progress.add_task(title, total=len(jobs))
         try:
             numbers |= {pool.submit(alone if wide else work, job): number for number, job in enumerate(jobs)}
@@ -57,6 +60,17 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
             message = f"interrupted: {done} of {len(jobs)} done, the same command does the rest"
             raise KeyboardInterrupt(message) from None
     return Finished([outcomes[n] for n in sorted(outcomes)], [(jobs[n], failures[n]) for n in sorted(failures)])
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are all the parallelism there is: torch's own, those of a network's layers, are off in them."""
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_line(error: BaseException) -> str:

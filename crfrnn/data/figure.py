@@ -1,10 +1,12 @@
 """Pictures side by side, each with a caption."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from crfrnn.data.legend import Entry, with_legend
 from crfrnn.data.overlay import draw_overlay
 
 MARGIN, CAPTION, TEXT = 12, 34, 20  # pixels
@@ -20,16 +22,16 @@ def draw_strokes(photo: np.ndarray, indices: np.ndarray, colours: np.ndarray, un
 
 def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
     """Panels (caption, (H, W, 3) uint8) of one height in a row, each under its caption."""
+    font = ImageFont.load_default(TEXT)
+    widths = [max(pixels.shape[1], math.ceil(font.getlength(caption))) for caption, pixels in panels]
     height = panels[0][1].shape[0]
-    width = sum(pixels.shape[1] for _, pixels in panels) + MARGIN * (len(panels) + 1)
-    figure = Image.new("RGB", (width, height + CAPTION + MARGIN), PAPER)
-    draw, font = ImageDraw.Draw(figure), ImageFont.load_default(TEXT)
+    figure = Image.new("RGB", (sum(widths) + MARGIN * (len(panels) + 1), height + CAPTION + MARGIN), PAPER)
+    draw = ImageDraw.Draw(figure)
     left = MARGIN
-    for caption, pixels in panels:
-        middle = (left + pixels.shape[1] / 2, CAPTION / 2)
-        draw.text(middle, caption, fill=INK, font=font, anchor="mm")
-        figure.paste(Image.fromarray(pixels), (left, CAPTION))
-        left += pixels.shape[1] + MARGIN
+    for (caption, pixels), width in zip(panels, widths, strict=True):
+        draw.text((left + width / 2, CAPTION / 2), caption, fill=INK, font=font, anchor="mm")
+        figure.paste(Image.fromarray(pixels), (left + (width - pixels.shape[1]) // 2, CAPTION))
+        left += width + MARGIN
     return figure
 
 
@@ -40,8 +42,7 @@ def compare_segmentation(
 
     A large photo is shown at every second pixel, every third, and so on, until it fits `PANEL`.
     """
-    step = -(-max(photo.shape) // PANEL)
-    photo, strokes, network, joint = (np.ascontiguousarray(a[::step, ::step]) for a in (photo, strokes, network, joint))
+    photo, strokes, network, joint = _panels(photo, strokes, network, joint)
     above = side_by_side([("photograph", photo), ("strokes", draw_strokes(photo, strokes, colours))])
     below = side_by_side(
         [
@@ -53,3 +54,22 @@ def compare_segmentation(
     figure.paste(above, (0, 0))
     figure.paste(below, (0, above.height))
     return figure
+
+
+def compare_crf(
+    photo: np.ndarray, network: np.ndarray, joint: np.ndarray, colours: np.ndarray, entries: Sequence[Entry]
+) -> Image.Image:
+    """Photo (H, W, 3), the labels (H, W) of the network alone and with its CRF-RNN, and the legend (see above)."""
+    photo, network, joint = _panels(photo, network, joint)
+    panels = [
+        ("photograph", photo),
+        ("network alone", draw_overlay(photo, network, colours)),
+        ("network with CRF-RNN", draw_overlay(photo, joint, colours)),
+    ]
+    return with_legend(side_by_side(panels), entries)
+
+
+def _panels(*pictures: np.ndarray) -> list[np.ndarray]:
+    """Pictures (H, W, ...) of one size at every n-th pixel, so that they fit `PANEL`."""
+    step = -(-max(pictures[0].shape[:2]) // PANEL)
+    return [np.ascontiguousarray(picture[::step, ::step]) for picture in pictures]

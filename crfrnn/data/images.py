@@ -40,6 +40,11 @@ def upright(image: Image.Image, fitting: tuple[int, int]) -> Image.Image:
     return ImageOps.exif_transpose(image) if abs(-stored - wanted) < abs(stored - wanted) else image
 
 
+def as_shown(image: Image.Image) -> Image.Image:
+    """The image, turned as its EXIF data say: as programs that show photographs do."""
+    return ImageOps.exif_transpose(image)
+
+
 def rgb_pixels(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8. Grey becomes RGB, 16 bits become 8 (divided by 257), transparency is laid over white."""
     if image.mode == "F":

@@ -1,10 +1,12 @@
 """Label maps: palette, grey and colour-coded PNGs, read to label numbers and written back as they came."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, PngImagePlugin
 
 from crfrnn.data.files import writing
 from crfrnn.data.images import open_image
@@ -36,11 +38,21 @@ class LabelStyle:
     values: tuple[Value, ...]  # the pixel value of each label: an index, or a colour (r, g, b)
     palette: bytes | None = None  # 256 colours where the map is a palette PNG
     deep: bool = False  # 16 bits
+    class_names: tuple[str, ...] = ()  # where labels have names of their own
 
     @classmethod
     def voc(cls, labels: int) -> "LabelStyle":
         """For predictions, which bring no style: indices, in VOC's colours up to 256 labels."""
         return cls(tuple(range(labels)), voc_palette().tobytes() if labels <= 256 else None, deep=labels > 256)
+
+    @classmethod
+    def named(cls, names: Sequence[str], colours: Sequence[Sequence[int]] | None = None) -> "LabelStyle":
+        """For a model, which has names for its classes and perhaps colours: indices in its palette, or in VOC's."""
+        style = cls.voc(len(names))
+        palette = style.palette
+        if colours is not None and palette is not None:
+            palette = bytes(value for colour in colours for value in colour).ljust(768, b"\0")
+        return cls(style.values, palette, style.deep, tuple(names))
 
     @property
     def colour_coded(self) -> bool:
@@ -54,7 +66,9 @@ class LabelStyle:
         return table[np.array(self.values) % len(table)]
 
     def names(self) -> list[str]:
-        """Each label as a person writes it: an index, or #rrggbb."""
+        """Each label as a person writes it: its name, or else an index, or #rrggbb."""
+        if self.class_names:
+            return list(self.class_names)
         return [f"#{v[0]:02x}{v[1]:02x}{v[2]:02x}" if isinstance(v, tuple) else str(v) for v in self.values]
 
     def image(self, indices: np.ndarray) -> Image.Image:
@@ -178,6 +192,9 @@ def _whole_palette(image: Image.Image) -> bytes:
 
 
 def write_labels(path: Path, indices: np.ndarray, style: LabelStyle) -> None:
-    """Write labels (H, W) as a PNG in the style of their source."""
+    """Write labels (H, W) as a PNG in the style of their source; class names go in as text, a JSON list."""
+    text = PngImagePlugin.PngInfo()
+    if style.class_names:
+        text.add_itxt("class_names", json.dumps(style.class_names, ensure_ascii=False))
     with writing(path) as file:
-        style.image(indices).save(file, format="PNG", optimize=style.palette is not None)
+        style.image(indices).save(file, format="PNG", optimize=style.palette is not None, pnginfo=text)

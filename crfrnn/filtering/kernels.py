@@ -6,7 +6,7 @@ A kernel is a small immutable description; ``kernel.prepare(guide)`` does all th
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -27,6 +27,10 @@ class Kernel(Protocol):
         """guide (B, C, *S) -> the filter for values (B, L, *S)."""
         ...
 
+    def scaled(self, factor: float) -> "Kernel":
+        """The same kernel for a grid with `factor` times as many pixels along each axis."""
+        ...
+
 
 def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ...]:
     """One positive bandwidth for each of `count` axes or channels."""
@@ -36,6 +40,10 @@ def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ..
     if not all(math.isfinite(t) and t > 0 for t in thetas):
         raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta}")
     return thetas
+
+
+def _times(theta: Bandwidth, factor: float) -> Bandwidth:
+    return tuple(t * factor for t in theta) if isinstance(theta, tuple | list) else theta * factor
 
 
 def _check_guide(guide: Tensor) -> None:
@@ -82,6 +90,14 @@ class Bilateral:
         scale = torch.tensor(colours, dtype=dtype, device=guide.device).view(-1, *(1,) * (guide.dim() - 2))
         return torch.cat([_positions(guide, positions, dtype), guide.to(dtype) / scale], dim=1)
 
+    def scaled(self, factor: float) -> "Bilateral":
+        """The same kernel for a grid with `factor` times as many pixels along each axis.
+
+        >>> Bilateral(theta_alpha=30, theta_beta=10).scaled(2).theta_alpha
+        60
+        """
+        return replace(self, theta_alpha=_times(self.theta_alpha, factor))
+
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
     ) -> GaussianFilter:
@@ -113,6 +129,10 @@ class Spatial:
         """guide (B, C, *S), only its size counts -> (B, D, *S)."""
         _check_guide(guide)
         return _positions(guide, _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes"), working_dtype(guide))
+
+    def scaled(self, factor: float) -> "Spatial":
+        """The same kernel for a grid with `factor` times as many pixels along each axis."""
+        return replace(self, theta_gamma=_times(self.theta_gamma, factor))
 
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
@@ -156,6 +176,11 @@ class Features:
         dtype = working_dtype(guide)
         scale = torch.tensor(thetas, dtype=dtype, device=guide.device).view(-1, *(1,) * (guide.dim() - 2))
         return guide.to(dtype) / scale
+
+    def scaled(self, factor: float) -> "Features":
+        """The same kernel: no feature counts in pixels of the grid."""
+        del factor
+        return self
 
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None

@@ -131,3 +131,13 @@ class TestErrors:
     def test_bilateral_is_not_separable(self):
         with pytest.raises(ValueError, match=r"^method: 'separable'"):
             Bilateral(method="separable").prepare(torch.zeros(1, 3, 4, 5))
+
+
+def test_scaled_kernels_keep_their_share_of_the_grid():
+    bilateral = Bilateral((5, 6), 20, weight=2, method="exact")
+    assert bilateral.scaled(3) == dataclasses.replace(bilateral, theta_alpha=(15, 18))
+    assert Spatial(2, weight=7).scaled(0.5) == Spatial(1.0, weight=7)
+    assert Features(3.0).scaled(4) == Features(3.0)
+    small, large = Spatial(1.5, method="exact"), Spatial(1.5, method="exact").scaled(2)
+    grid, twice = torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 12, 16)
+    assert_equal("distances", large.features(twice)[..., ::2, ::2], small.features(grid), 1e-6)

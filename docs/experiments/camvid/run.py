@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from crfrnn.data.config import open_split, read_data_config
@@ -29,7 +30,7 @@ GRID = {"theta_alpha": (5, 10, 20), "theta_beta": (5, 10), "weight": (1, 3, 5)} 
 
 
 def train(recipe: dict, stage: str, start: Path | None, out: Path, seed: int) -> Path:
-    """One stage by itself, from the weights in `start`: the folder of its best network."""
+    """One stage by itself, from the weights in `start`: the folder of its network."""
     chosen = {**recipe, "stages": [entry for entry in recipe["stages"] if entry["name"] == stage]}
     if start is not None:
         chosen["network"] = {**recipe["network"], "weights": str(start)}
@@ -38,7 +39,17 @@ def train(recipe: dict, stage: str, start: Path | None, out: Path, seed: int) ->
     config.write_text(yaml.safe_dump(chosen, sort_keys=False))
     command = ["train", "--config", str(config), "--seed", str(seed), "--out", str(out)]
     subprocess.run([sys.executable, "-m", "crfrnn", *command], check=True)
-    return out / "model"
+    return out / "model" if start is None else final(out, stage)
+
+
+def final(folder: Path, stage: str) -> Path:
+    """The weights at the end of the schedule, not the best on `val`, where an early epoch may win by chance."""
+    network = SegmentationNetwork.from_pretrained(folder / "model")
+    state = torch.load(folder / stage / "last.ckpt", map_location="cpu", weights_only=False)["state_dict"]
+    weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    network.load_state_dict(weights)
+    network.save_pretrained(folder / "final")
+    return folder / "final"
 
 
 def candidates() -> dict[str, CRFConfig]:
