@@ -77,10 +77,16 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(root, tmp_path_factory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(UNARIES, "tiny", Tiny)
-        folder = tmp_path_factory.mktemp("run") / "whole"
-        train(**recipe(root), out=str(folder))
+    """The run that others are compared with; made before `tiny` comes, so with its own single thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(UNARIES, "tiny", Tiny)
+            folder = tmp_path_factory.mktemp("run") / "whole"
+            train(**recipe(root), out=str(folder))
+    finally:
+        torch.set_num_threads(threads)
     return folder
 
 
