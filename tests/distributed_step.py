@@ -51,6 +51,8 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     gradients = {name: parameter.grad for name, parameter in module.module.named_parameters()}
     optimiser.step()
     torch.save({"gradients": gradients, "state": module.module.state_dict()}, folder / f"rank{rank}.pt")
+    del module, optimiser, gradients  # the reducer waits for its group when it goes: it must go first
+    torch.distributed.barrier()  # and a rank that is long done must not leave the other alone
     torch.distributed.destroy_process_group()
 
 
