@@ -1,0 +1,113 @@
+"""Vectors of numbers for the operations in `rows.py`: a thin layer over llvmlite that emits their instructions."""
+
+import math
+from contextlib import contextmanager
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+LANES = 8  # numbers in one vector: 256 bits of float32
+LOWEST = -60.0  # exp of anything smaller counts as exp of this, 9e-27: products with it stay normal floats
+LOG2_E = float(np.float32(1.0 / math.log(2.0)))
+LOG2_E_LOW = 1.0 / math.log(2.0) - LOG2_E  # what float32 lost of it
+ROUNDING = 1.5 * 2.0**23  # added to a small float32, rounds it to a whole number
+# exp(r) for |r| <= ln 2 / 2, highest power first: our minimax fit, relative error 7.5e-8
+EXP_TERMS = (
+    0.008297655014503243,
+    0.04191538198867365,
+    0.16667574729722726,
+    0.499988948512528,
+    0.9999996919912307,
+    1.000000071654678,
+)
+EXP2_TERMS = tuple(term * math.log(2.0) ** (5 - k) for k, term in enumerate(EXP_TERMS))
+
+
+class Vectors:
+    """Emits vector instructions: a thin layer over llvmlite so that the operations below read like arithmetic."""
+
+    def __init__(self, context, builder, dtype):
+        self.builder = builder
+        self.number = context.get_value_type(dtype)
+        self.vector = ir.VectorType(self.number, LANES)
+        self.index = context.get_value_type(types.intp)
+        self.align = dtype.bitwidth // 8
+        self.suffix = f"v{LANES}f{dtype.bitwidth}"
+
+    def at(self, offset):
+        return ir.Constant(self.index, offset)
+
+    def constant(self, value):
+        return ir.Constant(self.vector, [float(value)] * LANES)
+
+    def pointer(self, base, offset):
+        return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+
+    def load(self, base, offset):
+        return self.builder.load(self.pointer(base, offset), align=self.align)
+
+    def store(self, value, base, offset):
+        self.builder.store(value, self.pointer(base, offset), align=self.align)
+
+    def spread(self, value):
+        """One number in every lane."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        lane = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        return self.permute(lane, [0] * LANES)
+
+    def permute(self, value, order):
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+        return self.builder.shuffle_vector(value, ir.Constant(self.vector, ir.Undefined), mask)
+
+    def call(self, name, *values):
+        signature = ir.FunctionType(self.vector, [self.vector] * len(values))
+        function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.{name}.{self.suffix}")
+        return self.builder.call(function, values)
+
+    def fma(self, a, b, c):
+        return self.call("fmuladd", a, b, c)
+
+    def add(self, a, b):
+        return self.builder.fadd(a, b)
+
+    def maximum(self, a, b):
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def across(self, operation, value):
+        """Reduce over the lanes; the result stands in every lane."""
+        for distance in (4, 2, 1):
+            value = operation(value, self.permute(value, [lane ^ distance for lane in range(LANES)]))
+        return value
+
+    def exp(self, x):
+        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n 2^r with n = round(x / ln 2)."""
+        x = self.maximum(x, self.constant(LOWEST))
+        shifted = self.fma(x, self.constant(LOG2_E), self.constant(ROUNDING))  # its last bits are n
+        n = self.builder.fsub(shifted, self.constant(ROUNDING))
+        r = self.fma(x, self.constant(LOG2_E), self.builder.fneg(n))
+        r = self.fma(x, self.constant(LOG2_E_LOW), r)
+        value = self.constant(EXP2_TERMS[0])
+        for term in EXP2_TERMS[1:]:
+            value = self.fma(value, r, self.constant(term))
+        integers = ir.VectorType(ir.IntType(32), LANES)
+        exponent = self.builder.shl(self.builder.bitcast(shifted, integers), ir.Constant(integers, [23] * LANES))
+        bits = self.builder.add(self.builder.bitcast(value, integers), exponent)
+        return self.builder.bitcast(bits, self.vector)
+
+    def blocks(self, channels, width):
+        """Loop over the channels in steps of `width`."""
+        return cgutils.for_range_slice(self.builder, self.at(0), channels, self.at(width))
+
+    @contextmanager
+    def vectors(self, channels):
+        """Loop over the channels, one vector at a time."""
+        with self.blocks(channels, LANES) as (at, _):
+            yield at
+
+    def variable(self, value):
+        """A register that lives across the loop that follows."""
+        slot = cgutils.alloca_once_value(self.builder, value)
+        self.builder.store(value, slot)
+        return slot
