@@ -24,7 +24,7 @@ from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
 from crfrnn.filtering.separable.grid_cpu import SeparableOperator
 from crfrnn.mean_field import numba_cpu
-from crfrnn.mean_field.passing_cpu import LATTICE_TENSORS, MessagePassing
+from crfrnn.mean_field.passing_cpu import LATTICE_TENSORS, KernelTensors, MessagePassing
 
 
 def mean_field(
@@ -48,7 +48,7 @@ def mean_field(
     transforms = compatibility @ weights  # A_m, (M, L, L)
     lattices: list[Tensor] = []
     scales: list[Tensor] = []
-    thetas: list[float] = []  # a row of one for each axis and the number of the normalization; zeros for a lattice
+    thetas: list[float] = []
     axes = len(logits.shape) - 2
     for gaussian in filters:
         operator = gaussian.operator
@@ -62,13 +62,13 @@ def mean_field(
         scales += [logits.new_empty(0) if s is None else s.flatten(1) for s in (gaussian.before, gaussian.after)]
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
     shape = list(logits.shape[2:])
-    flat = logits.flatten(2)
+    flat, kernels = logits.flatten(2), KernelTensors(lattices, thetas, scales, shape)
     if not plain_call(logits, transforms):
-        y, _ = _forward_op(flat, transforms, lattices, thetas, scales, shape, iterations, keep, normalize)
+        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize)
     elif overwrite and flat.is_contiguous():
-        _infer(flat, transforms, lattices, thetas, scales, shape, iterations, flat.new_empty(0), normalize, y := flat)
+        _infer(flat, transforms, kernels, iterations, flat.new_empty(0), normalize, y := flat)
     else:
-        y, _ = infer(flat, transforms, lattices, thetas, scales, shape, iterations, keep, normalize)
+        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize)
     return y.reshape(logits.shape)
 
 
@@ -119,17 +119,15 @@ def infer(
     out = torch.empty_like(logits)
     room = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
     marginals = torch.from_numpy(layout.empty(room))
-    _infer(logits, transforms.detach(), lattices, thetas, scales, shape, iterations, marginals, normalize, out)
+    kernels = KernelTensors(lattices, thetas, scales, shape)
+    _infer(logits, transforms.detach(), kernels, iterations, marginals, normalize, out)
     return out, marginals
 
 
 def _infer(
     logits: Tensor,
     transforms: Tensor,
-    lattices: list[Tensor],
-    thetas: list[float],
-    scales: list[Tensor],
-    shape: list[int],
+    kernels: KernelTensors,
     iterations: int,
     marginals: Tensor,
     normalize: bool,
@@ -137,7 +135,7 @@ def _infer(
 ) -> None:
     """`infer` into memory that is given; `out` may be the logits themselves."""
     for image in range(logits.shape[0]):
-        passing = MessagePassing(image, lattices, thetas, scales, shape, logits.shape[1])
+        passing = MessagePassing(image, kernels, logits.shape[1])
         kept = marginals[image] if marginals.numel() else None
         _infer_image(logits[image], transforms, passing, iterations, kept, normalize, out[image])
 
@@ -204,18 +202,20 @@ def _backward_op(
     thetas: list[float],
     scales: list[Tensor],
     shape: list[int],
+    learned: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the logits (B, L, N) and of the transforms (M, L, L)."""
-    grad = grad.contiguous()
+    """Gradients of the logits (B, L, N) and, with `learned`, of the transforms (M, L, L), else zeros."""
+    grad, kernels = grad.contiguous(), KernelTensors(lattices, thetas, scales, shape)
     grad_logits, grad_transforms = torch.empty_like(grad), torch.zeros_like(transforms)
     for image in range(grad.shape[0]):
-        passing = MessagePassing(image, lattices, thetas, scales, shape, grad.shape[1], transposed=True)
-        _differentiate(grad[image], marginals[image], transforms, passing, grad_logits[image], grad_transforms)
+        passing = MessagePassing(image, kernels, grad.shape[1], transposed=True)
+        into = grad_transforms if learned else None
+        _differentiate(grad[image], marginals[image], transforms, passing, grad_logits[image], into)
     return grad_logits, grad_transforms
 
 
 @_backward_op.register_fake
-def _(grad, marginals, transforms, lattices, thetas, scales, shape):
+def _(grad, marginals, transforms, lattices, thetas, scales, shape, learned):
     return torch.empty_like(grad, memory_format=torch.contiguous_format), torch.empty_like(transforms)
 
 
@@ -225,22 +225,24 @@ def _differentiate(
     transforms: Tensor,
     passing: MessagePassing,
     grad_logits: Tensor,
-    grad_transforms: Tensor,
+    grad_transforms: Tensor | None,
 ) -> None:
-    """One image, from the last iteration to the first: g is the gradient of that iteration's Qu."""
+    """One image, from the last iteration to the first: g is the gradient of that iteration's Qu. Adds to the last."""
     labels, points = grad.shape
     iterations, channels = marginals.shape[0], marginals.shape[2]
     transform = _Transform(transforms[passing.order], channels, transposed=True)
     total, planes = layout.empty((points, channels)), grad_logits.numpy()
-    products = np.zeros((passing.parts, len(passing.order) * channels, channels), np.float32)
+    parts = 0 if grad_transforms is None else passing.parts
+    products = np.zeros((parts, len(passing.order) * channels, channels), np.float32)
     passing.over_pixels(numba_cpu.start_gradient, grad.numpy(), total, mixing=transform.mixing)
     for t in reversed(range(iterations)):
         passing.exchange()
         q, into = marginals[t].numpy(), planes[:0] if t else planes
         arguments = q, transform.diagonal, transform.common, total, products, into
         passing.over_pixels(numba_cpu.update_gradient, *arguments, mixing=transform.mixing)
-    summed = torch.from_numpy(products.sum(axis=0)).view(-1, channels, channels)[:, :labels, :labels]
-    grad_transforms[passing.order] -= summed
+    if grad_transforms is not None:
+        summed = torch.from_numpy(products.sum(axis=0)).view(-1, channels, channels)[:, :labels, :labels]
+        grad_transforms[passing.order] -= summed
 
 
 def _save(ctx, inputs, output) -> None:
@@ -254,7 +256,8 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor, _):
     marginals, transforms, *rest = ctx.saved_tensors
     lattices, scales = rest[: ctx.lattices], rest[ctx.lattices :]
-    gradients = _backward_op(grad, marginals, transforms, lattices, ctx.thetas, scales, ctx.shape)
+    learned = ctx.needs_input_grad[1]
+    gradients = _backward_op(grad, marginals, transforms, lattices, ctx.thetas, scales, ctx.shape, learned)
     return *gradients, [None] * len(lattices), None, [None] * len(scales), None, None, None, None
 
 

@@ -6,7 +6,7 @@ lattices, then the separable ones. Marginals live in a line's buffer between the
 else unless they are kept for the backward pass.
 
 The messages of lattice m are sums over the d + 1 corners of each point in the table of its blurred values. A separable
-kernel is a chain of banded matrices (`separable/numba_cpu.py`): the first, along x, and the last two, along y to one
+kernel is a chain of banded matrices (`separable/grid_cpu.py`): the first, along x, and the last two, along y to one
 line and along x to its points, are applied here, what is between them elsewhere.
 
 A pass over the points start..stop works on whole lines and on the strips from `strip` up to `after`
@@ -88,13 +88,19 @@ def to_planes(rows, planes, start, stop):
 
 @njit(nogil=True, cache=True)
 def _line_buffers(grids, mixing, kernels, width, channels):
-    """Room for what belongs to one line: coarse nodes (M', nodes, C), messages (TILE, M, C) and those mixed."""
+    """Room for what belongs to one line: coarse nodes (M', nodes, C), messages (TILE, M, C), and those mixed.
+
+    With the last comes the index of the rows of `mixing`, all of which are summed for each pixel.
+    """
     nodes = 0
     for g in range(grids.count):
         nodes = max(nodes, grids.gather_columns[g].shape[0])
     coarse = np.empty((grids.count, nodes, channels), np.float32)
     messages = np.empty((TILE, kernels, channels), np.float32)
-    mixed = np.empty((TILE if mixing.size else 0, 1, channels), np.float32)
+    mixed = (
+        np.empty((TILE if mixing.size else 0, 1, channels), np.float32),
+        np.arange(mixing.shape[0]).astype(np.uint32),
+    )
     return np.empty((width, channels), np.float32), coarse, messages, mixed
 
 
@@ -122,10 +128,10 @@ def _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin,
             weighted_rows(messages[x - begin, m], coarse[g], columns[x], weights[x], 0, columns.shape[1], one, lanes)
     if not mixing.size:
         return messages
-    every, itself = messages.reshape(TILE, mixing.shape[0]), np.arange(mixing.shape[0]).astype(np.uint32)
+    every, (sums, rows) = messages.reshape(TILE, mixing.shape[0]), mixed
     for p in range(end - begin):
-        weighted_rows(mixed[p, 0], mixing, itself, every[p], 0, itself.size, one, lanes)
-    return mixed
+        weighted_rows(sums[p, 0], mixing, rows, every[p], 0, rows.size, one, lanes)
+    return sums
 
 
 @njit(nogil=True, cache=True)
@@ -241,22 +247,23 @@ def update_gradient(
     """One iteration back: from h_m = K_m^T g to the gradient of the logits whose softmax is q, splatted.
 
     q (N, C); total (N, C) collects that gradient; products (parts, M C, C) collects h_m q^T, for each part of the
-    pixels by itself; diagonal and common as in `finish`. The last time nothing is splatted, and total goes to planes
-    (L, N), which are empty before.
+    pixels by itself, or is empty; diagonal and common as in `finish`. The last time nothing is splatted, and total goes
+    to planes (L, N), which are empty before.
     """
     more = planes.size == 0
     if more:
         _clear(lattices, strip, after)
     kernels, channels = lattices.count + grids.count, q.shape[1]
     line, coarse, messages, mixed = _line_buffers(grids, mixing, kernels, width, channels)
+    every = messages.reshape(TILE, kernels * channels)
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         _spread(grids, y, coarse, lanes)
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
-            every = messages.reshape(TILE, kernels * channels)
-            add_products(products[strip], every, q[first + begin :], end - begin, lanes)
+            if products.size:
+                add_products(products[strip], every, q[first + begin :], end - begin, lanes)
             for x in range(begin, end):
                 p = first + x
                 softmax_backward_row(line[x], total[p], q[p], passed[x - begin], diagonal, common, lanes)

@@ -7,7 +7,7 @@ happens on the small side of every kernel, on the vertices of a lattice or the c
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -25,6 +25,23 @@ _VALUES, _INDICES = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32)
 # what stands in the tuples of `numba_cpu.py` where there is no kernel of a kind: the compiler wants to know its types
 _NO_LATTICE = (_INDICES, _VALUES, _VALUES[:, 0].copy(), _VALUES[:, 0].copy(), np.zeros(1, np.int64), _VALUES, _VALUES)
 _NO_GRID = (_VALUES, *3 * (_INDICES, _VALUES), _VALUES)
+
+
+class KernelTensors(NamedTuple):
+    """The kernels of a batch as an op can take them: lists of tensors and numbers, M kernels after each other."""
+
+    lattices: list[Tensor]  # `LatticeTensors` of each; empty tensors for a separable kernel
+    thetas: list[float]  # of each axis, then the number of the normalization; zeros for a lattice
+    scales: list[Tensor]  # before and after, (B, N); empty for none
+    shape: list[int]  # of the grid
+
+    def of(self, m: int, image: int) -> tuple[LatticeTensors | None, list[float], list[np.ndarray | None]]:
+        """Kernel m for one image of the batch: its lattice if it has one, thetas, and what scales it."""
+        tensors = self.lattices[m * LATTICE_TENSORS : (m + 1) * LATTICE_TENSORS]
+        lattice = LatticeTensors(*(tensor[image] for tensor in tensors)) if tensors[0].numel() else None
+        numbers = len(self.shape) + 1
+        scales = [s[image].numpy() if s.numel() else None for s in self.scales[2 * m : 2 * m + 2]]
+        return lattice, self.thetas[m * numbers : (m + 1) * numbers], scales
 
 
 class _Lattice:
@@ -84,28 +101,16 @@ class _Grid:
 class MessagePassing:
     """All kernels of one image. `order` are their numbers in the order of the messages: lattices first."""
 
-    def __init__(
-        self,
-        image: int,
-        lattices: list[Tensor],
-        thetas: list[float],
-        scales: list[Tensor],
-        shape: list[int],
-        labels: int,
-        transposed: bool = False,
-    ):
-        """The tensors of all kernels as `fused_cpu.mean_field` lists them, of which this is number `image`."""
-        size = tuple(shape)
+    def __init__(self, image: int, kernels: KernelTensors, labels: int, transposed: bool = False):
+        """For number `image` of a batch."""
+        size = tuple(kernels.shape)
         self.lanes, channels = layout.lanes(labels), layout.padded(labels)
         self._lattices: list[_Lattice] = []
         self._grids: list[_Grid] = []
         numbers: tuple[list[int], list[int]] = [], []
-        for m in range(len(scales) // 2):
-            tensors = lattices[m * LATTICE_TENSORS : (m + 1) * LATTICE_TENSORS]
-            *widths, normalization = thetas[m * (len(size) + 1) : (m + 1) * (len(size) + 1)]
-            if tensors[0].numel():
-                lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
-                before, after = (s[image].numpy() if s.numel() else None for s in scales[2 * m : 2 * m + 2])
+        for m in range(len(kernels.scales) // 2):
+            lattice, (*widths, normalization), (before, after) = kernels.of(m, image)
+            if lattice is not None:
                 self._lattices.append(_Lattice(lattice, before, after, channels, transposed))
                 numbers[0].append(m)
             else:
