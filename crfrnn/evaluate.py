@@ -2,19 +2,17 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from crfrnn.data.config import open_split, read_data_config
 from crfrnn.data.datasets import SegmentationDataset
 from crfrnn.data.files import writing
 from crfrnn.data.images import write_image
+from crfrnn.data.progress import steps_bar
 from crfrnn.errors import UsageError
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.layer import CRFRNN
@@ -98,7 +96,7 @@ def measure(
     """
     evaluations = {kind: Evaluation(len(dataset.classes)) for kind in crfs}
     seconds = dict.fromkeys(["network", *crfs], 0.0)
-    with torch.inference_mode(), _progress(name, len(dataset)) as advance:
+    with torch.inference_mode(), steps_bar(name) as progress:
         for index in range(-1, len(dataset)):  # the first image once more: it loads kernels, and is not counted
             sample = dataset[max(index, 0)]
             images = network.normalize(sample.image[None].to(network.mean.device))
@@ -114,7 +112,7 @@ def measure(
                 if index >= 0:
                     seconds[kind] += taken
                     evaluations[kind].add(refined[0].argmax(0).cpu(), sample.mask)
-            advance(index >= 0)
+            progress(index + 1, len(dataset))
     return [
         Result(
             model=name,
@@ -184,16 +182,6 @@ def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
     if result.is_cuda:
         torch.cuda.synchronize(result.device)
     return result, time.perf_counter() - start
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[float], None]]:
-    """A bar on a terminal, nothing elsewhere; gives the function that advances it."""
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda step: bar.advance(task, step)
 
 
 def _write(folder: Path, results: list[Result], tables: list[list[list[str]]], names: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.layer import CRFRNN, KERNEL_WEIGHTS
 from crfrnn.network import SegmentationNetwork
 from crfrnn.presets import find_preset, parse_kernel
+from crfrnn.pretrained import fill
 from crfrnn.unary import build_unary
 from crfrnn.weights import load_vgg16
 
@@ -231,18 +232,9 @@ def load_initial(network: SegmentationNetwork, source: str) -> None:
             f"weights: {source} has {saved.num_classes} classes, but the data have {network.num_classes};"
             " train a network of its own, or give data with the same classes"
         )
-    adopt(network.unary, saved.unary, source)
+    fill(network.unary, saved.unary.state_dict(), source)
     if network.crf is not None and saved.crf is not None:
-        adopt(network.crf, saved.crf, source)
-
-
-def adopt(module: nn.Module, saved: nn.Module, source: str) -> None:
-    """Copy the values of a module of the same design."""
-    try:
-        module.load_state_dict(saved.state_dict())
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:200]
-        raise ValueError(f"weights: {source} is another network ({first})") from None
+        fill(network.crf, saved.crf.state_dict(), source)
 
 
 def parameter_groups(network: nn.Module, stage: StageConfig) -> list[dict[str, Any]]:

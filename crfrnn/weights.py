@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.caffemodel import read_caffemodel
+from crfrnn.data.datasets import voc
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.layer import CRFRNN
 from crfrnn.network import IMAGENET_STD, SegmentationNetwork
@@ -55,10 +56,6 @@ CAFFE_NAMES = {
 }  # ours, which are those of crfasrnn_pytorch -> the Caffe model's, where they differ
 CAFFE_CRF = "inference1"
 CRF_KEYS = ("crfrnn.spatial_ker_weights", "crfrnn.bilateral_ker_weights", "crfrnn.compatibility_matrix")
-VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 
 
 def load_crfasrnn(source: str | Path = "crfasrnn") -> SegmentationNetwork:
@@ -173,7 +170,7 @@ def _assemble(unary: dict[str, Tensor], crf: tuple[Tensor, Tensor, Tensor], path
     weights = {"kernel_weights": torch.stack([bilateral, spatial]), "compatibility": compatibility}
     fill(layer, weights, path)
     mean = [value / 255 for value in CAFFE_MEAN]
-    names = VOC_CLASSES if labels == len(VOC_CLASSES) else None
+    names = voc.CLASSES.names if labels == len(voc.CLASSES) else None
     return SegmentationNetwork(fcn, layer, mean=mean, std=IMAGENET_STD, class_names=names, size=500).eval()
 
 

@@ -8,9 +8,8 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from crfrnn.data.progress import steps_bar
 from crfrnn.filtering import threads
 
 Job = TypeVar("Job")
@@ -39,12 +38,9 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
     wide = len(jobs) >= threads.count() > 1
     outcomes: dict[int, Result] = {}
     failures: dict[int, str] = {}
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     numbers: dict[Future[Result], int] = {}
-    with bar as progress, _pool(threads.count()) if wide else ThreadPoolExecutor(1) as pool:
-        task = progress.add_task(title, total=len(jobs))
+    with steps_bar(title) as progress, _pool(threads.count()) if wide else ThreadPoolExecutor(1) as pool:
+        progress(0, len(jobs))
         try:
             numbers |= {pool.submit(alone if wide else work, job): number for number, job in enumerate(jobs)}
             for future in as_completed(numbers):
@@ -53,7 +49,7 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
                     outcomes[numbers[future]] = future.result()
                 else:
                     failures[numbers[future]] = _one_line(error)
-                progress.advance(task)
+                progress(len(outcomes) + len(failures), len(jobs))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             done = sum(future.done() and not future.cancelled() for future in numbers)

@@ -45,7 +45,7 @@ def train(recipe: dict, stage: str, start: Path | None, out: Path, seed: int) ->
 def final(folder: Path, stage: str) -> Path:
     """The weights at the end of the schedule, not the best on `val`, where an early epoch may win by chance."""
     network = SegmentationNetwork.from_pretrained(folder / "model")
-    state = torch.load(folder / stage / "last.ckpt", map_location="cpu", weights_only=False)["state_dict"]
+    state = torch.load(folder / stage / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
     network.load_state_dict(weights)
     network.save_pretrained(folder / "final")
