@@ -1,6 +1,7 @@
 """Bandwidths as parameters: their logarithms learn, so that whatever a step does they stay positive."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ class LogBandwidths(nn.Module):
     ['theta_alpha', 'theta_beta']
     """
 
-    def __init__(self, kernel: Kernel):
+    def __init__(self, kernel: Any):
         super().__init__()
         if not hasattr(kernel, "bandwidths"):
             raise ValueError(
@@ -32,7 +33,7 @@ class LogBandwidths(nn.Module):
                 raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta.tolist()}")
             self.register_parameter(name, nn.Parameter(theta.log().to(torch.get_default_dtype())))
 
-    def kernel(self, described: Kernel, numbers: bool) -> Kernel:
+    def kernel(self, described: Any, numbers: bool) -> Kernel:
         """The kernel with the present bandwidths, as differentiable tensors or as plain numbers."""
         thetas = {name: self._bandwidth(name) for name in described.bandwidths}
         return replace(described, **{n: _number(theta) if numbers else theta for n, theta in thetas.items()})

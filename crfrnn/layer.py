@@ -14,6 +14,8 @@ from crfrnn.mean_field import dispatch
 from crfrnn.recurrence import mean_field
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
+# learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
+RATE_MULTIPLIERS = {"kernel_weights": 10.0, "compatibility": 1.0, "log_bandwidths": 10.0}
 
 
 class CRFRNN(nn.Module):
@@ -73,7 +75,7 @@ class CRFRNN(nn.Module):
                 raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
         self.num_classes = num_classes
         self._kernels = tuple(kernels)  # as they were made, for pictures of the size that they were made for
-        self._factor = 1.0  # how much larger the pictures are now
+        self.factor = 1.0  # how much larger the pictures are now, see `scaled`
         self.log_bandwidths = nn.ModuleList(map(LogBandwidths, kernels)) if learn_bandwidths else None
         self.iterations = iterations
         self.eval_iterations = eval_iterations
@@ -111,9 +113,10 @@ class CRFRNN(nn.Module):
         """Learned bandwidths as numbers, or as tensors through which their parameters get a gradient."""
         kernels = self._kernels
         if self.log_bandwidths is not None:
-            pairs = zip(self.log_bandwidths, kernels, strict=True)
+            learned: Any = self.log_bandwidths  # of LogBandwidths, which the type of a ModuleList does not say
+            pairs = zip(learned, kernels, strict=True)
             kernels = tuple(bandwidths.kernel(kernel, numbers) for bandwidths, kernel in pairs)
-        return kernels if self._factor == 1 else tuple(kernel.scaled(self._factor) for kernel in kernels)
+        return kernels if self.factor == 1 else tuple(kernel.scaled(self.factor) for kernel in kernels)
 
     def _only_numbers(self) -> bool:
         """Whether the bandwidths are constants in this call. A compiler must see them as the tensors that they are."""
@@ -138,27 +141,26 @@ class CRFRNN(nn.Module):
             if not hasattr(kernel, "scaled"):
                 raise ValueError(f"kernels: {type(kernel).__name__} needs a method scaled(factor), as Bilateral has")
         layer = copy.copy(self)
-        layer._factor = self._factor * factor
+        layer.factor = self.factor * factor
         return layer
 
-    def parameter_groups(
-        self, lr: float, *, kernel_weights: float = 10.0, compatibility: float = 1.0, bandwidths: float = 3.0
-    ) -> list[dict[str, Any]]:
-        """What an optimiser takes, each parameter with a learning rate that suits it: `lr` times its multiplier.
+    def parameter_groups(self, lr: float, **multipliers: float) -> list[dict[str, Any]]:
+        """What an optimiser takes, each kind of parameter with a learning rate that suits it.
 
         Args:
-            lr: the network's learning rate, for a mean cross-entropy.
-            kernel_weights, compatibility, bandwidths: the multipliers.
+            lr: the network's learning rate, for a mean cross-entropy and Adam or AdamW.
+            multipliers: ``kernel_weights``, ``compatibility`` and ``log_bandwidths``, other than `RATE_MULTIPLIERS`.
 
         None of them decays. Parameters that do not require a gradient are left out.
 
         >>> layer = CRFRNN(21, learn_bandwidths=True)
-        >>> [(group["name"], group["lr"]) for group in layer.parameter_groups(1e-3)]
-        [('kernel_weights', 0.01), ('compatibility', 0.001), ('log_bandwidths', 0.003)]
+        >>> [(group["name"], group["lr"]) for group in layer.parameter_groups(1.0, compatibility=2.0)]
+        [('kernel_weights', 10.0), ('compatibility', 2.0), ('log_bandwidths', 10.0)]
         """
-        multipliers = {"kernel_weights": kernel_weights, "compatibility": compatibility, "log_bandwidths": bandwidths}
         groups = []
-        for part, multiplier in multipliers.items():
+        for unknown in multipliers.keys() - RATE_MULTIPLIERS.keys():
+            raise ValueError(f"{unknown}: is none of {', '.join(RATE_MULTIPLIERS)}")
+        for part, multiplier in (RATE_MULTIPLIERS | multipliers).items():
             learned = [p for name, p in self.named_parameters() if name.startswith(part) and p.requires_grad]
             if learned:
                 groups.append({"params": learned, "lr": lr * multiplier, "weight_decay": 0.0, "name": part})

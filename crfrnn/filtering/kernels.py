@@ -39,7 +39,9 @@ def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ..
     """One positive bandwidth for each of `count` axes or channels; (count,) where they come in a tensor."""
     if isinstance(theta, Tensor):
         if theta.dim() and tuple(theta.shape) != (count,):
-            raise ValueError(f"{name}: shape {tuple(theta.shape)}, expected one number or ({count},) for {count} {what}")
+            raise ValueError(
+                f"{name}: shape {tuple(theta.shape)}, expected one number or ({count},) for {count} {what}"
+            )
         if not torch.compiler.is_compiling() and not bool((theta.isfinite() & (theta > 0)).all()):
             raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta.tolist()}")
         return theta.expand(count)

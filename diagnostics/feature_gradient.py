@@ -1,0 +1,154 @@
+"""How far the gradient of the features is from the exact filter's: two ways to compute it on a lattice, and a whole layer.
+
+    python -m diagnostics.feature_gradient [--data PATH_TO/voc2012] [--out docs/learning.md]
+
+96 x 72 images, the bilateral kernel, normalisation "after". *One filter*: values are the marginals of plausible
+predictions, or with --data of a network; the gradient of what is filtered is that of a cross-entropy, the same for
+all. *The layer*: bilateral and spatial kernel, T iterations, cross-entropy against the labels; there the exact layer's
+marginals are others, too. Cosine with the exact gradient of the guide, and the bandwidths' gradients over the exact
+ones, theta_alpha and theta_beta. The table with the marker `<!-- gradients -->` is replaced in --out.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate
+
+from crfrnn import CRFRNN, Bilateral, Spatial
+from crfrnn.filtering.feature_gradient import feature_gradient
+from crfrnn.filtering.gaussian_filter import prepare
+from crfrnn.filtering.permutohedral.reference import Lattice, embed, gain
+from diagnostics.tables import replace_table
+from tests.problems import HEIGHT, PHOTOS, WIDTH, photo, predictions
+
+SETS = {"(160, 3)": Bilateral(160, 3, 5.0), "(80, 13)": Bilateral(80, 13, 10.0)}
+Case = tuple[str, Tensor, Tensor, Tensor]  # name, guide (1, 3, H, W), logits (1, L, H, W), labels (1, H, W)
+
+
+def photos() -> Iterator[Case]:
+    for name in PHOTOS:
+        yield name, photo(name), predictions(name, 6), predictions(name, 6, 1).argmax(1)
+
+
+def network_outputs(folder: Path) -> Iterator[Case]:
+    """Every 40th image."""
+    for name in (folder / "ids.txt").read_text().split()[::40]:
+        image = Image.open(folder / "images" / f"{name}.jpg").convert("RGB").resize((WIDTH, HEIGHT))
+        labels = Image.open(folder / "labels" / f"{name}.png").resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
+        with np.load(folder / "unaries" / f"{name}.npz") as stored:
+            maps = torch.from_numpy(stored["nll16"].astype(np.float32))[None] / -16
+        logits = interpolate(maps, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=True)
+        guide = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+        yield name, guide, logits, torch.from_numpy(np.array(labels)).long()[None]
+
+
+def of_the_weights(features: Tensor, values: Tensor, grad: Tensor) -> Tensor:
+    """The other candidate: the derivative of the lattice's own barycentric weights, (d, N)."""
+    lattice, dimensions = Lattice(features), len(features)
+    blurred, of_grad = lattice.splat(values.t()), lattice.splat(grad.t())
+    for axis in range(dimensions + 1):
+        blurred, of_grad = lattice.blur(blurred, axis), lattice.blur(of_grad, dimensions - axis)
+    at_corners = blurred[lattice.vertices] * grad.t().unsqueeze(1) + of_grad[lattice.vertices] * values.t().unsqueeze(1)
+    with torch.enable_grad():
+        weights = embed(leaf := features.clone().requires_grad_()).weights
+        loss = gain(dimensions) * (weights * at_corners.sum(dim=2)).sum()
+    return torch.autograd.grad(loss, leaf)[0]
+
+
+def of_the_gaussian(features: Tensor, values: Tensor, grad: Tensor) -> Tensor:
+    """What the package does."""
+    return feature_gradient(Lattice(features).sums, features, values, grad)
+
+
+def of_one_filter(kernel: Bilateral, guide: Tensor, logits: Tensor, labels: Tensor, method: str) -> list[Tensor]:
+    """Gradients of the guide, log theta_alpha and log theta_beta; `method` is exact or a candidate."""
+    features, q = kernel.features(guide)[0].flatten(1), logits.softmax(dim=1)[0].flatten(1)
+    exact = prepare(features[None], method="exact", normalization="none")
+    sums = exact(torch.cat([q, torch.ones_like(q[:1])])[None])[0]
+    filtered = (sums[:-1] / sums[-1:]).requires_grad_()
+    loss = cross_entropy(5 * filtered[None], labels.flatten(1), ignore_index=255)
+    grad = torch.autograd.grad(loss, filtered)[0]
+    if method == "exact":
+        leaf = features.clone().requires_grad_()
+        out = prepare(leaf[None], method="exact")(q[None])[0]
+        gradient = torch.autograd.grad((out * grad).sum(), leaf)[0]
+    else:  # the division by n = K 1 is one more channel
+        ones = torch.cat([q, torch.ones_like(q[:1])])
+        sums = Lattice(features).sums(ones, False)
+        of_norm = -(grad * sums[:-1] / sums[-1:]).sum(dim=0, keepdim=True)
+        gradient = CANDIDATES[method](features, ones, torch.cat([grad, of_norm]) / sums[-1:])
+    moments = -(gradient * features).sum(dim=1)
+    return [gradient[2:], moments[:2].sum(), moments[2:].sum()]
+
+
+CANDIDATES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "the Gaussian's": of_the_gaussian,
+    "the weights'": of_the_weights,
+}
+
+
+def of_the_layer(
+    kernel: Bilateral, guide: Tensor, logits: Tensor, labels: Tensor, method: str, iterations: int
+) -> list[Tensor]:
+    methods = ("exact", "exact") if method == "exact" else ("permutohedral", "separable")
+    kernels = replace(kernel, method=methods[0]), Spatial(3, 3.0, method=methods[1])
+    layer = CRFRNN(logits.shape[1], kernels, iterations=iterations, learn_bandwidths=True)
+    leaf = guide.clone().requires_grad_()
+    loss = cross_entropy(layer(logits, leaf), labels, ignore_index=255)
+    parameters = dict(layer.named_parameters())
+    wanted = [parameters[f"log_bandwidths.0.{name}"] for name in kernel.bandwidths]
+    return list(torch.autograd.grad(loss, [leaf, *wanted]))
+
+
+def compared(got: list[list[Tensor]], exact: list[list[Tensor]]) -> str:
+    """Cells of the table, from the gradients of all images: mean and range."""
+    pairs = list(zip(got, exact, strict=True))
+    cosines = [float((a[0] * b[0]).sum() / (a[0].norm() * b[0].norm())) for a, b in pairs]
+    cells = [f"{np.mean(cosines):.3f} ({min(cosines):.3f} to {max(cosines):.3f})"]
+    for k in (1, 2):
+        ratios = [float(a[k] / b[k]) for a, b in pairs]
+        total = float(sum(a[k] for a, _ in pairs) / sum(b[k] for _, b in pairs))
+        cells.append(f"{total:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return " | ".join(cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--iterations", type=int, nargs="*", default=[1, 5], help="of the layer")
+    options = parser.parse_args()
+    inputs = {"photos": list(photos())}
+    if options.data:
+        inputs["a network's outputs"] = list(network_outputs(options.data))
+    rows = ["| gradient of | set | images | cosine, guide | theta_alpha | theta_beta | s |", "|---|---|---|---|---|---|---|"]
+    for name, kernel in SETS.items():
+        for what, cases in inputs.items():
+            exact = [of_one_filter(kernel, *case[1:], "exact") for case in cases]
+            for candidate in CANDIDATES:
+                start = time.process_time()
+                got = [of_one_filter(kernel, *case[1:], candidate) for case in cases]
+                seconds = (time.process_time() - start) / len(cases)
+                rows.append(f"| one filter, {candidate} | {name} | {what} | {compared(got, exact)} | {seconds:.1f} |")
+                print(rows[-1], flush=True)
+            for iterations in options.iterations:
+                gradients = {
+                    method: [of_the_layer(kernel, *case[1:], method, iterations) for case in cases]
+                    for method in ("exact", "permutohedral")
+                }
+                cells = compared(gradients["permutohedral"], gradients["exact"])
+                rows.append(f"| the layer, T = {iterations} | {name} | {what} | {cells} | |")
+                print(rows[-1], flush=True)
+    if options.out:
+        replace_table(options.out, "gradients", rows)
+
+
+if __name__ == "__main__":
+    main()
