@@ -52,7 +52,7 @@ def gaussian_filter(values: Array, features: Array, normalization: str = "after"
 def feature_gradient(
     values: Array, features: Array, grad: Array, normalization: str = "after", transposed: bool = False
 ) -> Array:
-    """(C, N), (d, N), (C, N) -> (d, N): what the loss sum(grad * out) gains as a feature moves, by central differences."""
+    """(C, N), (d, N), (C, N) -> (d, N): the slope of sum(grad * out) as each feature moves, central differences."""
     step, out = 1e-5, np.zeros(features.shape)
     for a in range(features.shape[0]):
         for i in range(features.shape[1]):

@@ -204,7 +204,9 @@ class TestErrors:
 
     def test_a_guide_with_other_channels(self):
         logits, image = inputs()
-        with pytest.raises(ValueError, match=r"^theta_beta: shape \(3,\), expected one number or \(2,\) for 2 channels"):
+        with pytest.raises(
+            ValueError, match=r"^theta_beta: shape \(3,\), expected one number or \(2,\) for 2 channels"
+        ):
             layer()(logits, image[:, :2])
 
     def test_kernels_of_ones_own(self):
@@ -270,7 +272,7 @@ def test_learned_features_beat_fixed_ones():
 
 
 def test_learned_bandwidths_beat_fixed_ones():
-    """Guide and grid say different things at different widths; the wrong widths are given, the right ones are learned."""
+    """The widths that are given are wrong for this guide; the right ones are learned."""
     torch.manual_seed(0)
     guides, logits, labels = striped(2)
     guide = guides[:, :1] - guides[:, 1:2]

@@ -52,8 +52,8 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def test_exact_equals_the_oracle(normalization, transposed):
     features, values, grad = inputs((8,))
     got = gradient(features, values, grad, transposed, method="exact", normalization=normalization)
-    arrays = (t[0].numpy() for t in (values, features, grad))
-    assert_equal("gradient", got[0].numpy(), oracle.feature_gradient(*arrays, normalization, transposed), 1e-8)
+    v, f, g = (t[0].numpy() for t in (values, features, grad))
+    assert_equal("gradient", got[0].numpy(), oracle.feature_gradient(v, f, g, normalization, transposed), 1e-8)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 7])
@@ -108,7 +108,7 @@ def test_lattice_approximates_exact_on_photos(name, theta_alpha, theta_beta, lea
     for method in ("exact", "permutohedral"):
         thetas = [torch.tensor(float(theta), requires_grad=True) for theta in (theta_alpha, theta_beta)]
         leaf = guide.clone().requires_grad_()
-        out = Bilateral(*thetas, method=method).prepare(leaf)(q)
+        out = Bilateral(thetas[0], thetas[1], method=method).prepare(leaf)(q)
         if grad is None:  # the same for both: that of a cross-entropy behind the exact filter
             loss = torch.nn.functional.cross_entropy(5 * out, labels)
             grad = torch.autograd.grad(loss, out, retain_graph=True)[0]
@@ -123,10 +123,8 @@ def test_lattice_approximates_exact_on_photos(name, theta_alpha, theta_beta, lea
 @pytest.mark.parametrize("row", fast_rows("permutohedral"))
 class TestLatticeEqualsItsReference:
     def check(self, row: dispatch.Implementation, *tensors: Tensor, tolerance: float, **how) -> None:
-        device = device_for(row, tensors[0].dtype)
-        got, expected = (
-            gradient(*(t.to(device) for t in tensors), implementation=name, **how) for name in (row.name, "reference")
-        )
+        features, values, grad = (t.to(device_for(row, t.dtype)) for t in tensors)
+        got, expected = (gradient(features, values, grad, implementation=k, **how) for k in (row.name, "reference"))
         assert_equal("gradient of the features", got, expected, tolerance)
 
     @DIRECTIONS
@@ -150,8 +148,8 @@ class TestLatticeEqualsItsReference:
 
     def test_translation(self, row):
         """Nothing changes where all points move together, so the gradients of the points sum to zero."""
-        device = device_for(row, double)
-        got = gradient(*(t.to(device) for t in inputs((9, 11))), implementation=row.name)
+        features, values, grad = (t.to(device_for(row, double)) for t in inputs((9, 11)))
+        got = gradient(features, values, grad, implementation=row.name)
         assert float(got.sum(dim=(2, 3)).abs().max()) < 1e-9 * float(got.abs().max())
 
     def test_far_from_the_origin(self, row):
@@ -249,7 +247,9 @@ class TestBandwidthsInTensors:
             Spatial(theta).prepare(self.guide)
 
     def test_bad_shapes(self):
-        with pytest.raises(ValueError, match=r"^theta_beta: shape \(2,\), expected one number or \(3,\) for 3 channels"):
+        with pytest.raises(
+            ValueError, match=r"^theta_beta: shape \(2,\), expected one number or \(3,\) for 3 channels"
+        ):
             Bilateral(5.0, torch.ones(2)).prepare(self.guide)
         with pytest.raises(ValueError, match=r"^theta_gamma: shape \(1, 2\), expected one number or \(2,\) for 2 axes"):
             Spatial(torch.ones(1, 2)).prepare(self.guide)

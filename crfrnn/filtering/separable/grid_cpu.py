@@ -14,7 +14,6 @@ from crfrnn.filtering.feature_gradient import contract
 from crfrnn.filtering.separable import numba_cpu
 from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands
 
-
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
