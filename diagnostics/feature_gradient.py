@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 from crfrnn import CRFRNN, Bilateral, Spatial
-from crfrnn.filtering.feature_gradient import feature_gradient
+from crfrnn.filtering.feature_gradient import contract, feature_gradient
 from crfrnn.filtering.gaussian_filter import prepare
 from crfrnn.filtering.permutohedral.reference import Lattice, embed, gain
 from diagnostics.tables import replace_table
@@ -66,18 +66,21 @@ def of_the_gaussian(features: Tensor, values: Tensor, grad: Tensor) -> Tensor:
     return feature_gradient(Lattice(features).sums, features, values, grad)
 
 
-def of_one_filter(kernel: Bilateral, guide: Tensor, logits: Tensor, labels: Tensor, method: str) -> list[Tensor]:
-    """Gradients of the guide, log theta_alpha and log theta_beta; `method` is exact or a candidate."""
+def upstream(kernel: Bilateral, guide: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One filter's features (d, N), values (L, N) and the gradient of its output, behind the exact filter."""
     features, q = kernel.features(guide)[0].flatten(1), logits.softmax(dim=1)[0].flatten(1)
-    exact = prepare(features[None], method="exact", normalization="none")
-    sums = exact(torch.cat([q, torch.ones_like(q[:1])])[None])[0]
-    filtered = (sums[:-1] / sums[-1:]).requires_grad_()
+    filtered = prepare(features[None], method="exact")(q[None])[0].requires_grad_()
     loss = cross_entropy(5 * filtered[None], labels.flatten(1), ignore_index=255)
-    grad = torch.autograd.grad(loss, filtered)[0]
+    return features, q, torch.autograd.grad(loss, filtered)[0]
+
+
+def of_one_filter(method: str, features: Tensor, q: Tensor, grad: Tensor) -> list[Tensor]:
+    """Gradients of the guide, log theta_alpha and log theta_beta; `method` is exact or a candidate."""
     if method == "exact":
         leaf = features.clone().requires_grad_()
-        out = prepare(leaf[None], method="exact")(q[None])[0]
-        gradient = torch.autograd.grad((out * grad).sum(), leaf)[0]
+        v, g = contract(q, grad)
+        sums = prepare(leaf[None], method="exact", normalization="none")(torch.cat([v, torch.ones_like(v[:1])])[None])
+        gradient = torch.autograd.grad((sums[0, :-1] / sums[0, -1:] * g).sum(), leaf)[0]
     else:  # the division by n = K 1 is one more channel
         ones = torch.cat([q, torch.ones_like(q[:1])])
         sums = Lattice(features).sums(ones, False)
@@ -121,21 +124,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--iterations", type=int, nargs="*", default=[1, 5], help="of the layer")
+    parser.add_argument("--iterations", type=int, nargs="*", default=[1], help="of the layer; 5 takes an hour")
+    parser.add_argument("--sets", nargs="*", choices=list(SETS), default=list(SETS))
     options = parser.parse_args()
     inputs = {"photos": list(photos())}
     if options.data:
         inputs["a network's outputs"] = list(network_outputs(options.data))
     rows = ["| gradient of | set | images | cosine, guide | theta_alpha | theta_beta |", "|---|---|---|---|---|---|"]
-    for name, kernel in SETS.items():
+    sets = {name: SETS[name] for name in options.sets}
+    for name, kernel in sets.items():
         for what, cases in inputs.items():
-            exact = [of_one_filter(kernel, *case[1:], "exact") for case in cases]
+            given = [upstream(kernel, *case[1:]) for case in cases]
+            exact = [of_one_filter("exact", *case) for case in given]
             for candidate in CANDIDATES:
-                got = [of_one_filter(kernel, *case[1:], candidate) for case in cases]
+                got = [of_one_filter(candidate, *case) for case in given]
                 rows.append(f"| one filter, {candidate} | {name} | {what} | {compared(got, exact)} |")
                 print(rows[-1], flush=True)
     for iterations in options.iterations:
-        for name, kernel in SETS.items():
+        for name, kernel in sets.items():
             got, exact = (
                 [of_the_layer(kernel, *case[1:], method, iterations) for case in inputs["photos"]]
                 for method in ("permutohedral", "exact")
