@@ -12,7 +12,8 @@ the lattice's weights, not the derivative of those weights, which is far from it
 Only the N x N matrix g_i . v_j counts, not the channels that it was made of, and its rank is small: a photo has a few
 labels, and they share edges. So the channels are contracted before anything is filtered.
 
-Source: Adams, Baek and Davis 2010, section 3.3; Kraehenbuehl and Koltun 2013, section 4.
+Source: Adams, Baek and Davis 2010; Kraehenbuehl and Koltun, "Parameter learning and convergent inference for dense
+random fields", ICML 2013.
 """
 
 from collections.abc import Callable
@@ -34,6 +35,8 @@ def contract(values: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     of_values, of_grad = _gram(values), _gram(grad)
     if channels == 1 or not torch.isfinite(of_values + of_grad).all():  # NaN is the caller's to see, not to trip over
         return values, grad
+    if not of_values.any() or not of_grad.any():
+        return values[:0], grad[:0]
     eps = torch.finfo(values.dtype).eps
     squares, basis = torch.linalg.eigh(of_grad)
     root = squares.clamp(min=0).sqrt()
@@ -55,6 +58,8 @@ def _gram(rows: Tensor) -> Tensor:
 def feature_gradient(sums: Sums, features: Tensor, values: Tensor, grad: Tensor) -> Tensor:
     """One image: dL/df (d, N) for features f (d, N), values (C, N) and the gradient of their sums, (C, N)."""
     values, grad = contract(values, grad)
+    if not len(values):
+        return torch.zeros_like(features)
     centred = features - features.mean(dim=1, keepdim=True)  # differences of features count: keep their digits
     out = torch.zeros_like(features)
     block = max(1, CHANNELS // (len(features) + 1))

@@ -107,6 +107,8 @@ def prepare(
     if not torch.compiler.is_compiling() and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     operator = row.load()(features)
+    if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):
+        raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
     before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
     return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])
 

@@ -90,6 +90,12 @@ class TestContraction:
         v, g = contract(values, grad)
         assert_equal("products", g.T @ v, grad.T @ values, 1e-10)
 
+    def test_nothing_to_learn(self):
+        values = random_values(8, 50)
+        assert all(t.shape == (0, 50) for t in contract(values, torch.zeros(8, 50)))
+        features, values, grad = inputs((5, 6))
+        assert not gradient(features, values, torch.zeros_like(grad)).any()
+
     def test_nan_passes_through(self):
         features, values, grad = inputs((5, 6))
         grad[0, 0, 2, 3] = float("nan")
