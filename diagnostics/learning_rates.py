@@ -32,8 +32,8 @@ Batch = tuple[Tensor, Tensor, Tensor]  # logits (B, 21, H, W), images (B, 3, H, 
 def load(folder: Path, names: list[str]) -> Batch:
     parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = [], [], []
     for name in names:
-        image = Image.open(folder / "images" / f"{name}.jpg").convert("RGB").resize(SIZE[::-1])
-        labels = Image.open(folder / "labels" / f"{name}.png").resize(SIZE[::-1], Image.Resampling.NEAREST)
+        image = Image.open(folder / "images" / f"{name}.jpg").convert("RGB").resize((SIZE[1], SIZE[0]))
+        labels = Image.open(folder / "labels" / f"{name}.png").resize((SIZE[1], SIZE[0]), Image.Resampling.NEAREST)
         with np.load(folder / "unaries" / f"{name}.npz") as stored:
             maps = torch.from_numpy(stored["nll16"].astype(np.float32))[None] / -16
         parts[0].append(interpolate(avg_pool2d(maps, 8), size=SIZE, mode="bilinear"))
