@@ -16,11 +16,13 @@ SHOWN = 4  # entries of a list in an error message
 
 
 def crf_config(crf: CRFRNN) -> dict[str, Any]:
-    """The settings of a CRF-RNN layer, without what it has learned.
+    """The settings of a CRF-RNN layer, without its weights; bandwidths as they are now, in numbers.
 
     >>> crf_config(CRFRNN(2, kernels=[Spatial(3)]))["kernels"]
     [{'kind': 'spatial', 'theta_gamma': 3, 'weight': 3.0, 'method': 'separable'}]
     """
+    if crf.log_bandwidths is not None and crf.factor != 1:
+        raise ValueError("crf: made by scaled(), its bandwidths belong to another layer; save that one")
     weights = crf.kernel_weights
     kind = "full" if weights.dim() == 3 else "scalar" if weights.shape[1] == 1 else "class"
     return {
@@ -30,6 +32,7 @@ def crf_config(crf: CRFRNN) -> dict[str, Any]:
         "eval_iterations": crf.eval_iterations,
         "kernel_weights": kind,
         "normalization": crf.normalization,
+        "learn_bandwidths": crf.log_bandwidths is not None,
     }
 
 
@@ -47,9 +50,14 @@ def build_crf(config: Mapping[str, Any]) -> CRFRNN:
 def _kernel_config(kernel: Kernel) -> dict[str, Any]:
     for kind, known in KERNELS.items():
         if type(kernel) is known:
-            settings = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(kernel).items()}
+            settings = {name: _plain(value) for name, value in vars(kernel).items()}
             return {"kind": kind, **settings}
     raise ValueError(f"crf: a kernel of your own, {type(kernel).__name__}, cannot be saved; use {', '.join(KERNELS)}")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value.tolist() if isinstance(value, Tensor) else value
 
 
 def _build_kernel(config: Mapping[str, Any]) -> Kernel:

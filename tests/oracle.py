@@ -49,6 +49,22 @@ def gaussian_filter(values: Array, features: Array, normalization: str = "after"
     return out
 
 
+def feature_gradient(
+    values: Array, features: Array, grad: Array, normalization: str = "after", transposed: bool = False
+) -> Array:
+    """(C, N), (d, N), (C, N) -> (d, N): the slope of sum(grad * out) as each feature moves, central differences."""
+    step, out = 1e-5, np.zeros(features.shape)
+    for a in range(features.shape[0]):
+        for i in range(features.shape[1]):
+            losses = []
+            for sign in (1, -1):
+                moved = features.copy()
+                moved[a, i] += sign * step
+                losses.append(float((grad * gaussian_filter(values, moved, normalization, transposed)).sum()))
+            out[a, i] = (losses[0] - losses[1]) / (2 * step)
+    return out
+
+
 def softmax(logits: Array) -> Array:
     """(L, N) -> (L, N), over the labels of each pixel"""
     labels, points = logits.shape

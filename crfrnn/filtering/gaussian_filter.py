@@ -1,5 +1,6 @@
 """The Gaussian filter: a kernel prepared once for an image, then applied as often as wanted (section 4.2)."""
 
+import math
 from typing import Protocol
 
 import torch
@@ -102,19 +103,25 @@ def prepare(
     _check_normalization(normalization)
     dtype = dtype or working_dtype(features)
     row = dispatch.choose(method, features.device, dtype, implementation)
-    if method == "permutohedral" and features.requires_grad and torch.is_grad_enabled():
-        raise ValueError("features: the lattice gives them no gradient; detach them (or the guide), or use 'exact'")
     features = features.to(dtype)
     if not torch.compiler.is_compiling() and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     operator = row.load()(features)
-    before, after = None, None
-    if normalization != "none":
-        with torch.autocast(features.device.type, enabled=False):
-            norm = operator.apply(torch.ones_like(features[:, :1]).flatten(2)) + TINY
-        before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
-        after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
+    if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):
+        raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
+    before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
     return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])
+
+
+def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tensor | None, Tensor | None]:
+    """What multiplies the values and the sums, (B, 1, N), from n = K 1."""
+    if normalization == "none":
+        return None, None
+    with torch.autocast(ones.device.type, enabled=False):
+        norm = operator.apply(ones) + TINY
+    before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
+    after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
+    return before, after
 
 
 def _check_normalization(normalization: str) -> None:
@@ -124,17 +131,24 @@ def _check_normalization(normalization: str) -> None:
 
 def prepare_grid(
     shape: tuple[int, ...],
-    thetas: tuple[float, ...],
+    thetas: tuple[float, ...] | Tensor,
     *,
     normalization: str = "after",
     implementation: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> GaussianFilter:
-    """Prepare a Gaussian of the positions of a regular grid, one bandwidth in pixels for each axis of `shape`."""
+    """Prepare a Gaussian of the positions of a regular grid, one bandwidth in pixels for each axis of `shape`.
+
+    Bandwidths in a tensor (D,) get a gradient.
+    """
     _check_normalization(normalization)
     row = dispatch.choose("separable", device or torch.device("cpu"), dtype, implementation)
-    return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype)
+    if not isinstance(thetas, Tensor):
+        return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype)
+    operator = row.load()(shape, thetas, "none")  # the normalisation is not folded in, for autograd to see it
+    ones = torch.ones(1, 1, math.prod(shape), dtype=dtype, device=device)
+    return GaussianFilter(operator, shape, dtype, *_scales(operator, ones, normalization))
 
 
 def gaussian_filter(
@@ -149,7 +163,8 @@ def gaussian_filter(
 
     Args:
         values: (B, C, *S), any number of channels; differentiable.
-        features: (B, d, *S), already divided by their bandwidths. S is a grid of 1 to 3 dimensions or a point set.
+        features: (B, d, *S), already divided by their bandwidths; differentiable. S is a grid of 1 to 3 dimensions or a
+            point set.
         method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md) or ``exact``
             (O(N^2) time, O(N) memory).
         normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.

@@ -21,6 +21,8 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
             return f"{type(gaussian.operator).__name__} is filtered by itself"
         if gaussian.dtype != torch.float32:
             return f"a filter was prepared in {gaussian.dtype}"
+        if torch.is_grad_enabled() and getattr(gaussian.operator, "features", None) is not None:
+            return "the features of a filter need a gradient"
     return None
 
 

@@ -57,9 +57,12 @@ def mean_field(
             thetas += [0.0] * (axes + 1)
         else:
             assert isinstance(operator, SeparableOperator)
+            assert not isinstance(operator.thetas, Tensor)
             lattices += [logits.new_empty(0)] * LATTICE_TENSORS
             thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
-        scales += [logits.new_empty(0) if s is None else s.flatten(1) for s in (gaussian.before, gaussian.after)]
+        scales += [
+            logits.new_empty(0) if s is None else s.detach().flatten(1) for s in (gaussian.before, gaussian.after)
+        ]
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
     shape = list(logits.shape[2:])
     flat, kernels = logits.flatten(2), KernelTensors(lattices, thetas, scales, shape)

@@ -303,10 +303,3 @@ class TestErrors:
     def test_batch_of_the_function(self):
         with pytest.raises(ValueError, match=r"^values: batch of 2, but features have a batch of 1"):
             gaussian_filter(torch.zeros(2, 1, 4), torch.zeros(1, 1, 4))
-
-    def test_lattice_gives_features_no_gradient(self):
-        features = random_features(1, 2, (5,)).requires_grad_()
-        with pytest.raises(ValueError, match=r"^features: the lattice gives them no gradient"):
-            gaussian_filter(torch.zeros(1, 1, 5), features)
-        with torch.no_grad():
-            gaussian_filter(torch.zeros(1, 1, 5), features)

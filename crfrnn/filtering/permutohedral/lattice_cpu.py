@@ -16,6 +16,7 @@ from torch import Tensor
 
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
+from crfrnn.filtering.feature_gradient import feature_gradient
 from crfrnn.filtering.permutohedral import numba_cpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 
@@ -158,6 +159,7 @@ def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], tr
 
 def filter_points(
     values: Tensor,
+    features: Tensor | None,
     vertices: Tensor,
     weights: Tensor,
     ghosts: Tensor,
@@ -168,6 +170,7 @@ def filter_points(
     line: int,
     transposed: bool,
 ) -> Tensor:
+    """(B, C, N) -> (B, C, N). `features` (B, d, N), where they need a gradient, are there for autograd to see."""
     lattices = LatticeTensors(vertices, weights, ghosts, owners, chains, rows, sizes)
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     for image in range(values.shape[0] if values.shape[2] else 0):
@@ -198,17 +201,60 @@ _filter_op = torch.library.custom_op("crfrnn::permutohedral_filter", filter_poin
 
 
 @_filter_op.register_fake
-def _(values, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
+def _(values, features, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
     return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
+@torch.library.custom_op("crfrnn::permutohedral_feature_gradient", mutates_args=(), device_types="cpu")
+def _feature_gradient_op(
+    values: Tensor,
+    grad: Tensor,
+    features: Tensor,
+    vertices: Tensor,
+    weights: Tensor,
+    ghosts: Tensor,
+    owners: Tensor,
+    chains: Tensor,
+    rows: Tensor,
+    sizes: Tensor,
+    line: int,
+    transposed: bool,
+) -> Tensor:
+    """values, the gradient of their sums (B, C, N), features (B, d, N) -> the gradient of the features."""
+    out = torch.zeros_like(features, memory_format=torch.contiguous_format)
+    for image in range(values.shape[0] if values.shape[2] else 0):
+        tensors = (vertices, weights, ghosts, owners, chains, rows, sizes)
+        lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
+
+        def sums(v: Tensor, turned: bool, lattice: LatticeTensors = lattice) -> Tensor:
+            result = torch.empty_like(v, memory_format=torch.contiguous_format)
+            _filter_image(v, lattice, line, turned != transposed, result)
+            return result
+
+        out[image] = feature_gradient(sums, features[image], values[image], grad[image])
+    return out
+
+
+@_feature_gradient_op.register_fake
+def _(values, grad, features, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
+    return torch.empty_like(features, memory_format=torch.contiguous_format)
+
+
 def _save(ctx, inputs, output) -> None:
-    _, *lattice, ctx.line, ctx.transposed = inputs
-    ctx.save_for_backward(*lattice)
+    values, features, *lattice, ctx.line, ctx.transposed = inputs
+    ctx.save_for_backward(*lattice, *([] if features is None else [values, features]))
 
 
 def _backward(ctx, grad: Tensor):
-    return _filter_op(grad, *ctx.saved_tensors, ctx.line, not ctx.transposed), *[None] * 9
+    count = len(LatticeTensors._fields)
+    lattice, rest = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    of_values, of_features = None, None
+    if ctx.needs_input_grad[0]:
+        of_values = _filter_op(grad, None, *lattice, ctx.line, not ctx.transposed)
+    if ctx.needs_input_grad[1]:
+        values, features = rest
+        of_features = _feature_gradient_op(values, grad, features, *lattice, ctx.line, ctx.transposed)
+    return of_values, of_features, *[None] * (count + 2)
 
 
 _filter_op.register_autograd(_backward, setup_context=_save)
@@ -222,8 +268,12 @@ class LatticeOperator:
     def __init__(self, features: Tensor):
         self.line = layout.line(tuple(features.shape[2:]))
         flat = features.flatten(2)
+        self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
+        flat = flat.detach()
         self.lattices = LatticeTensors(*(build if plain_call(flat) else _build_op)(flat, self.line))
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, self.line, transposed)
+        known = [values] if self.features is None else [values, self.features]
+        run = filter_points if plain_call(*known) else _filter_op
+        return run(values, self.features, *self.lattices, self.line, transposed)

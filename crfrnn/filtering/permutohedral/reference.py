@@ -1,4 +1,4 @@
-"""The permutohedral lattice in plain torch: readable, on any device, differentiable in the values.
+"""The permutohedral lattice in plain torch: readable, on any device, differentiable in the values and the features.
 
 Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics 2010):
 splat the values to the corners of each point's simplex, blur along each of the d + 1 lattice directions, slice.
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from crfrnn.filtering.feature_gradient import DifferentiableSums
 
 
 def axis_scale(dimensions: int) -> Tensor:
@@ -133,16 +135,29 @@ class Lattice:
             lattice = self.blur(lattice, axis)
         return gain(self.dimensions) * self.slice(lattice)
 
+    def sums(self, values: Tensor, transposed: bool) -> Tensor:
+        """`filter` for values (C, N)."""
+        return self.filter(values.t(), transposed).t()
+
 
 class LatticeOperator:
-    """One lattice for each image of a batch: features (B, d, *S), N points in all."""
+    """One lattice for each image of a batch: features (B, d, *S), N points in all.
+
+    Differentiable in the values, by autograd; in the features, where they need it, by `feature_gradient`.
+    """
 
     def __init__(self, features: Tensor):
-        self.lattices = [Lattice(image) for image in features.flatten(2) if image.numel()]
+        flat = features.flatten(2)
+        self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
+        self.lattices = [Lattice(image) for image in flat.detach() if image.numel()]
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
         if values.numel() == 0:
             return torch.zeros_like(values)
-        images = zip(self.lattices, values, strict=True)
-        return torch.stack([lattice.filter(image.t(), transposed).t() for lattice, image in images])
+        sums = [lattice.sums for lattice in self.lattices]
+        if self.features is not None and torch.is_grad_enabled():
+            out = DifferentiableSums.apply(values, self.features, sums, transposed)
+            assert isinstance(out, Tensor)
+            return out
+        return torch.stack([k(image, transposed) for k, image in zip(sums, values, strict=True)])
