@@ -10,6 +10,7 @@ from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.mean_field import dispatch
 from crfrnn.recurrence import mean_field
+from crfrnn.solvers import Solver
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 
@@ -26,6 +27,8 @@ class CRFRNN(nn.Module):
             ``scalar``, one for each kernel; ``full``, an L x L matrix for each kernel, as in the original code.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
         learn_bandwidths: not available yet; bandwidths are fixed, as in the paper.
+        solver: what an iteration does, such as ``DampedMeanField(0.5, learn_step=True)`` of `crfrnn.solvers`; its
+            learned step becomes a parameter of this layer. None is the paper's mean field, the fastest.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
     subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3).
@@ -52,6 +55,7 @@ class CRFRNN(nn.Module):
         kernel_weights: str = "class",
         normalization: str = "after",
         learn_bandwidths: bool = False,
+        solver: Solver | None = None,
     ):
         super().__init__()
         if num_classes < 2:
@@ -67,11 +71,14 @@ class CRFRNN(nn.Module):
                 raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
         if learn_bandwidths:
             raise NotImplementedError("learn_bandwidths: bandwidths are fixed for now; leave it at False")
+        if solver is not None and not isinstance(solver, Solver):
+            raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
         self.num_classes = num_classes
         self.kernels = tuple(kernels)
         self.iterations = iterations
         self.eval_iterations = eval_iterations
         self.normalization = normalization
+        self.solver = solver
         initial = torch.tensor([float(kernel.weight) for kernel in kernels])
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -95,7 +102,7 @@ class CRFRNN(nn.Module):
             if logits.dtype == torch.float64:
                 guide = guide.double()
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
-        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations)
+        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
 
     def scaled(self, factor: float) -> "CRFRNN":
         """The same layer for pictures with `factor` times as many pixels along each axis.
