@@ -90,7 +90,7 @@ def iterates(
     >>> [now.t for now in iterates(*arguments, iterations=3)]
     [0, 1, 2, 3]
     """
-    _check(logits, filters, kernel_weights, compatibility, iterations)
+    _check(logits, filters, kernel_weights, compatibility, iterations, solver)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     unary, weights, mu = (t.detach().to(dtype) for t in (logits, kernel_weights, compatibility))
     return _steps(Problem(unary, filters, weights, mu), iterations, solver or MeanField())
@@ -114,7 +114,7 @@ def _run(
     overwrite: bool = False,
 ) -> Tensor:
     """Checks, dtypes, and the choice between the fused recurrence, the one below, and another solver."""
-    _check(logits, filters, kernel_weights, compatibility, iterations)
+    _check(logits, filters, kernel_weights, compatibility, iterations, solver)
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         unary, weights, mu = logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
@@ -153,8 +153,6 @@ def _solve(
     normalize: bool,
 ) -> Tensor:
     """The recurrence with another last step, through the same filters, differentiated by autograd."""
-    if not isinstance(solver, Solver):
-        raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
     if not iterations:
         return normalization(logits) if normalize else logits
     problem = Problem(logits, filters, kernel_weights, compatibility)
@@ -170,7 +168,10 @@ def _check(
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int,
+    solver: Solver | None,
 ) -> None:
+    if solver is not None and not isinstance(solver, Solver):
+        raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
     if logits.dim() < 3:
         raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
     if logits.is_complex():
