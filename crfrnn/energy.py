@@ -6,11 +6,17 @@
 
 An iteration computes Qu = U - P Q anyway, and with it E(Q) = - 1/2 <Q, U + Qu>: one more dot product.
 
-The sums run over ordered pairs, hence the halves, and over j = i, as those of an iteration do. That term adds
-1/2 sum_i <Q_i, P_ii Q_i>. In the Potts model it is zero for every labelling, as mu(l, l) = 0, so that E(x) is the Gibbs
-energy of the CRF that leaves j = i out; between the labellings it is not zero, so that F(Q) is KL(Q || P) - log Z of
-that CRF only up to this term. Nor is E(Q) what an iteration descends where P is not symmetric (normalisation "after" or
-"before", an asymmetric mu): a quadratic form only sees the symmetric part. See `solvers/README.md`.
+*Halves.* The sums run over ordered pairs.
+
+*The term j = i* is in them, as it is in those of an iteration: 1/2 sum_i <Q_i, P_ii Q_i>. For Potts with one weight for
+each kernel it is zero for every labelling, as mu(l, l) = 0, and E(x) is the Gibbs energy of the CRF that leaves j = i
+out; between the labellings it is not zero, so that F(Q) is KL(Q || P) - log Z of that CRF only up to this term.
+
+*Symmetry.* Whatever is the same for all labels of a pixel cancels in a softmax, so an iteration with A_m is one with
+A_m - 1 a_m^T. The energy takes that form, with a_m = (A_m^T 1 - A_m 1) / L. It is A_m itself where that is symmetric,
+and it is symmetric for Potts with a weight for each class, which is not written so. Where it is not, or the kernels are
+not (normalisation "after" or "before"), no energy has these iterations as its descent: a quadratic form sees the
+symmetric part alone, and E is that. See `solvers/README.md`.
 """
 
 from collections.abc import Sequence
@@ -22,6 +28,7 @@ from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.mean_field.iteration import iteration
 
 VANISHING = 1e-30  # a probability below counts as this in a logarithm
+ROUNDING = 1e-12  # of float64 sums over labels
 IMPOSSIBLE = -1e30  # the logit of a forbidden label: no product with it is NaN
 
 
@@ -38,11 +45,11 @@ def gibbs_energy(
     infinity) has an energy of about 1e30.
 
     >>> from crfrnn import Spatial
-    >>> logits = torch.tensor([2.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 5)
+    >>> logits = torch.tensor([2.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 4, 5)
     >>> filters, potts = [Spatial(1).prepare(logits)], 1 - torch.eye(2)
     >>> energies = [gibbs_energy(torch.full((1, 4, 5), x), logits, filters, torch.ones(1, 1), potts) for x in (0, 1)]
     >>> [round(energy.item(), 3) for energy in energies]
-    [-40.0, 0.0]
+    [-40.0, -20.0]
     """
     count = logits.shape[1]
     if labels.shape != logits[:, 0].shape or labels.is_floating_point():
@@ -64,7 +71,8 @@ def mean_energy(
     if q.shape != logits.shape:
         raise ValueError(f"q: expected the shape of the logits, {tuple(logits.shape)}, got {tuple(q.shape)}")
     unary = logits.clamp(min=IMPOSSIBLE)
-    return energy_of(q, unary, iteration(unary, q, filters, kernel_weights, compatibility))
+    common = common_part(unary, filters, kernel_weights, compatibility)
+    return energy_of(q, unary, iteration(unary, q, filters, kernel_weights, compatibility), common)
 
 
 def free_energy(
@@ -84,9 +92,32 @@ def free_energy(
     return mean_energy(q, logits, filters, kernel_weights, compatibility) - entropy(q)
 
 
-def energy_of(q: Tensor, unary: Tensor, updated: Tensor) -> Tensor:
-    """E(Q) = - 1/2 <Q, U + Qu> for each image, from Qu = U - P Q; all (B, L, *S). -> (B,) float64"""
-    return -0.5 * total(q * (unary + updated))
+def energy_of(q: Tensor, unary: Tensor, updated: Tensor, common: Tensor | None) -> Tensor:
+    """E(Q) = - 1/2 <Q, U + Qu> for each image, from Qu = U - P Q and `common_part`; all (B, L, *S). -> (B,) float64"""
+    energy = -0.5 * total(q * (unary + updated))
+    return energy if common is None else energy - total(q * common)
+
+
+def common_part(
+    logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor
+) -> Tensor | None:
+    """What 1 a_m^T (above) would add to the energy, 1/2 sum_m a_m(l) (K_m^T 1)_i, (B, L, *S); None where a_m is 0."""
+    transforms = label_transforms(kernel_weights, compatibility)
+    a = (transforms.sum(dim=1) - transforms.sum(dim=2)) / len(compatibility)
+    if a.abs().max() <= ROUNDING * transforms.abs().max():
+        return None
+    ones = torch.ones_like(logits[:, :1])
+    columns = a.to(logits.dtype).view(*a.shape, *(1,) * (logits.dim() - 2))
+    parts = [0.5 * column * gaussian.transpose(ones) for column, gaussian in zip(columns, filters, strict=True)]
+    return torch.stack(parts).sum(dim=0)
+
+
+def label_transforms(kernel_weights: Tensor, compatibility: Tensor) -> Tensor:
+    """A_m = mu W_m, (M, L, L) float64, for weights (M, L, L), (M, L) or (M, 1)."""
+    weights = kernel_weights.double()
+    if weights.dim() == 2:
+        weights = torch.diag_embed(weights.expand(-1, len(compatibility)))
+    return compatibility.double() @ weights
 
 
 def entropy(q: Tensor) -> Tensor:

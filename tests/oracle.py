@@ -115,9 +115,15 @@ def gibbs_energy(
     normalization: str = "after",
     self_connection: bool = True,
 ) -> float:
-    """E(x) = - sum_i U_i(x_i) + 1/2 sum_ij sum_m (mu w_m)(x_i, x_j) k_m(f_i, f_j), with j = i or without"""
+    """E(x) = - sum_i U_i(x_i) + 1/2 sum_ij sum_m A_m(x_i, x_j) k_m(f_i, f_j), with j = i or without
+
+    A_m = mu w_m less what it adds to all labels alike, so that the sum of every row is that of its column.
+    """
     kernels = [normalised(kernel(f), normalization) for f in features]
-    transforms = [mu @ w for w in _matrices(kernel_weights, len(mu))]
+    transforms = []
+    for a in [mu @ w for w in _matrices(kernel_weights, len(mu))]:
+        alike = [(sum(a[:, label]) - sum(a[label])) / len(mu) for label in range(len(mu))]
+        transforms.append(np.array([[a[x, y] - alike[y] for y in range(len(mu))] for x in range(len(mu))]))
     energy = 0.0
     for i, label in enumerate(labels):
         energy -= float(logits[label, i])

@@ -8,6 +8,7 @@ import torch
 
 from crfrnn import Features, Spatial
 from crfrnn.energy import entropy, free_energy, gibbs_energy, mean_energy
+from crfrnn.filtering.gaussian_filter import prepare
 from crfrnn.recurrence import iterates
 from tests import oracle
 from tests.compare import assert_equal
@@ -76,6 +77,33 @@ def test_the_gradient_is_minus_the_update():
     (gradient,) = torch.autograd.grad(mean_energy(q, logits, filters, weights, mu).sum(), q)
     (now, *_) = iterates(logits, filters, weights, mu, 0)
     assert_equal("dE/dQ", gradient, -now.updated, 1e-12)
+
+
+def test_potts_with_a_weight_for_each_class_has_an_energy():
+    """What learning makes of the Potts model: its matrix is not symmetric, and it is descended all the same."""
+    logits, filters, _, mu = SmallCRF().arguments()
+    weights = weights_of("class", 2, 3, dtype=torch.float64)
+    q = random_values(1, 3, 8, dtype=torch.float64, seed=4).softmax(dim=1).requires_grad_()
+    (gradient,) = torch.autograd.grad(mean_energy(q, logits, filters, weights, mu).sum(), q)
+    alike = gradient + next(iter(iterates(logits, filters, weights, mu, 0))).problem(q.detach())
+    assert_equal("gradient + Qu", alike, alike.mean(dim=1, keepdim=True).expand_as(alike), 1e-10)
+    states = list(iterates(logits, filters, weights, mu, 20))
+    energies = [now.free_energy.item() for now in states]
+    assert np.diff(energies).max() < 1e-9
+    assert free_energy(states[-1].q, logits, filters, weights, mu).item() == pytest.approx(energies[-1])
+
+
+def test_normalisation_after_descends_where_every_pixel_counts_as_its_neighbours_do():
+    """One kernel, D^-1 K: the free energy with n_i times the pixel i, n = K 1, has a symmetric P again."""
+    problem = SmallCRF(strength=6.0, normalization="after")
+    features, w = problem.features[0], torch.full((1, 1), 6.0, dtype=torch.float64)
+    plain = prepare(features, method="exact", normalization="none")
+    n = plain(torch.ones_like(features[:, :1]))
+    values = []
+    for now in iterates(problem.logits, [prepare(features, method="exact")], w, problem.mu, 20):
+        pairs = 0.5 * (now.q * (problem.mu @ plain(now.q)) * w).sum()
+        values.append(float((n * now.q * (now.q.log() - problem.logits)).sum() + pairs))
+    assert np.diff(values).max() < 1e-9
 
 
 def test_a_labelling_is_a_marginal_of_zeros_and_ones():

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crfrnn.energy import IMPOSSIBLE, energy_of, entropy
+from crfrnn.energy import IMPOSSIBLE, common_part, energy_of, entropy, label_transforms
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.mean_field.iteration import iteration, normalization
 
@@ -32,6 +32,11 @@ class Problem:
         return iteration(self.unary, q, self.filters, self.kernel_weights, self.compatibility)
 
     @cached_property
+    def common(self) -> Tensor | None:
+        """`energy.common_part`, once for all iterates."""
+        return common_part(self.unary, self.filters, self.kernel_weights, self.compatibility)
+
+    @cached_property
     def curvature(self) -> Tensor:
         """c >= 0 with <d, P d> <= c |d|^2 for every change d of marginals, as far as the kernels are what they should.
 
@@ -42,10 +47,7 @@ class Problem:
         labels = self.unary.shape[1]
         if labels == 1:
             return self.unary.new_zeros(())
-        weights = self.kernel_weights.double()
-        if weights.dim() == 2:
-            weights = torch.diag_embed(weights.expand(-1, labels))
-        transforms = self.compatibility.double() @ weights  # A_m
+        transforms = label_transforms(self.kernel_weights, self.compatibility)
         basis = _zero_sum_basis(labels).to(transforms.device)
         restricted = basis.T @ (0.5 * (transforms + transforms.transpose(1, 2))) @ basis
         largest = torch.linalg.eigvalsh(restricted)[:, -1].clamp(min=0)
@@ -97,7 +99,7 @@ class Iterate:
     @property
     def energy(self) -> Tensor:
         """E(Q) of each image, (B,) float64; see `crfrnn.energy`."""
-        return energy_of(self.q, self.problem.unary, self.updated)
+        return energy_of(self.q, self.problem.unary, self.updated, self.problem.common)
 
     @property
     def free_energy(self) -> Tensor:
