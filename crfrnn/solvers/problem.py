@@ -29,7 +29,8 @@ class Problem:
         self.compatibility = compatibility
 
     def __call__(self, q: Tensor) -> Tensor:
-        return iteration(self.unary, q, self.filters, self.kernel_weights, self.compatibility)
+        with torch.autocast(self.unary.device.type, enabled=False):
+            return iteration(self.unary, q, self.filters, self.kernel_weights, self.compatibility)
 
     @cached_property
     def common(self) -> Tensor | None:
