@@ -12,10 +12,11 @@ from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.mean_field import dispatch
 from crfrnn.recurrence import mean_field
+from crfrnn.solvers import Solver
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 # learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
-RATE_MULTIPLIERS = {"kernel_weights": 10.0, "compatibility": 1.0, "log_bandwidths": 10.0}
+RATE_MULTIPLIERS = {"kernel_weights": 10.0, "compatibility": 1.0, "log_bandwidths": 10.0, "solver": 10.0}
 
 
 class CRFRNN(nn.Module):
@@ -31,6 +32,8 @@ class CRFRNN(nn.Module):
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
         learn_bandwidths: the kernels' bandwidths, which the paper keeps fixed, are parameters too: as many of each as
             the kernel is made with, one number or one for each axis or channel.
+        solver: what an iteration does, such as ``DampedMeanField(0.5, learn_step=True)`` of `crfrnn.solvers`; its
+            learned step becomes a parameter of this layer. None is the paper's mean field, the fastest.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
     subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3); with
@@ -60,6 +63,7 @@ class CRFRNN(nn.Module):
         kernel_weights: str = "class",
         normalization: str = "after",
         learn_bandwidths: bool = False,
+        solver: Solver | None = None,
     ):
         super().__init__()
         if num_classes < 2:
@@ -73,6 +77,8 @@ class CRFRNN(nn.Module):
         for name, value in (("iterations", iterations), ("eval_iterations", eval_iterations)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
+        if solver is not None and not isinstance(solver, Solver):
+            raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
         self.num_classes = num_classes
         self._kernels = tuple(kernels)  # as they were made, for pictures of the size that they were made for
         self.factor = 1.0  # how much larger the pictures are now, see `scaled`
@@ -80,6 +86,7 @@ class CRFRNN(nn.Module):
         self.iterations = iterations
         self.eval_iterations = eval_iterations
         self.normalization = normalization
+        self.solver = solver
         initial = torch.tensor([float(kernel.weight) for kernel in kernels])
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -102,7 +109,7 @@ class CRFRNN(nn.Module):
             guide = image.double() if logits.dtype == torch.float64 else image
             kernels = self._kernels_now(self._only_numbers())
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in kernels]
-        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations)
+        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -149,7 +156,8 @@ class CRFRNN(nn.Module):
 
         Args:
             lr: the network's learning rate, for a mean cross-entropy and Adam or AdamW.
-            multipliers: ``kernel_weights``, ``compatibility`` and ``log_bandwidths``, other than `RATE_MULTIPLIERS`.
+            multipliers: ``kernel_weights``, ``compatibility``, ``log_bandwidths`` and ``solver`` (a learned step), other than
+                `RATE_MULTIPLIERS`.
 
         None of them decays. Parameters that do not require a gradient are left out.
 

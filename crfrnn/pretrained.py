@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from crfrnn.filtering.kernels import Bilateral, Features, Kernel, Spatial
 from crfrnn.layer import CRFRNN
+from crfrnn.solvers import build_solver, solver_config
 
 KERNELS = {"bilateral": Bilateral, "spatial": Spatial, "features": Features}
 SHOWN = 4  # entries of a list in an error message
@@ -33,6 +34,7 @@ def crf_config(crf: CRFRNN) -> dict[str, Any]:
         "kernel_weights": kind,
         "normalization": crf.normalization,
         "learn_bandwidths": crf.log_bandwidths is not None,
+        **({} if crf.solver is None else {"solver": solver_config(crf.solver)}),
     }
 
 
@@ -44,6 +46,8 @@ def build_crf(config: Mapping[str, Any]) -> CRFRNN:
     """
     settings: dict[str, Any] = dict(config)
     settings["kernels"] = [_build_kernel(kernel) for kernel in config["kernels"]]
+    if settings.get("solver") is not None:
+        settings["solver"] = build_solver(settings["solver"])
     return CRFRNN(**settings)
 
 

@@ -1,9 +1,9 @@
 """Sharpen somebody's predictions: a photograph and probabilities in, the marginals of the dense CRF out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +12,24 @@ from torch import Tensor
 from crfrnn.filtering import threads
 from crfrnn.filtering.kernels import Kernel
 from crfrnn.presets import find_preset
-from crfrnn.recurrence import marginals
+from crfrnn.recurrence import iterates, marginals
+from crfrnn.solvers import MeanField, Solver, find_solver
 
 Image = np.ndarray | Tensor
 Predictions = TypeVar("Predictions", np.ndarray, Tensor, list[np.ndarray], list[Tensor])
 
 SMALLEST = 1e-10  # probabilities below count as this, so that their logarithm is finite
 SUM_TOLERANCE = 0.05  # what storage as float16 or in 8 bits may do to a sum of one
+
+
+class Moment(NamedTuple):
+    """Where a run stands after t iterations. The energies are of the labels that take part; see `crfrnn.energy`."""
+
+    t: int
+    marginals: Any  # what `refine` would return with t iterations
+    energy: float  # E(Q)
+    free_energy: float  # E(Q) - H(Q)
+    objective: float  # what the solver decreases: the free energy, or E(Q) + lambda r(Q)
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,8 @@ class _Settings:
     iterations: int
     tolerance: float
     colour_units: bool  # theta_beta is a preset's and counts in 0..255
+    solver: Solver | None
+    trace: Callable[[Moment], object] | None
 
 
 def refine(
@@ -41,6 +54,8 @@ def refine(
     kernels: Sequence[Kernel] | None = None,
     normalization: str | None = None,
     tolerance: float = 1e-3,
+    solver: Solver | str | None = None,
+    trace: Callable[[Moment], object] | None = None,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
 
@@ -58,6 +73,10 @@ def refine(
             faster as there are fewer labels. With w the sum of the kernels' weights their marginals could not have
             risen above about ``tolerance * exp(w * tolerance)`` anywhere (normalisation "after": a message is at most
             its label's largest marginal). 0 leaves none out.
+        solver: what an iteration does, an object of `crfrnn.solvers` or its name, such as ``damped:0.5``; None is the
+            paper's mean field, the fastest.
+        trace: called with a `Moment` after each iteration, from t = 0, as ``moments.append`` for a list; for one image.
+            It takes longer, as every iteration's marginals and energies are computed.
 
     Returns:
         The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given; the label map
@@ -88,6 +107,8 @@ def refine(
         iterations=iterations,
         tolerance=tolerance,
         colour_units=kernels is None,
+        solver=find_solver(solver) if isinstance(solver, str) else solver,
+        trace=trace,
     )
     if not settings.kernels:
         raise ValueError("kernels: give at least one")
@@ -97,6 +118,8 @@ def refine(
         return _one(image, given, settings)
     if not isinstance(image, list | tuple) or not isinstance(given, list | tuple):
         raise ValueError(f"image: one of image and {settings.name} is a list; make both lists, or none")
+    if trace is not None:
+        raise ValueError("trace: follows one image; call refine for each of the list")
     if len(image) != len(given):
         raise ValueError(f"image: {len(image)} images, but {len(given)} {settings.name}")
     return _many(image, given, settings)  # type: ignore[return-value]
@@ -128,17 +151,19 @@ def _one(image: Any, given: Any, settings: _Settings) -> Any:
     values = _tensor(given, settings.name)
     labels_last = _labels_last(values, guide, settings.name)
     planes = values.movedim(-1, 0) if labels_last else values
+
+    def give_back(q: Tensor) -> Any:
+        q = q[0].movedim(0, -1) if labels_last else q[0]
+        if isinstance(given, Tensor):
+            return q.to(values.dtype if values.is_floating_point() else torch.float32)
+        dtype = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
+        return q.numpy().astype(dtype.newbyteorder("="), copy=False)
+
     with torch.no_grad():
-        q = _marginals(guide.to(values.device), planes.unsqueeze(0), settings)[0]
-    if labels_last:
-        q = q.movedim(0, -1)
-    if isinstance(given, Tensor):
-        return q.to(values.dtype if values.is_floating_point() else torch.float32)
-    dtype = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
-    return q.numpy().astype(dtype.newbyteorder("="), copy=False)
+        return give_back(_marginals(guide.to(values.device), planes.unsqueeze(0), settings, give_back))
 
 
-def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
+def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
     """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
     filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
     weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
@@ -147,12 +172,23 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
     potts = 1 - torch.eye(len(labels), device=unary.device)
-    q = marginals(unary, filters, weights, potts, settings.iterations, overwrite=True)
-    if len(labels) == values.shape[1]:
-        return q
-    out = q.new_zeros(values.shape)
-    out[:, labels] = q
-    return out
+
+    def among_all(q: Tensor) -> Tensor:
+        if len(labels) == values.shape[1]:
+            return q
+        out = q.new_zeros(values.shape)
+        out[:, labels] = q
+        return out
+
+    if settings.trace is None:
+        q = marginals(unary, filters, weights, potts, settings.iterations, overwrite=True, solver=settings.solver)
+        return among_all(q)
+    solver = settings.solver or MeanField()
+    for now in iterates(unary, filters, weights, potts, settings.iterations, solver):
+        energies = [value.item() for value in (now.energy, now.free_energy, solver.objective(now))]
+        q = among_all(now.q)
+        settings.trace(Moment(now.t, give_back(q), *energies))
+    return q
 
 
 def _occurring(unary: Tensor, settings: _Settings) -> list[int]:

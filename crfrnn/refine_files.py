@@ -20,6 +20,8 @@ from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.outputs import Targets, check_outputs, run_jobs
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.refine import refine
+from crfrnn.solvers import find_solver
+from crfrnn.trace import Trace, curve_of
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ def refine_files(
     kernel: list[str] | None = None,
     normalization: str | None = None,
     tolerance: float = 1e-3,
+    solver: str = "mean-field",
     resize: bool = False,
     overlay: str | None = None,
     save_probabilities: str | None = None,
+    trace: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Sharpen rough predictions along the edges of a photograph.
@@ -86,9 +90,12 @@ def refine_files(
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
         tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
+        solver: what an iteration does: mean-field, damped:STEP, convergent, entropic-frank-wolfe:STEP,LAMBDA or
+            euclidean-frank-wolfe:STEP,LAMBDA.
         resize: scale predictions of another size to the photograph's, bilinearly.
         overlay: also write the photograph tinted by the refined labels.
         save_probabilities: also write the refined probabilities, float16, .npz or .npy.
+        trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
         overwrite: in folders, redo what is already there.
     """
     options = _check(
@@ -103,10 +110,11 @@ def refine_files(
             "kernels": kernel,
             "normalization": normalization,
             "tolerance": tolerance,
+            "solver": solver,
         },
     )
     source = Path(probabilities or logits or labels or "")
-    targets = Targets.given(out, overlay, save_probabilities)
+    targets = Targets.given(out, overlay, save_probabilities, trace=trace)
     for path in (Path(image), source):
         if not path.exists():
             raise ValueError(f"{path}: there is no such file or folder")
@@ -127,6 +135,7 @@ def _check(sources: dict[str, str | None], *, unsure: str | int, crf: dict[str, 
         raise UsageError("unsure: belongs to --labels")
     try:
         find_preset(crf["preset"])
+        find_solver(crf["solver"])
         kernels = [parse_kernel(text) for text in crf["kernels"]] if crf["kernels"] else None
         void = None if unsure == "" else parse_unsure(unsure)
     except ValueError as error:
@@ -156,7 +165,7 @@ def _refine_file(image: Path, source: Path, targets: Targets, options: _Options)
     if options.source == "labels" and options.unsure is None and "255" in outcome.labels[2:]:
         print("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
     for path in job.targets.paths():
-        print(f"wrote {path}")
+        print(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
 
 
 def _refine_folder(images: Path, source: Path, targets: Targets, options: _Options, overwrite: bool) -> None:
@@ -196,7 +205,8 @@ def _work(job: _Job, options: _Options) -> _Outcome:
     try:
         photo = rgb_pixels(image)
         name = "logits" if options.source == "logits" else "probabilities"
-        marginals = refine(photo, **{name: values}, **options.crf)
+        trace = Trace() if job.targets.trace else None
+        marginals = refine(photo, **{name: values}, **options.crf, trace=trace)
     except ValueError as error:
         raise ValueError(f"{job.image}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).argmax(0))
@@ -205,6 +215,8 @@ def _work(job: _Job, options: _Options) -> _Outcome:
         write_image(targets.overlay, draw_overlay(photo, indices, style.colours()))
     if targets.probabilities is not None:
         write_predictions(targets.probabilities, marginals)
+    if trace is not None and targets.trace is not None:
+        trace.write(targets.trace, job.image.name)
     write_labels(targets.out, indices, style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
