@@ -156,8 +156,8 @@ class CRFRNN(nn.Module):
 
         Args:
             lr: the network's learning rate, for a mean cross-entropy and Adam or AdamW.
-            multipliers: ``kernel_weights``, ``compatibility``, ``log_bandwidths`` and ``solver`` (a learned step), other than
-                `RATE_MULTIPLIERS`.
+            multipliers: ``kernel_weights``, ``compatibility``, ``log_bandwidths`` and ``solver`` (a learned step),
+                other than `RATE_MULTIPLIERS`.
 
         None of them decays. Parameters that do not require a gradient are left out.
 

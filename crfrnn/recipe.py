@@ -15,6 +15,7 @@ from crfrnn.layer import CRFRNN, KERNEL_WEIGHTS, RATE_MULTIPLIERS
 from crfrnn.network import SegmentationNetwork
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.pretrained import fill
+from crfrnn.solvers import find_solver
 from crfrnn.unary import build_unary
 from crfrnn.weights import load_vgg16
 
@@ -53,6 +54,7 @@ class CRFConfig:
         iterations: T in training.
         eval_iterations: T in validation and in use.
         learn_bandwidths: the kernels' bandwidths learn, too.
+        solver: instead of the paper's mean field, damped:STEP or another of `crfrnn.solvers.SOLVERS`.
     """
 
     preset: str = "crfrnn"
@@ -62,9 +64,12 @@ class CRFConfig:
     iterations: int = 5
     eval_iterations: int = 10
     learn_bandwidths: bool = False
+    solver: str | None = None
 
     def __post_init__(self):
         find_preset(self.preset)
+        if self.solver is not None:
+            find_solver(self.solver)
         for text in self.kernels or ():
             parse_kernel(text)
         if self.normalization is not None:
@@ -229,6 +234,7 @@ def build_crf(config: CRFConfig, num_classes: int) -> CRFRNN:
         kernel_weights=config.kernel_weights,
         normalization=config.normalization or preset.normalization,
         learn_bandwidths=config.learn_bandwidths,
+        solver=None if config.solver is None else find_solver(config.solver),
     )
 
 
