@@ -100,7 +100,10 @@ def _never(device: torch.device, dtype: torch.dtype) -> str | None:
 
 _HERE = "crfrnn.filtering"
 IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of preference; tests iterate over it
-    "exact": (Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),),
+    "exact": (
+        Implementation("triton", f"{_HERE}.exact.tiles_gpu", "ExactOperator", _triton),
+        Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),
+    ),
     "separable": (
         Implementation("numba_cpu", f"{_HERE}.separable.grid_cpu", "SeparableOperator", _cpu_only),
         Implementation("triton", f"{_HERE}.separable.grid_gpu", "SeparableOperator", _triton),
