@@ -1,7 +1,7 @@
 """The dense sum on a GPU: sorting into tiles, lists of near tiles, launches, and the gradients (see README.md)."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def near_tiles(tiles: Tiles, tolerance: float, room: int = LIST) -> Iterator[Nea
     batch, dimensions, count = tiles.low.shape
     threshold = reach(tiles.order.shape[1], tolerance)
     most = max(1, room // (batch * count))
-    sizes = {"D": dimensions, "BLOCK": BOXES}
+    sizes: dict[str, Any] = {"D": dimensions, "BLOCK": BOXES}
     for first in range(0, count, most):
         rows = min(most, count - first)
         lists = tiles.order.new_empty((batch, rows, count), dtype=torch.int32)
@@ -71,11 +71,12 @@ def sum_tiles(values: Tensor, tiles: Tiles, tolerance: float) -> Tensor:
         top = (packed.view(torch.int32) & -0x2000).view(torch.float32)
         packed, rest = top, packed - top
     out = torch.empty_like(packed, dtype=tiles.features.dtype)
-    sizes = {"D": tiles.features.shape[1], "TILE": tiles.size, "CHANNELS": block, "SPLIT": split}
+    sizes: dict[str, Any] = {"D": tiles.features.shape[1], "TILE": tiles.size, "CHANNELS": block}
+    sizes |= {"SPLIT": split, "PRECISION": precision}
     for near in near_tiles(tiles, tolerance):
         triton_gpu.sum_near[(near.rows, channels // block, batch)](
             tiles.features, packed, rest, near.lists, near.counts, near.schedule, out,
-            near.first, near.rows, tiles.count, channels, **sizes, PRECISION=precision,
+            near.first, near.rows, tiles.count, channels, **sizes,
         )  # fmt: skip
     return tiles.unsort(out[:, : values.shape[1]])
 
@@ -83,15 +84,15 @@ def sum_tiles(values: Tensor, tiles: Tiles, tolerance: float) -> Tensor:
 def differentiate_tiles(values: Tensor, gradients: Tensor, tiles: Tiles, tolerance: float) -> Tensor:
     """The gradient (B, d, N) of <g, K v> by the features, for values and gradients (B, C, N)."""
     left, right = _pack(tiles, values), _pack(tiles, gradients)
-    precision = "tf32x3" if _precision(left) == "tf32" else "ieee"
     dimensions = tiles.features.shape[1]
-    axes = 1 << (dimensions - 1).bit_length()
-    sizes = {"D": dimensions, "TILE": tiles.size, "CHANNELS": min(32, _block(values.shape[1])), "AXES": axes}
+    sizes: dict[str, Any] = {"D": dimensions, "TILE": tiles.size, "CHANNELS": min(32, _block(values.shape[1]))}
+    sizes["AXES"] = 1 << (dimensions - 1).bit_length()
+    sizes["PRECISION"] = "tf32x3" if _precision(left) == "tf32" else "ieee"
     out = torch.empty_like(tiles.features)
     for near in near_tiles(tiles, tolerance):
         triton_gpu.sum_near_gradients[(near.rows, left.shape[0])](
             tiles.features, left, right, near.lists, near.counts, near.schedule, out,
-            near.first, near.rows, tiles.count, left.shape[1], **sizes, PRECISION=precision,
+            near.first, near.rows, tiles.count, left.shape[1], **sizes,
         )  # fmt: skip
     return tiles.unsort(out)
 
