@@ -77,6 +77,11 @@ class TestTiles:
             reach(10, tolerance)
 
 
+def test_cuda_gets_triton(monkeypatch):
+    monkeypatch.setattr(dispatch, "triton_installed", lambda: True)
+    assert dispatch.choose("exact", torch.device("cuda"), torch.float32).name == "triton"
+
+
 @pytest.mark.triton
 class TestSum:
     @pytest.mark.parametrize("normalization", NORMALIZATIONS)
