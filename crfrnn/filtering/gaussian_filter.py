@@ -58,7 +58,8 @@ class GaussianFilter:
         """The adjoint: <filter(x), y> = <x, filter.transpose(y)>. It is what the backward pass applies."""
         return self._apply(values, self.after, self.before, transposed=True)
 
-    def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
+    def check(self, values: Tensor) -> None:
+        """Raises ValueError where these values cannot be filtered."""
         if values.dim() < 3 or tuple(values.shape[2:]) != self.shape:
             raise ValueError(
                 f"values: expected (batch, channels, {', '.join(map(str, self.shape))}) as the guide has it,"
@@ -68,6 +69,9 @@ class GaussianFilter:
             raise ValueError(f"values: a batch of {values.shape[0]}, but the guide has {self.batch} images")
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
+
+    def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
+        self.check(values)
         with torch.autocast(values.device.type, enabled=False):
             flat = values.to(self.dtype).flatten(2)
             if before is not None:
@@ -169,11 +173,19 @@ def gaussian_filter(
     """
     if values.shape[:1] != features.shape[:1]:
         raise ValueError(f"values: batch of {values.shape[0]}, but features have a batch of {features.shape[0]}")
+    dtype = working_dtype(values, features)
+    in_one_pass = normalization == "after"
     prepared = prepare(
         features,
         method=method,
-        normalization=normalization,
+        normalization="none" if in_one_pass else normalization,
         implementation=implementation,
-        dtype=working_dtype(values, features),
+        dtype=dtype,
     )
-    return prepared(values)
+    if not in_one_pass:
+        return prepared(values)
+    prepared.check(values)
+    ones = torch.ones_like(values[:, :1], dtype=dtype)  # K 1 comes with K v, as one channel more
+    sums = prepared(torch.cat([values.to(dtype), ones], dim=1))
+    out = sums[:, :-1] * (1 / (sums[:, -1:] + TINY))
+    return out.to(values.dtype) if values.is_floating_point() else out

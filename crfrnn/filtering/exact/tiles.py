@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-6  # the largest error that leaving tiles out may cause, relative to the largest value; see `reach`
+TOLERANCE = {
+    torch.float32: 1e-6,
+    torch.float64: 1e-14,
+}  # the largest error that leaving tiles out may cause, see `reach`
 KEY_BITS = 62
 
 
@@ -76,13 +79,13 @@ def tile(features: Tensor, size: int) -> Tiles:
     return Tiles(size, order, place, inside, boxes.amin(dim=3).contiguous(), boxes.amax(dim=3).contiguous())
 
 
-def reach(points: int, tolerance: float = TOLERANCE) -> float:
+def reach(points: int, tolerance: float) -> float:
     """The squared distance from which on tiles are left out, so that what is lost is at most `tolerance`.
 
     Each of at most N points left out has a kernel below tolerance / N, so |error_i| <= tolerance * max_j |v_j|. The
     row sum is at least 1, the self term, so after normalisation the same bound holds.
 
-    >>> round(reach(500 * 375) ** 0.5, 2)  # bandwidths
+    >>> round(reach(500 * 375, 1e-6) ** 0.5, 2)  # bandwidths
     7.21
     """
     if not 0 < tolerance < 1:

@@ -151,9 +151,9 @@ class ExactOperator:
     Values of half precision are multiplied as such and summed in float32.
     """
 
-    def __init__(self, features: Tensor, tolerance: float = TOLERANCE):
+    def __init__(self, features: Tensor, tolerance: float | None = None):
         self.features = features.flatten(2)
-        self.tolerance = tolerance
+        self.tolerance = TOLERANCE[features.dtype] if tolerance is None else tolerance
         self.tiles = tile(self.features.detach(), TILE[features.dtype]) if self.features.shape[2] else None
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
