@@ -58,8 +58,7 @@ class GaussianFilter:
         """The adjoint: <filter(x), y> = <x, filter.transpose(y)>. It is what the backward pass applies."""
         return self._apply(values, self.after, self.before, transposed=True)
 
-    def check(self, values: Tensor) -> None:
-        """Raises ValueError where these values cannot be filtered."""
+    def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
         if values.dim() < 3 or tuple(values.shape[2:]) != self.shape:
             raise ValueError(
                 f"values: expected (batch, channels, {', '.join(map(str, self.shape))}) as the guide has it,"
@@ -69,9 +68,6 @@ class GaussianFilter:
             raise ValueError(f"values: a batch of {values.shape[0]}, but the guide has {self.batch} images")
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
-
-    def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
-        self.check(values)
         with torch.autocast(values.device.type, enabled=False):
             flat = values.to(self.dtype).flatten(2)
             if before is not None:
@@ -174,7 +170,8 @@ def gaussian_filter(
     if values.shape[:1] != features.shape[:1]:
         raise ValueError(f"values: batch of {values.shape[0]}, but features have a batch of {features.shape[0]}")
     dtype = working_dtype(values, features)
-    in_one_pass = normalization == "after"
+    # K 1 comes with K v, as one channel more; what cannot be filtered goes the other way, to be told so
+    in_one_pass = normalization == "after" and values.shape[2:] == features.shape[2:] and not values.is_complex()
     prepared = prepare(
         features,
         method=method,
@@ -184,8 +181,6 @@ def gaussian_filter(
     )
     if not in_one_pass:
         return prepared(values)
-    prepared.check(values)
-    ones = torch.ones_like(values[:, :1], dtype=dtype)  # K 1 comes with K v, as one channel more
-    sums = prepared(torch.cat([values.to(dtype), ones], dim=1))
+    sums = prepared(torch.cat([values.to(dtype), torch.ones_like(values[:, :1], dtype=dtype)], dim=1))
     out = sums[:, :-1] * (1 / (sums[:, -1:] + TINY))
     return out.to(values.dtype) if values.is_floating_point() else out

@@ -13,7 +13,10 @@ import pytest
 
 from crfrnn.filtering import dispatch
 
-pytestmark = pytest.mark.skipif(not dispatch.triton_installed(), reason="needs pip install 'crfrnn[triton]'")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not dispatch.triton_installed(), reason="needs pip install 'crfrnn[triton]'"),
+]
 
 PROGRAM = """
 import json, os, re, subprocess, sys, tempfile

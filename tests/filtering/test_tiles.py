@@ -198,3 +198,19 @@ class TestSum:
         sums = operator(features)
         expected = reference.ExactOperator(features.double()).apply(values.double())
         assert_equal("sums", sums.apply(values.to(sums.features.device)).cpu().double(), expected, 2e-6)
+
+    def test_under_torchs_compiler(self):
+        """One graph, with gradients."""
+        features, values = random_features(1, 2, (7,)).to(device_for(ROW)), random_values(1, 2, 7).to(device_for(ROW))
+        ROW.load()
+
+        def run(v, f):
+            return gaussian_filter(v, f, method="exact", implementation="triton")
+
+        results = []
+        for call in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
+            v, f = values.clone().requires_grad_(), features.clone().requires_grad_()
+            out = call(v, f)
+            results.append([out, *torch.autograd.grad(out.square().sum(), (v, f))])
+        for got, expected in zip(*results, strict=True):
+            assert_equal("compiled", expected, got, 1e-6)

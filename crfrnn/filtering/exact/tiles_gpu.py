@@ -102,14 +102,16 @@ def filter_points(
     size: int, tolerance: float,
 ) -> Tensor:  # fmt: skip
     del features  # `inside` are the same, sorted; these are here to be differentiated
-    return sum_tiles(values, Tiles(size, order, place, inside, low, high), tolerance).to(values.dtype)
+    with torch.cuda.device_of(values):  # Triton launches on the current device
+        return sum_tiles(values, Tiles(size, order, place, inside, low, high), tolerance).to(values.dtype)
 
 
 def filter_points_backward(
     values: Tensor, gradients: Tensor, order: Tensor, place: Tensor, inside: Tensor, low: Tensor, high: Tensor,
     size: int, tolerance: float,
 ) -> Tensor:  # fmt: skip
-    return differentiate_tiles(values, gradients, Tiles(size, order, place, inside, low, high), tolerance)
+    with torch.cuda.device_of(values):
+        return differentiate_tiles(values, gradients, Tiles(size, order, place, inside, low, high), tolerance)
 
 
 _filter_op = torch.library.custom_op("crfrnn::exact_filter", filter_points, mutates_args=())
