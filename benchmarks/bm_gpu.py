@@ -94,9 +94,9 @@ class Bench:
         except Refused as reason:
             self.failed = True
             return [name, f"refused: {reason}", *empty]
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever torch, CUDA or Triton's compiler find
             self.failed = True
-            return [name, f"failed: {str(error).splitlines()[0]}", *empty]
+            return [name, f"failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}", *empty]
 
 
 def same(quantity: str, actual: Tensor, expected: Tensor, tolerance: float = EQUAL) -> None:

@@ -64,7 +64,7 @@ class TestRefusals:
             raise RuntimeError("CUDA out of memory\nand more")
 
         here = bench()
-        assert here.guarded("large", 3, fails) == ["large", "failed: CUDA out of memory", ""]
+        assert here.guarded("large", 3, fails) == ["large", "failed: RuntimeError: CUDA out of memory", ""]
         assert here.guarded("small", 3, lambda: ["1", "2"]) == ["small", "1", "2"]
         assert here.failed
 
