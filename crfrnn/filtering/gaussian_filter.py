@@ -184,11 +184,18 @@ def gaussian_filter(
     """
     if values.shape[:1] != features.shape[:1]:
         raise ValueError(f"values: batch of {values.shape[0]}, but features have a batch of {features.shape[0]}")
+    dtype = working_dtype(values, features)
+    # K 1 comes with K v, as one channel more; what cannot be filtered goes the other way, to be told so
+    in_one_pass = normalization == "after" and values.shape[2:] == features.shape[2:] and not values.is_complex()
     prepared = prepare(
         features,
         method=method,
-        normalization=normalization,
+        normalization="none" if in_one_pass else normalization,
         implementation=implementation,
-        dtype=working_dtype(values, features),
+        dtype=dtype,
     )
-    return prepared(values)
+    if not in_one_pass:
+        return prepared(values)
+    sums = prepared(torch.cat([values.to(dtype), torch.ones_like(values[:, :1], dtype=dtype)], dim=1))
+    out = sums[:, :-1] * (1 / (sums[:, -1:] + TINY))
+    return out.to(values.dtype) if values.is_floating_point() else out
