@@ -12,7 +12,8 @@ from torch import Tensor
 
 from crfrnn.filtering import dispatch
 
-TILE = 1024  # numbers in a program's tile: 8 in each thread of 4 warps
+# numbers in a program's tile: 8 in each thread of 4 warps; the interpreter pays for programs, not for numbers
+TILE = 4096 if dispatch.interpreted() else 1024
 WIDEST = 64  # channels of a row that one program handles
 PROGRAMS_PER_PROCESSOR = 8  # of 4 warps: half of the warps that a processor holds
 
@@ -31,10 +32,10 @@ def power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
 
-def blocks(channels: int, tile: int = TILE) -> tuple[int, int]:
+def blocks(channels: int) -> tuple[int, int]:
     """Rows and channels of a tile."""
     width = min(WIDEST, power_of_two(channels))
-    return tile // width, width
+    return TILE // width, width
 
 
 @functools.cache
