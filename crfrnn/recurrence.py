@@ -79,9 +79,10 @@ def _run(
     _check(logits, filters, kernel_weights, compatibility, iterations)
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        unary, weights, mu = logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
+        half = logits.dtype in dispatch.HALVES and dispatch.fused(logits, filters) is None
+        unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
         if iterations and logits.numel() and dispatch.fused(unary, filters) is None:
-            y = dispatch.load()(unary, filters, weights, mu, iterations, normalize, overwrite)
+            y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, overwrite)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y

@@ -42,7 +42,7 @@ def preload() -> None:
     """Import what this machine would load at first use, so that a first use inside torch's compiler finds it."""
     for rows in IMPLEMENTATIONS.values():
         for row in rows:
-            if row.refuses is not _triton or interpreted() or (triton_installed() and torch.cuda.is_available()):
+            if row.refuses is not _triton or triton_ready():
                 row.load()
 
 
@@ -76,6 +76,11 @@ def triton_installed() -> bool:
 def interpreted() -> bool:
     """Whether Triton's interpreter is on: then its kernels are run by NumPy, and take tensors of the CPU."""
     return triton_installed() and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def triton_ready() -> bool:
+    """Whether this process can run Triton's kernels."""
+    return interpreted() or (triton_installed() and torch.cuda.is_available())
 
 
 def triton_devices() -> tuple[str, ...]:

@@ -141,7 +141,7 @@ _filter_op.register_autograd(_backward, setup_context=_save)
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
-    fusable = True  # by mean_field/fused_cpu.py
+    fusable = "fused_cpu"  # the module in mean_field/
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str):
         self.shape = shape
