@@ -131,5 +131,10 @@ def _check(
             raise ValueError(f"logits: a batch of {logits.shape[0]}, but the guide has {gaussian.batch} images")
         if gaussian.shape != tuple(logits.shape[2:]):
             raise ValueError(f"logits: size {tuple(logits.shape[2:])}, but the guide's is {gaussian.shape}")
+        if gaussian.device not in (None, logits.device):
+            raise ValueError(f"logits: on {logits.device}, but the guide is on {gaussian.device}; move one of them")
+    for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
+        if parameter.device != logits.device:
+            raise ValueError(f"{name}: on {parameter.device}, but the logits are on {logits.device}; move one of them")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")

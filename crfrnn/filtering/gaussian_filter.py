@@ -42,11 +42,13 @@ class GaussianFilter:
         before: Tensor | None = None,
         after: Tensor | None = None,
         batch: int | None = None,
+        device: torch.device | None = None,
     ):
         self.operator = operator
         self.batch = batch  # images that it was prepared for; None where it is the same for all
         self.shape = shape
         self.dtype = dtype
+        self.device = device  # where it was prepared; None: filters that say nothing about it
         self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
         self.after = after  # (B, 1, N), multiplies the sums
 
@@ -66,6 +68,8 @@ class GaussianFilter:
             )
         if self.batch not in (None, values.shape[0]):
             raise ValueError(f"values: a batch of {values.shape[0]}, but the guide has {self.batch} images")
+        if self.device not in (None, values.device):
+            raise ValueError(f"values: on {values.device}, but the guide was on {self.device}; move one of them")
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
         with torch.autocast(values.device.type, enabled=False):
@@ -114,7 +118,7 @@ def prepare(
             norm = operator.apply(torch.ones_like(features[:, :1]).flatten(2)) + TINY
         before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
         after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
-    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])
+    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0], features.device)
 
 
 def _check_normalization(normalization: str) -> None:
@@ -134,7 +138,7 @@ def prepare_grid(
     """Prepare a Gaussian of the positions of a regular grid, one bandwidth in pixels for each axis of `shape`."""
     _check_normalization(normalization)
     row = dispatch.choose("separable", device or torch.device("cpu"), dtype, implementation)
-    return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype)
+    return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype, device=device)
 
 
 def gaussian_filter(
@@ -167,6 +171,8 @@ def gaussian_filter(
     >>> gaussian_filter(values, features).shape
     torch.Size([1, 2, 8, 9])
     """
+    if values.device != features.device:
+        raise ValueError(f"values: on {values.device}, but the features are on {features.device}; move one of them")
     if values.shape[:1] != features.shape[:1]:
         raise ValueError(f"values: batch of {values.shape[0]}, but features have a batch of {features.shape[0]}")
     prepared = prepare(

@@ -6,6 +6,7 @@ as many programs as the device keeps busy, and each takes every so many-th block
 """
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from crfrnn.filtering import dispatch
 # numbers in a program's tile: 8 in each thread of 4 warps; the interpreter pays for programs, not for numbers
 TILE = 4096 if dispatch.interpreted() else 1024
 WIDEST = 64  # channels of a row that one program handles
+WORTH_ASKING = 1 << 28  # bytes
 PROGRAMS_PER_PROCESSOR = 8  # of 4 warps: half of the warps that a processor holds
 
 
@@ -64,6 +66,24 @@ def readable(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     return tensor.device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+
+
+def spare(needed: int, device: torch.device) -> float:
+    """Bytes that can still be had on the device; infinite where nobody can say or `needed` is not worth asking."""
+    if device.type != "cuda" or needed < WORTH_ASKING or torch.cuda.is_current_stream_capturing():
+        return math.inf
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
+
+
+def demand(argument: str, needed: int, device: torch.device) -> None:
+    """ValueError, about this argument, where the device has not so many bytes."""
+    left = spare(needed, device)
+    if needed > left:
+        raise ValueError(
+            f"{argument}: this call needs about {needed / 1e9:.1f} GB on {device}, {left / 1e9:.1f} GB are free;"
+            f" split the batch into {math.ceil(needed / max(left, 1))} or more parts, or a single image into tiles"
+        )
 
 
 def devices() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from crfrnn.filtering.dispatch import preload as preload_filters
 from crfrnn.filtering.dispatch import triton_ready
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 
-
+MOST_LABELS = 1024  # that the registers of one program on a GPU hold
 HALVES = (torch.bfloat16, torch.float16)  # that `fused_gpu` takes beside float32
 
 
@@ -18,8 +18,6 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     """None where `fused_cpu` or `fused_gpu` takes the call, else the reason why neither does."""
     if logits.device.type not in ("cpu", "cuda"):
         return f"its kernels run on the CPU and on CUDA, the logits are on {logits.device.type}"
-    if not filters:
-        return "there are no filters"
     twin = _twin(filters)
     for gaussian in filters:
         if not twin or getattr(gaussian.operator, "fusable", None) != twin:
@@ -28,6 +26,8 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
             return f"a filter was prepared in {gaussian.dtype}"
     if logits.dtype != torch.float32 and not (twin == "fused_gpu" and logits.dtype in HALVES):
         return f"it computes in float32, not {logits.dtype}"
+    if twin == "fused_gpu" and logits.shape[1] > MOST_LABELS:
+        return f"it keeps at most {MOST_LABELS} labels in registers, there are {logits.shape[1]}"
     return None
 
 

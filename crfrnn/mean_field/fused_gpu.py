@@ -11,6 +11,7 @@ follows `fused_cpu.py`: h_m = K_m^T g, and with nothing stored but the marginals
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,6 +88,8 @@ def infer(
     Where weights are by class, `shares` (M, L) and `compatibility` (L, L) are what `transforms` is the product of.
     """
     logits, batch, labels = logits.detach().contiguous(), logits.shape[0], logits.shape[1]
+    rows = (iterations if keep else 1) * layout_gpu.padded(labels) * logits.dtype.itemsize + 4 * labels
+    layout_gpu.demand("logits", batch * logits.shape[2] * rows, logits.device)
     kernels = KernelTensors(lattices, thetas, scales, shape)
     passing = MessagePassing(kernels, batch, labels, logits.device)
     matrices = passing.matrices(compatibility[None] if shares.numel() else transforms.detach(), shares, False)
@@ -104,7 +107,7 @@ def infer(
             source = out
         end = t == iterations
         into = out if end else kept[t if keep else 0]
-        flags = {"SOFTMAX": normalize or not end, "PLANES": end}
+        flags: dict[str, Any] = {"SOFTMAX": normalize or not end, "PLANES": end}
         passing.over_pixels(triton_gpu.update, (source, into), last, matrices[last], **flags)
     return out, kept if keep else kept[:0, 0, 0].clone()
 
@@ -150,7 +153,7 @@ def _backward_op(
             partial.zero_()
         for pair, both in enumerate(matrices):
             if pair < last:
-                flags = {"SOFTMAX": False, "PLANES": True}
+                flags: dict[str, Any] = {"SOFTMAX": False, "PLANES": True}
                 passing.over_pixels(triton_gpu.update, (partial, partial), pair, both, saved, **flags)
             else:
                 arguments = q, partial, total, g

@@ -18,7 +18,16 @@ from crfrnn.filtering.separable.grid_gpu import passes, run_passes
 
 LATTICE_TENSORS = len(LatticeTensors._fields)
 BLOCK = 32  # channels that are gathered together: a cache line of float32
-POINTS = 64  # of a pass over the pixels: the rows of a product on the matrix units
+
+
+def _tile(labels: int) -> tuple[int, int]:
+    """Points and warps of a program of the pass over the pixels, for a power of two of labels.
+
+    The sums stay in registers; these are the largest tiles that compile for Hopper without spilling them.
+    """
+    if labels <= 128:
+        return 64, 4 if labels <= 32 else 8
+    return (32, 8) if labels <= 256 else (16, 8)
 
 
 class KernelTensors(NamedTuple):
@@ -56,7 +65,8 @@ class _Grid:
         self.batch = batch
 
     def exchange(self, rows: Tensor) -> None:
-        self.coarse = run_passes(rows, self.batch, tuple(self.passes))
+        # on a line with a single band nothing is left to do, but the pixels overwrite `rows` while they read this
+        self.coarse = run_passes(rows, self.batch, tuple(self.passes)) if self.passes else rows.clone()
 
 
 class MessagePassing:
@@ -74,9 +84,9 @@ class MessagePassing:
             thetas = kernels.thetas[m * (len(kernels.shape) + 1) : (m + 1) * (len(kernels.shape) + 1)]
             if tensors[0].numel():
                 lattice = LatticeTensors(*tensors)
-                if scratch is None or scratch.shape[0] < lattice.points.numel():
-                    scratch = tables(lattice, self.channels, torch.float32)
-                own = tables(lattice, self.channels, torch.float32)
+                enough = scratch is not None and scratch.shape[0] >= lattice.points.numel()
+                own, *more = tables(lattice, self.channels, torch.float32, 1 if enough else 2)
+                scratch = more[0] if scratch is None or not enough else scratch
                 # the last of the d + 1 passes of the blur ends in its own table
                 two = (own, scratch) if lattice.vertices.shape[1] % 2 == 0 else (scratch, own)
                 scales = kernels.scales[2 * m : 2 * m + 2]
@@ -108,7 +118,8 @@ class MessagePassing:
         out = []
         for pair in self.pairs:
             numbers = [0 if found is None else found[0] for found in pair]
-            out.append((columns[numbers], rows) if shares.numel() else (shares, rows[numbers]))
+            picked = torch.stack([(columns if shares.numel() else rows)[m] for m in numbers])
+            out.append((picked, rows) if shares.numel() else (shares, picked))
         return out
 
     def over_pixels(
@@ -130,13 +141,20 @@ class MessagePassing:
         columns, taps, nodes, coarse, count = nothing, nothing, 1, nothing, 1
         if grid is not None:
             last = grid[1].last
-            columns, taps, nodes, coarse, count = last.columns, last.weights, last.size, grid[1].coarse, last.columns.shape[1]
+            columns, taps, nodes, coarse, count = (
+                last.columns,
+                last.weights,
+                last.size,
+                grid[1].coarse,
+                last.columns.shape[1],
+            )
         shares, mixing = (nothing, nothing) if matrices is None else matrices
         messages = vertices, weights, table, columns, taps, nodes, coarse, self.width, count, shares, mixing
-        sizes = {"POINTS": POINTS, "C": self.channels, "ALL": self.all, "BLOCK": min(BLOCK, self.all)}
+        height, warps = _tile(self.all)
+        sizes = {"POINTS": height, "C": self.channels, "ALL": self.all, "BLOCK": min(BLOCK, self.all)}
         kinds = {"CORNERS": corners, "GRID": grid is not None, "SHARED": shares is not nothing and shares.numel() > 0}
-        kernel[(-(-self.points // POINTS), self.batch)](
+        kernel[(-(-self.points // height), self.batch)](
             *arguments, self.labels, self.points, *messages, nothing if saved is None else saved,
             **sizes, **kinds, **flags, SAVE=saved is not None, PRECISION=self.precision,
-            num_warps=8 if self.all > 64 else 4,
+            num_warps=warps,
         )  # fmt: skip

@@ -1,8 +1,9 @@
 """One iteration over the pixels for a GPU (Triton): slice, weighting, compatibility, unary and softmax in one pass.
 Arrays in, arrays filled, no policy.
 
-Shapes: N points in lines of W in each of B images, L labels, C >= L channels in memory (layout_gpu.py), ALL >= L a power
-of two. Logits are planes, (B, L, N), as the caller has them; marginals are rows, (B N, C), as who gathers wants them.
+Shapes: N points in lines of W in each of B images, L labels, C >= L channels in memory (layout_gpu.py), ALL >= L a
+power of two. Logits are planes, (B, L, N), as the caller has them; marginals are rows, (B N, C), as who gathers them
+wants them.
 
 A pass takes the messages of at most one lattice and one separable kernel; `fused_gpu.py` makes more passes where there
 are more kernels. A lattice's message is a sum over the corners of each point in its blurred table (R, C); a separable
@@ -49,14 +50,14 @@ def _penalty(
     inside = p < points
     row = image.to(tl.int64) * points + p
     every = tl.num_programs(1).to(tl.int64) * points * C
-    l = tl.arange(0, ALL)
+    label = tl.arange(0, ALL)
     x, line = p % width, p // width
     first = (image.to(tl.int64) * (points // width) + line) * nodes
     sums = tl.zeros((p.shape[0], ALL), tl.float32)
     for start in range(0, C, BLOCK):
         c = start + tl.arange(0, BLOCK)
         mask = inside[:, None] & (c < C)[None, :]
-        matrix = mixing + c[:, None] * ALL + l[None, :]
+        matrix = mixing + c[:, None] * ALL + label[None, :]
         both = tl.zeros((p.shape[0], BLOCK), tl.float32)
         if CORNERS > 0:
             message = tl.zeros((p.shape[0], BLOCK), tl.float32)
@@ -126,24 +127,24 @@ def update(
     """
     image = tl.program_id(1)
     p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
-    l = tl.arange(0, ALL)
+    label = tl.arange(0, ALL)
     inside = (p < points)[:, None]
-    at = (image.to(tl.int64) * labels + l)[None, :] * points + p[:, None]
-    qu = tl.load(unary + at, mask=inside & (l < labels)[None, :], other=0).to(tl.float32)
+    at = (image.to(tl.int64) * labels + label)[None, :] * points + p[:, None]
+    qu = tl.load(unary + at, mask=inside & (label < labels)[None, :], other=0).to(tl.float32)
     if (CORNERS > 0) or GRID:
         qu -= _penalty(
             image, p, points, vertices, corner_weights, table, columns, taps, nodes, coarse, width, count,
             shares, mixing, saved, C, ALL, BLOCK, CORNERS, GRID, SHARED, SAVE, PRECISION,
         )  # fmt: skip
     if SOFTMAX:
-        qu = tl.where((l < labels)[None, :], qu, float("-inf"))
+        qu = tl.where((label < labels)[None, :], qu, float("-inf"))
         e = tl.exp(qu - tl.max(qu, axis=1)[:, None])
         qu = e / tl.sum(e, axis=1)[:, None]
     if PLANES:
-        tl.store(out + at, qu, mask=inside & (l < labels)[None, :])
+        tl.store(out + at, qu, mask=inside & (label < labels)[None, :])
     else:
         row = image.to(tl.int64) * points + p
-        tl.store(out + row[:, None] * C + l[None, :], qu, mask=inside & (l < C)[None, :])
+        tl.store(out + row[:, None] * C + label[None, :], qu, mask=inside & (label < C)[None, :])
 
 
 @triton.jit
@@ -184,9 +185,9 @@ def update_gradient(
     """
     image = tl.program_id(1)
     p = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
-    l = tl.arange(0, ALL)
-    mask = (p < points)[:, None] & (l < labels)[None, :]
-    at = (image.to(tl.int64) * labels + l)[None, :] * points + p[:, None]
+    label = tl.arange(0, ALL)
+    mask = (p < points)[:, None] & (label < labels)[None, :]
+    at = (image.to(tl.int64) * labels + label)[None, :] * points + p[:, None]
     d = -_penalty(
         image, p, points, vertices, corner_weights, table, columns, taps, nodes, coarse, width, count,
         shares, mixing, saved, C, ALL, BLOCK, CORNERS, GRID, SHARED, SAVE, PRECISION,
@@ -194,7 +195,7 @@ def update_gradient(
     if CHAINED:
         d += tl.load(partial + at, mask=mask, other=0)
     row = image.to(tl.int64) * points + p
-    marginal = tl.load(q + row[:, None] * C + l[None, :], mask=mask, other=0).to(tl.float32)
+    marginal = tl.load(q + row[:, None] * C + label[None, :], mask=mask, other=0).to(tl.float32)
     g = marginal * (d - tl.sum(marginal * d, axis=1)[:, None])
     tl.store(total + at, tl.load(total + at, mask=mask, other=0) + g, mask=mask)
-    tl.store(out + row[:, None] * C + l[None, :], g, mask=(p < points)[:, None] & (l < C)[None, :])
+    tl.store(out + row[:, None] * C + label[None, :], g, mask=(p < points)[:, None] & (label < C)[None, :])

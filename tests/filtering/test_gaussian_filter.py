@@ -310,3 +310,11 @@ class TestErrors:
             gaussian_filter(torch.zeros(1, 1, 5), features)
         with torch.no_grad():
             gaussian_filter(torch.zeros(1, 1, 5), features)
+
+
+def test_values_on_another_device():
+    filters = prepare(random_features(1, 2, (3, 4)))
+    with pytest.raises(ValueError, match=r"^values: on meta, but the guide was on cpu; move one of them"):
+        filters(torch.zeros(1, 2, 3, 4, device="meta"))
+    with pytest.raises(ValueError, match=r"^values: on meta, but the features are on cpu; move one of them"):
+        gaussian_filter(torch.zeros(1, 2, 3, 4, device="meta"), random_features(1, 2, (3, 4)))

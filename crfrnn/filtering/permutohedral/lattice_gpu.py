@@ -4,8 +4,9 @@ Nothing here waits for the device: how many vertices there are stays there, and 
 for the most there can be, one for each entry. See this folder's README.
 """
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ KEY_BITS = 62  # in each of at most two words
 MOST_ENTRIES = 2**31 - 2**16  # entries are numbered in 32 bits, with room for the last block's numbers
 RUN = 128  # entries that a row sums at most: what a program does for a vertex where a thousand points meet
 POINTS = 128  # in a block of the kernels that build
+BYTES_TO_BUILD = 88  # for an entry: keys and their order three times over while they are sorted, and what stays
 AHEAD = 4  # rows asked for before the first is added
 
 
@@ -69,6 +71,11 @@ def key_strides(low: Tensor, high: Tensor, batch: int, words: int) -> Tensor:
     return torch.stack(rows)
 
 
+@functools.cache
+def _scale(dimensions: int, device: torch.device) -> Tensor:
+    return axis_scale(dimensions).to(device)
+
+
 def words_needed(features: Tensor, batch: int) -> int:
     """How many words the keys need, 1 or 2: the only question that the host asks. features (B, d, N).
 
@@ -101,15 +108,14 @@ def build(features: Tensor, words: int) -> Lattice9:
         return tuple(lattice)  # pyright: ignore[reportReturnType]
     features = features.detach().contiguous()
     device = features.device
-    scale = axis_scale(dimensions).to(device, non_blocking=True)
+    scale = _scale(dimensions, device)
     ends = features.amin(dim=(0, 2)).double() * scale, features.amax(dim=(0, 2)).double() * scale
     strides = key_strides(*ends, batch, words)
     keys = torch.empty(words, entries, dtype=torch.int64, device=device)
-    sizes = {"D": dimensions, "WORDS": words, "BLOCK": POINTS}
+    sizes: dict[str, Any] = {"D": dimensions, "WORDS": words, "BLOCK": POINTS}
     grid = -(-points // POINTS), batch
-    triton_gpu.embed[grid](
-        features, scale, strides, lattice.weights, keys, points, entries, **sizes, enable_fp_fusion=False
-    )
+    exact: dict[str, Any] = {"enable_fp_fusion": False}  # a product and a sum rounded once would move points on faces
+    triton_gpu.embed[grid](features, scale, strides, lattice.weights, keys, points, entries, **sizes, **exact)
     keys, order = _sorted(keys)
     new = torch.ones(entries, dtype=torch.bool, device=device)
     torch.any(keys[:, 1:] != keys[:, :-1], dim=0, out=new[1:])
@@ -124,16 +130,16 @@ def build(features: Tensor, words: int) -> Lattice9:
     lattice.previous.fill_(-1)
     owners = torch.empty(entries, dtype=torch.int32, device=device)
     of_entries = (-(-entries // POINTS),)
-    triton_gpu.fill_rows[of_entries](keys, row_of, lattice.starts, row_keys, entries, WORDS=words, BLOCK=POINTS)
+    of_rows: dict[str, Any] = {"WORDS": words, "BLOCK": POINTS}
+    triton_gpu.fill_rows[of_entries](keys, row_of, lattice.starts, row_keys, entries, **of_rows)
     into = owners, lattice.ghosts, lattice.following, lattice.previous
     steps = entries.bit_length()
     triton_gpu.link[(min(programs(device), *of_entries),)](
         row_keys, strides, *into, lattice.count, entries, steps, **sizes
     )
     into = lattice.vertices, lattice.points, lattice.sorted_weights
-    triton_gpu.number_corners[of_entries](
-        order, row_of, owners, lattice.weights, *into, entries, D=dimensions, BLOCK=POINTS
-    )
+    of_corners: dict[str, Any] = {"D": dimensions, "BLOCK": POINTS}
+    triton_gpu.number_corners[of_entries](order, row_of, owners, lattice.weights, *into, entries, **of_corners)
     lattice.weights.mul_(gain(dimensions))
     return tuple(lattice)  # pyright: ignore[reportReturnType]
 
@@ -186,8 +192,8 @@ def splat_and_blur(
     table, other = tables
     height, width = blocks(channels)
     grid = programs(device), -(-channels // width)
-    tile = {"C": channels, "ROWS": height, "WIDTH": width}
-    of_splat = {**tile, "ROWS": max(1, height // 2), "AHEAD": AHEAD}
+    tile: dict[str, Any] = {"C": channels, "ROWS": height, "WIDTH": width}
+    of_splat: dict[str, Any] = {**tile, "ROWS": max(1, height // 2), "AHEAD": AHEAD}
     triton_gpu.splat[grid](rows, lattice.points, weights, lattice.starts, table, lattice.count, **of_splat)
     triton_gpu.add_ghosts[grid](table, lattice.ghosts, lattice.count, **tile)
     for axis in reversed(axes) if transposed else axes:
@@ -197,10 +203,17 @@ def splat_and_blur(
     return table
 
 
-def tables(lattice: LatticeTensors, channels: int, dtype: torch.dtype, room: int | None = None) -> Tensor:
-    """Uninitialised memory for a table, (E, C) or (room, C), float32 or float64."""
-    rows = lattice.points.numel() if room is None else room
-    return torch.empty(rows, channels, dtype=dtype, device=lattice.points.device)
+def tables(lattice: LatticeTensors, channels: int, dtype: torch.dtype, number: int) -> list[Tensor]:
+    """Uninitialised memory for so many tables of a lattice, (R or more, C), float32 or float64.
+
+    There is room for as many rows as there may be, unless memory is short: then the host asks how many there are.
+    """
+    rows, device = lattice.points.numel(), lattice.points.device
+    each = number * channels * dtype.itemsize
+    if rows * each > layout_gpu.spare(rows * each, device):
+        rows = int(lattice.count)
+        layout_gpu.demand("values", rows * each, device)
+    return [torch.empty(rows, channels, dtype=dtype, device=device) for _ in range(number)]
 
 
 def filter_points(
@@ -216,19 +229,16 @@ def filter_points(
     count: Tensor,
     transposed: bool,
 ) -> Tensor:
-    lattice = LatticeTensors(
-        vertices, weights, points, sorted_weights, starts, ghosts, following, previous, count
-    )
+    lattice = LatticeTensors(vertices, weights, points, sorted_weights, starts, ghosts, following, previous, count)
     batch, channels, size = values.shape
     if not values.numel():
         return torch.empty_like(values, memory_format=torch.contiguous_format)
     rows = layout_gpu.to_rows(values)
-    dtype = weights.dtype
-    two = tables(lattice, rows.shape[1], dtype), tables(lattice, rows.shape[1], dtype)
-    table = splat_and_blur(lattice, rows, sorted_weights, two, transposed)
+    first, second = tables(lattice, rows.shape[1], weights.dtype, 2)
+    table = splat_and_blur(lattice, rows, sorted_weights, (first, second), transposed)
     height, width = blocks(padded(channels))
     grid = -(-batch * size // height), -(-rows.shape[1] // width)
-    tile = {"C": rows.shape[1], "CORNERS": vertices.shape[1], "ROWS": height, "WIDTH": width}
+    tile: dict[str, Any] = {"C": rows.shape[1], "CORNERS": vertices.shape[1], "ROWS": height, "WIDTH": width}
     triton_gpu.slice_points[grid](table, vertices, weights, rows, batch * size, **tile)
     return layout_gpu.to_planes(rows, batch, channels)
 
@@ -271,6 +281,8 @@ class LatticeOperator:
                 f"features: {batch} images of {points} points in {dimensions} dimensions are too many for one lattice"
                 f" ({entries:.3g} corners, at most {MOST_ENTRIES:.3g}); {split}"
             )
+        corners, number = dimensions + 1, features.dtype.itemsize
+        layout_gpu.demand("features", entries * (BYTES_TO_BUILD + 8 * corners + 2 * number), features.device)
         # a captured graph and a traced one may not ask the device; two words hold whatever can be held
         words = words_needed(flat, batch) if entries and layout_gpu.readable(flat) else 2
         self.lattice = LatticeTensors(*(build if plain_call(flat) else _build_op)(flat, words))

@@ -259,9 +259,7 @@ def add_ghosts(table, ghosts, count_at, C: tl.constexpr, ROWS: tl.constexpr, WID
 
 
 @triton.jit
-def blur(
-    table, out, following, previous, count_at, C: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
-):
+def blur(table, out, following, previous, count_at, C: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     """[1/2 1 1/2] along one axis, from one table (R, C) to the other; following, previous (R,), -1 for none."""
     count = tl.load(count_at)
     c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)

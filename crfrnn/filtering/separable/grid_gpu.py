@@ -2,7 +2,7 @@
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
@@ -59,18 +59,23 @@ def run_passes(rows: Tensor, batch: int, todo: tuple[Pass, ...], dtype: torch.dt
         depth = step.inner * channels
         width = min(WIDTH, layout_gpu.power_of_two(depth))
         outer, height = batch * step.outer, layout_gpu.TILE // width
-        kind = dtype if dtype is not None and number == len(todo) - 1 else step.weights.dtype
-        out = torch.empty(outer * step.rows * step.inner, channels, dtype=kind, device=rows.device)
+        stored = dtype if dtype is not None and number == len(todo) - 1 else step.weights.dtype
+        out = torch.empty(outer * step.rows * step.inner, channels, dtype=stored, device=rows.device)
         grid = -(-outer * step.rows // height), -(-depth // width)
         sizes = outer, step.size, step.rows, step.inner, step.columns.shape[1]
-        tile = {"C": channels, "ACCUMULATE": NUMBERS[step.weights.dtype], "ROWS": height, "WIDTH": width}
+        tile: dict[str, Any] = {
+            "C": channels,
+            "ACCUMULATE": NUMBERS[step.weights.dtype],
+            "ROWS": height,
+            "WIDTH": width,
+        }
         triton_gpu.apply_band[grid](rows, step.columns, step.weights, out, *sizes, **tile)
         rows = out
     return rows
 
 
 def filter_grid(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
-    batch, channels, points = values.shape
+    batch, channels, _ = values.shape
     if not values.numel():
         return torch.empty_like(values, memory_format=torch.contiguous_format)
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
