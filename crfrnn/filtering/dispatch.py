@@ -4,7 +4,6 @@ A pure function of the call's arguments. The compiled kernels are loaded here, a
 importing the package compiles nothing, and an absent compiler is an error only where one is needed.
 """
 
-import functools
 import importlib
 import importlib.util
 import logging
@@ -68,9 +67,11 @@ def _cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-@functools.cache
+_TRITON = importlib.util.find_spec("triton") is not None  # looked up, not imported
+
+
 def triton_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return _TRITON
 
 
 def interpreted() -> bool:

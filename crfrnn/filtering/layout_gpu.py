@@ -7,11 +7,17 @@ as many programs as the device keeps busy, and each takes every so many-th block
 
 import functools
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering import dispatch
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 # numbers in a program's tile: 8 in each thread of 4 warps; the interpreter pays for programs, not for numbers
 TILE = 4096 if dispatch.interpreted() else 1024
@@ -70,7 +76,9 @@ def readable(tensor: Tensor) -> bool:
 
 def spare(needed: int, device: torch.device) -> float:
     """Bytes that can still be had on the device; infinite where nobody can say or `needed` is not worth asking."""
-    if device.type != "cuda" or needed < WORTH_ASKING or torch.cuda.is_current_stream_capturing():
+    if torch.compiler.is_compiling() or device.type != "cuda" or needed < WORTH_ASKING:
+        return math.inf
+    if torch.cuda.is_current_stream_capturing():
         return math.inf
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + cached
@@ -84,6 +92,18 @@ def demand(argument: str, needed: int, device: torch.device) -> None:
             f"{argument}: this call needs about {needed / 1e9:.1f} GB on {device}, {left / 1e9:.1f} GB are free;"
             f" split the batch into {math.ceil(needed / max(left, 1))} or more parts, or a single image into tiles"
         )
+
+
+def on_its_device(body: Callable[P, Result]) -> Callable[P, Result]:
+    """An op's body with the device of its first tensor as the current one: Triton launches on that."""
+
+    @functools.wraps(body)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Result:
+        first: Any = args[0]
+        with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
+            return body(*args, **kwargs)
+
+    return run
 
 
 def devices() -> tuple[str, ...]:

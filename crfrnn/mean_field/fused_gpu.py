@@ -69,6 +69,7 @@ def mean_field(
     return y.reshape(logits.shape)
 
 
+@layout_gpu.on_its_device
 def infer(
     logits: Tensor,
     transforms: Tensor,
@@ -125,6 +126,7 @@ def _(logits, transforms, compatibility, shares, lattices, thetas, scales, shape
 
 
 @torch.library.custom_op("crfrnn::mean_field_backward_gpu", mutates_args=(), device_types=layout_gpu.devices())
+@layout_gpu.on_its_device
 def _backward_op(
     grad: Tensor,
     marginals: Tensor,

@@ -132,9 +132,7 @@ class TestMemory:
         features = random_features(4, 3, (9,)).to(device_for(ROW))
         ROW.load()
         monkeypatch.setattr(layout_gpu, "spare", lambda needed, device: 5000)
-        with pytest.raises(
-            ValueError, match=r"^features: .* GB .* split the batch into \d+ or more parts"
-        ):
+        with pytest.raises(ValueError, match=r"^features: .* GB .* split the batch into \d+ or more parts"):
             prepare(features, implementation="triton")
 
     def test_tables_of_as_many_rows_as_there_are(self, monkeypatch):
@@ -186,3 +184,14 @@ class TestRuns:
         with NoSync():
             lattice = module().build(features, 1)
             module().filter_points(x, *lattice, transposed=False)
+
+    def test_under_torchs_compiler(self):
+        """Building and filtering as one graph, without a question to the device."""
+        features, x = random_features(1, 2, (7,)).to(device_for(ROW)), random_values(1, 2, 7).to(device_for(ROW))
+        expected = gaussian_filter(x, features, implementation="triton")
+
+        def run(x, features):
+            return gaussian_filter(x, features, implementation="triton")
+
+        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+        assert_equal("compiled", compiled(x, features), expected, 1e-6)

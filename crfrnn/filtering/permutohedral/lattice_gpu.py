@@ -98,6 +98,7 @@ def words_needed(features: Tensor, batch: int) -> int:
     return len(used)
 
 
+@layout_gpu.on_its_device
 def build(features: Tensor, words: int) -> Lattice9:
     """features (B, d, N), float32 or float64; words 1 or 2 for a key."""
     lattice = LatticeTensors(*_empty(features, words))
@@ -216,6 +217,7 @@ def tables(lattice: LatticeTensors, channels: int, dtype: torch.dtype, number: i
     return [torch.empty(rows, channels, dtype=dtype, device=device) for _ in range(number)]
 
 
+@layout_gpu.on_its_device
 def filter_points(
     values: Tensor,
     vertices: Tensor,

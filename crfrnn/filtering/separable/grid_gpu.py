@@ -74,6 +74,7 @@ def run_passes(rows: Tensor, batch: int, todo: tuple[Pass, ...], dtype: torch.dt
     return rows
 
 
+@layout_gpu.on_its_device
 def filter_grid(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
     batch, channels, _ = values.shape
     if not values.numel():
