@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from crfrnn import CRFRNN, Bilateral, Features, Spatial, mean_field
+from crfrnn import Bilateral, Features, Spatial, mean_field
 from crfrnn.filtering import dispatch as filters_dispatch
 from crfrnn.mean_field import dispatch
 from crfrnn.recurrence import marginals, recurrence
@@ -163,12 +163,3 @@ def test_too_many_labels_are_not_fused():
     refusal = dispatch.fused(torch.zeros(1, 1025, 2, 2, device=problem.logits.device), problem.filters())
     assert refusal is not None
     assert "1024" in refusal
-
-
-def test_layer_on_a_gpu():
-    """The layer as it is used, where there is a GPU: the same numbers as on the CPU."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU: on the CPU the layer does not use the interpreter")
-    layer = CRFRNN(3)
-    logits, image = random_values(2, 3, 20, 30), 60 * random_values(2, 3, 20, 30, seed=3)
-    assert_equal("layer", layer.cuda()(logits.cuda(), image.cuda()).cpu(), layer.cpu()(logits, image), 1e-5)

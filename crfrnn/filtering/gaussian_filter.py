@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import dispatch
+from crfrnn.filtering import dispatch, layout_gpu
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
@@ -109,7 +109,7 @@ def prepare(
     if method == "permutohedral" and features.requires_grad and torch.is_grad_enabled():
         raise ValueError("features: the lattice gives them no gradient; detach them (or the guide), or use 'exact'")
     features = features.to(dtype)
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(features).all()):
+    if layout_gpu.readable(features) and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     operator = row.load()(features)
     before, after = None, None

@@ -76,3 +76,8 @@ def test_op_keeps_torchs_contract():
 def test_no_points():
     ours = prepare_grid((0, 4), (1.0, 1.0), implementation="triton", device=device_for(ROW))
     assert ours(torch.zeros(2, 3, 0, 4, device=device_for(ROW))).shape == (2, 3, 0, 4)
+
+
+def test_bandwidths_that_would_learn():
+    with pytest.raises(ValueError, match=r"^thetas: .*implementation='reference'"):
+        ROW.load()((3, 4), torch.ones(2), "after")

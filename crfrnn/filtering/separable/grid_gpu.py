@@ -61,7 +61,7 @@ def run_passes(rows: Tensor, batch: int, todo: tuple[Pass, ...], dtype: torch.dt
         outer, height = batch * step.outer, layout_gpu.TILE // width
         stored = dtype if dtype is not None and number == len(todo) - 1 else step.weights.dtype
         out = torch.empty(outer * step.rows * step.inner, channels, dtype=stored, device=rows.device)
-        grid = -(-outer * step.rows // height), -(-depth // width)
+        grid = (-(-outer * step.rows // height) * -(-depth // width),)
         sizes = outer, step.size, step.rows, step.inner, step.columns.shape[1]
         tile: dict[str, Any] = {
             "C": channels,
@@ -112,6 +112,8 @@ class SeparableOperator:
     fusable = "fused_gpu"
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str):
+        if isinstance(thetas, Tensor):
+            raise ValueError("thetas: the Triton filter gives bandwidths no gradient; use implementation='reference'")
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization

@@ -25,9 +25,10 @@ def apply_band(
     values (outer, size, inner C) and out (outer, rows, inner C), where inner are the samples of the later axes; columns
     int32, weights (rows, taps). Neighbouring rows read nearly the same samples: those come from the cache.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # of all outer * rows
-    d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     depth = inner * C
+    across = tl.cdiv(depth, WIDTH)  # both directions on one axis of the launch: the others end at 65,535 programs
+    row = (tl.program_id(0) // across).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # of all outer * rows
+    d = tl.program_id(0) % across * WIDTH + tl.arange(0, WIDTH)
     inside = row < outer * rows
     o, i = row // rows, row % rows
     sums = tl.zeros((ROWS, WIDTH), ACCUMULATE)
