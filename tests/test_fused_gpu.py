@@ -99,18 +99,19 @@ def test_marginals(shape):
     assert_equal("marginals", q, torch.softmax(y, 1).detach(), 1e-6)
 
 
-def test_half_precision():
-    """Marginals in float16 between the passes, sums in float32: the error of storing them, and no more."""
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 5e-4), (torch.bfloat16, 4e-3)])
+def test_half_precision(dtype, rounding):
+    """Marginals in half precision between the passes, sums in float32: the error of storing them, and no more."""
     problem = Problem((3, 4), labels=21)
-    half = problem.logits.detach().half().requires_grad_()
+    half = problem.logits.detach().to(dtype).requires_grad_()
     y = mean_field(half, problem.filters(), problem.weights, problem.mu, 2)
     expected = mean_field(half.float(), problem.filters(), problem.weights, problem.mu, 2)
-    assert y.dtype == torch.float16
-    assert_equal("logits", y.float(), expected, 2e-3)
+    assert y.dtype == dtype
+    assert_equal("logits", y.float(), expected, 4 * rounding)
     towards = random_values(*y.shape, seed=5).to(y.device)
     grad, expected = (torch.autograd.grad(out, half, towards.to(out.dtype))[0] for out in (y, expected))
-    assert grad.dtype == torch.float16
-    assert_equal("gradient", grad, expected, 4e-3)
+    assert grad.dtype == dtype
+    assert_equal("gradient", grad, expected, 8 * rounding)
 
 
 def test_autocast_changes_nothing():
