@@ -117,11 +117,12 @@ def _run(
     _check(logits, filters, kernel_weights, compatibility, iterations, solver)
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        unary, weights, mu = logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
+        half = logits.dtype in dispatch.HALVES and dispatch.fused(logits, filters) is None
+        unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
         if solver is not None and type(solver) is not MeanField:
-            y = _solve(unary, filters, weights, mu, iterations, solver, normalize)
+            y = _solve(unary.to(dtype), filters, weights, mu, iterations, solver, normalize)
         elif iterations and logits.numel() and dispatch.fused(unary, filters) is None:
-            y = dispatch.load()(unary, filters, weights, mu, iterations, normalize, overwrite)
+            y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, overwrite)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y
@@ -192,5 +193,10 @@ def _check(
             raise ValueError(f"logits: a batch of {logits.shape[0]}, but the guide has {gaussian.batch} images")
         if gaussian.shape != tuple(logits.shape[2:]):
             raise ValueError(f"logits: size {tuple(logits.shape[2:])}, but the guide's is {gaussian.shape}")
+        if gaussian.device not in (None, logits.device):
+            raise ValueError(f"logits: on {logits.device}, but the guide is on {gaussian.device}; move one of them")
+    for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
+        if parameter.device != logits.device:
+            raise ValueError(f"{name}: on {parameter.device}, but the logits are on {logits.device}; move one of them")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")

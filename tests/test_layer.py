@@ -349,3 +349,11 @@ class TestScaled:
             CRFRNN(3).scaled(0)
         with pytest.raises(ValueError, match=r"^kernels: Mine needs a method scaled\(factor\)"):
             CRFRNN(3, kernels=[Mine()]).scaled(2)  # type: ignore[list-item]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_on_a_gpu():
+    layer = CRFRNN(3)
+    logits, image = random_values(2, 3, 20, 30), 60 * random_values(2, 3, 20, 30, seed=3)
+    expected = layer(logits, image)
+    assert_equal("layer", layer.cuda()(logits.cuda(), image.cuda()).cpu(), expected, 1e-5)

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import dispatch
+from crfrnn.filtering import dispatch, layout_gpu
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
@@ -43,11 +43,13 @@ class GaussianFilter:
         before: Tensor | None = None,
         after: Tensor | None = None,
         batch: int | None = None,
+        device: torch.device | None = None,
     ):
         self.operator = operator
         self.batch = batch  # images that it was prepared for; None where it is the same for all
         self.shape = shape
         self.dtype = dtype
+        self.device = device  # where it was prepared; None: filters that say nothing about it
         self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
         self.after = after  # (B, 1, N), multiplies the sums
 
@@ -67,6 +69,8 @@ class GaussianFilter:
             )
         if self.batch not in (None, values.shape[0]):
             raise ValueError(f"values: a batch of {values.shape[0]}, but the guide has {self.batch} images")
+        if self.device not in (None, values.device):
+            raise ValueError(f"values: on {values.device}, but the guide was on {self.device}; move one of them")
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
         with torch.autocast(values.device.type, enabled=False):
@@ -104,13 +108,13 @@ def prepare(
     dtype = dtype or working_dtype(features)
     row = dispatch.choose(method, features.device, dtype, implementation)
     features = features.to(dtype)
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(features).all()):
+    if layout_gpu.readable(features) and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     operator = row.load()(features)
     if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):
         raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
     before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
-    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])
+    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0], features.device)
 
 
 def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tensor | None, Tensor | None]:
@@ -143,12 +147,15 @@ def prepare_grid(
     Bandwidths in a tensor (D,) get a gradient.
     """
     _check_normalization(normalization)
-    row = dispatch.choose("separable", device or torch.device("cpu"), dtype, implementation)
+    device = device or torch.device("cpu")
+    if isinstance(thetas, Tensor) and device.type != "cpu":
+        implementation = "reference"  # the others take numbers
+    row = dispatch.choose("separable", device, dtype, implementation)
     if not isinstance(thetas, Tensor):
-        return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype)
+        return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype, device=device)
     operator = row.load()(shape, thetas, "none")  # the normalisation is not folded in, for autograd to see it
     ones = torch.ones(1, 1, math.prod(shape), dtype=dtype, device=device)
-    return GaussianFilter(operator, shape, dtype, *_scales(operator, ones, normalization))
+    return GaussianFilter(operator, shape, dtype, *_scales(operator, ones, normalization), device=device)
 
 
 def gaussian_filter(
@@ -182,6 +189,8 @@ def gaussian_filter(
     >>> gaussian_filter(values, features).shape
     torch.Size([1, 2, 8, 9])
     """
+    if values.device != features.device:
+        raise ValueError(f"values: on {values.device}, but the features are on {features.device}; move one of them")
     if values.shape[:1] != features.shape[:1]:
         raise ValueError(f"values: batch of {values.shape[0]}, but features have a batch of {features.shape[0]}")
     dtype = working_dtype(values, features)

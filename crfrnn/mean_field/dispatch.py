@@ -7,31 +7,51 @@ from torch import Tensor
 
 from crfrnn.filtering.dispatch import load as load_module
 from crfrnn.filtering.dispatch import preload as preload_filters
+from crfrnn.filtering.dispatch import triton_ready
 from crfrnn.filtering.gaussian_filter import GaussianFilter
+
+MOST_LABELS = 1024  # that the registers of one program on a GPU hold
+HALVES = (torch.bfloat16, torch.float16)  # that `fused_gpu` takes beside float32
 
 
 def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
-    """None where `fused_cpu` takes the call, else the reason why it does not."""
-    if logits.device.type != "cpu":
-        return f"its kernels run on the CPU, the logits are on {logits.device.type}"
-    if logits.dtype != torch.float32:
-        return f"it computes in float32, not {logits.dtype}"
+    """None where `fused_cpu` or `fused_gpu` takes the call, else the reason why neither does."""
+    if logits.device.type not in ("cpu", "cuda"):
+        return f"its kernels run on the CPU and on CUDA, the logits are on {logits.device.type}"
+    if torch.is_grad_enabled() and any(getattr(f.operator, "features", None) is not None for f in filters):
+        return "the features of a filter need a gradient"
+    twin = _twin(filters)
     for gaussian in filters:
-        if not getattr(gaussian.operator, "fusable", False):
+        if not twin or getattr(gaussian.operator, "fusable", None) != twin:
             return f"{type(gaussian.operator).__name__} is filtered by itself"
         if gaussian.dtype != torch.float32:
             return f"a filter was prepared in {gaussian.dtype}"
-        if torch.is_grad_enabled() and getattr(gaussian.operator, "features", None) is not None:
-            return "the features of a filter need a gradient"
+    if twin == "fused_gpu":
+        return _refused_on_a_gpu(logits)
+    return None if logits.dtype == torch.float32 else f"it computes in float32, not {logits.dtype}"
+
+
+def _refused_on_a_gpu(logits: Tensor) -> str | None:
+    if logits.dtype not in (torch.float32, *HALVES):
+        return f"it computes in float32, not {logits.dtype}"
+    if logits.shape[1] > MOST_LABELS:
+        return f"it keeps at most {MOST_LABELS} labels in registers, there are {logits.shape[1]}"
     return None
 
 
-def load() -> Callable[..., Tensor]:
-    """The fused recurrence; loads its kernels at first use."""
-    return load_module("crfrnn.mean_field.fused_cpu", "mean_field")
+def _twin(filters: Sequence[GaussianFilter]) -> str | None:
+    """The module that the first filter can be fused by: all must have the same."""
+    return getattr(filters[0].operator, "fusable", None)
+
+
+def load(filters: Sequence[GaussianFilter]) -> Callable[..., Tensor]:
+    """The fused recurrence for filters that `fused` accepts; loads its kernels at first use."""
+    return load_module(f"crfrnn.mean_field.{_twin(filters)}", "mean_field")
 
 
 def preload() -> None:
     """See `filtering.dispatch.preload`; a layer does it when it is made, as it may be compiled before it is called."""
     preload_filters()
-    load()
+    load_module("crfrnn.mean_field.fused_cpu", "mean_field")
+    if triton_ready():
+        load_module("crfrnn.mean_field.fused_gpu", "mean_field")

@@ -314,3 +314,11 @@ class TestErrors:
     def test_batch_of_the_function(self):
         with pytest.raises(ValueError, match=r"^values: batch of 2, but features have a batch of 1"):
             gaussian_filter(torch.zeros(2, 1, 4), torch.zeros(1, 1, 4))
+
+
+def test_values_on_another_device():
+    filters = prepare(random_features(1, 2, (3, 4)))
+    with pytest.raises(ValueError, match=r"^values: on meta, but the guide was on cpu; move one of them"):
+        filters(torch.zeros(1, 2, 3, 4, device="meta"))
+    with pytest.raises(ValueError, match=r"^values: on meta, but the features are on cpu; move one of them"):
+        gaussian_filter(torch.zeros(1, 2, 3, 4, device="meta"), random_features(1, 2, (3, 4)))

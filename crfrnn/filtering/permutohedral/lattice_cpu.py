@@ -263,7 +263,7 @@ _filter_op.register_autograd(_backward, setup_context=_save)
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
 
-    fusable = True  # by mean_field/fused_cpu.py
+    fusable = "fused_cpu"  # the module in mean_field/
 
     def __init__(self, features: Tensor):
         self.line = layout.line(tuple(features.shape[2:]))

@@ -211,7 +211,9 @@ class SeparableOperator:
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
-        self.fusable = not isinstance(thetas, Tensor)  # by mean_field/fused_cpu.py, which takes numbers
+        self.fusable = (
+            None if isinstance(thetas, Tensor) else "fused_cpu"
+        )  # the module in mean_field/, which takes numbers
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
