@@ -7,6 +7,7 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 400  # pixels, which a viewer scales
 LEFT, RIGHT, TOP, BOTTOM = 84, 20, 44, 56  # margins around the axes
+LEGEND = 200  # more width, right of the axes, where there are several lines
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's
 PAPER, INK, GRID = "#ffffff", "#222222", "#dddddd"
 TICKS = 6  # about so many
@@ -43,10 +44,11 @@ def draw_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], lo
     def up(y: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
+    width = WIDTH + LEGEND * (len(lines) > 1)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}"'
         ' font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>',
+        f'<rect width="{width}" height="{HEIGHT}" fill="{PAPER}"/>',
         _text(WIDTH / 2, 22, title, size=15),
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x_label),
         _text(18, (TOP + HEIGHT - BOTTOM) / 2, y_label, turned=True),
@@ -66,8 +68,8 @@ def draw_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], lo
         ]
         if len(lines) > 1:
             y = TOP + 16 + 18 * number
-            parts += [f'<rect x="{WIDTH - RIGHT - 190}" y="{y - 6}" width="18" height="3" fill="{colour}"/>']
-            parts += [_text(WIDTH - RIGHT - 166, y, line.name, anchor="start")]
+            parts += [f'<rect x="{WIDTH}" y="{y - 6}" width="18" height="3" fill="{colour}"/>']
+            parts += [_text(WIDTH + 24, y, line.name, anchor="start")]
     return "\n".join([*parts, "</svg>\n"])
 
 
