@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import threads
-from crfrnn.filtering.kernels import Kernel
+from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.presets import find_preset
 from crfrnn.recurrence import marginals
 
@@ -40,6 +40,7 @@ def refine(
     iterations: int = 10,
     kernels: Sequence[Kernel] | None = None,
     normalization: str | None = None,
+    accuracy: int | None = None,
     tolerance: float = 1e-3,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
@@ -54,6 +55,8 @@ def refine(
         iterations: T.
         kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
+        accuracy: of the bilateral filters, 1 to 3: how close to the exact CRF, for how much time (docs/accuracy.md). It
+            takes the place of the kernels' own, which is 1 in the presets.
         tolerance: labels that are nowhere more probable than this are left out and come back as 0, which is as much
             faster as there are fewer labels. With w the sum of the kernels' weights their marginals could not have
             risen above about ``tolerance * exp(w * tolerance)`` anywhere (normalisation "after": a message is at most
@@ -83,7 +86,7 @@ def refine(
     chosen = find_preset(preset)
     settings = _Settings(
         name="probabilities" if logits is None else "logits",
-        kernels=chosen.kernels if kernels is None else tuple(kernels),
+        kernels=with_accuracy(chosen.kernels if kernels is None else tuple(kernels), accuracy),
         normalization=chosen.normalization if normalization is None else normalization,
         iterations=iterations,
         tolerance=tolerance,

@@ -50,6 +50,7 @@ class Implementation:
     module: str
     operator: str
     refuses: Callable[[torch.device, torch.dtype], str | None]
+    accuracies: tuple[int, ...] = (1,)  # of the lattice that it knows; see permutohedral/stencil.py
 
     def load(self) -> Any:
         """The operator's class; compiles or loads its kernels."""
@@ -77,13 +78,15 @@ IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of prefer
         Implementation("reference", f"{_HERE}.separable.reference", "SeparableOperator", _never),
     ),
     "permutohedral": (
-        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only),
-        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never),
+        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only, (1, 2, 3)),
+        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never, (1, 2, 3)),
     ),
 }
 
 
-def choose(method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None) -> Implementation:
+def choose(
+    method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None, accuracy: int = 1
+) -> Implementation:
     """The first implementation of `method` that takes the call, or the one asked for.
 
     Raises ValueError with the names there are, or with the reason why the one asked for cannot be had.
@@ -99,6 +102,8 @@ def choose(method: str, device: torch.device, dtype: torch.dtype, implementation
     reasons = []
     for row in candidates:
         reason = row.refuses(device, dtype)
+        if reason is None and accuracy not in row.accuracies:
+            reason = f"it has accuracy {', '.join(map(str, row.accuracies))} only"
         if reason is None:
             return row
         reasons.append(f"{row.name}: {reason}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import dispatch
+from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
@@ -89,9 +90,10 @@ def prepare(
     method: str = "permutohedral",
     normalization: str = "after",
     implementation: str | None = None,
+    accuracy: int = 1,
     dtype: torch.dtype | None = None,
 ) -> GaussianFilter:
-    """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S).
+    """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S); arguments as in `gaussian_filter`.
 
     `implementation` asks for one row of `dispatch.IMPLEMENTATIONS` by name; by default the fastest that fits.
     """
@@ -101,13 +103,15 @@ def prepare(
         raise ValueError("method: 'separable' filters positions on a grid; use Spatial(...).prepare(guide)")
     _check_normalization(normalization)
     dtype = dtype or working_dtype(features)
-    row = dispatch.choose(method, features.device, dtype, implementation)
+    check_accuracy(accuracy)
+    knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
+    row = dispatch.choose(method, features.device, dtype, implementation, **knob)
     if method == "permutohedral" and features.requires_grad and torch.is_grad_enabled():
         raise ValueError("features: the lattice gives them no gradient; detach them (or the guide), or use 'exact'")
     features = features.to(dtype)
     if not torch.compiler.is_compiling() and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
-    operator = row.load()(features)
+    operator = row.load()(features, **knob)
     before, after = None, None
     if normalization != "none":
         with torch.autocast(features.device.type, enabled=False):
@@ -143,6 +147,7 @@ def gaussian_filter(
     *,
     method: str = "permutohedral",
     normalization: str = "after",
+    accuracy: int = 1,
     implementation: str | None = None,
 ) -> Tensor:
     """Filter values by a Gaussian of features: out_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j, normalised.
@@ -153,13 +158,15 @@ def gaussian_filter(
         method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md) or ``exact``
             (O(N^2) time, O(N) memory).
         normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.
+        accuracy: of the lattice. 1 is the classic one; 2 and 3 have a finer lattice and a wider blur, a third and a
+            quarter of its error and take longer (docs/accuracy.md). `exact` needs none and ignores it.
         implementation: a name from `dispatch.IMPLEMENTATIONS`; by default the fastest one that fits the call.
 
     The term j = i is part of the sum, as in every released dense CRF.
 
     Raises:
         ValueError: features with NaN or infinity, features spread over more lattice cells than can be numbered,
-            or shapes that do not belong together. The message names the argument.
+            an accuracy that there is none of, or shapes that do not belong together. The message names the argument.
 
     Source: Adams, Baek and Davis 2010; equation (4.2) of Zheng et al. 2015.
 
@@ -174,6 +181,7 @@ def gaussian_filter(
         method=method,
         normalization=normalization,
         implementation=implementation,
+        accuracy=accuracy,
         dtype=working_dtype(values, features),
     )
     return prepared(values)
