@@ -25,6 +25,8 @@ class CRFRNN(nn.Module):
         kernel_weights: ``class``, one weight for each kernel and class (+1.8 mIoU over scalar in the paper);
             ``scalar``, one for each kernel; ``full``, an L x L matrix for each kernel, as in the original code.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
+        self_connection: whether a pixel hears itself, the term j = i, as in every released code. False leaves it out,
+            as the sum of the energy does; the weights must then be learned anew, and the fused CPU code is not used.
         learn_bandwidths: not available yet; bandwidths are fixed, as in the paper.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
@@ -33,7 +35,7 @@ class CRFRNN(nn.Module):
     Shapes: logits (B, L, *S), image or other guide (B, C, *S) in the units of ``theta_beta`` (RGB 0..255 for the
     default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions.
 
-    The guide gets no gradient; the logits and both parameters do. The term j = i is part of the message.
+    The guide gets no gradient; the logits and both parameters do.
 
     Source: Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015.
 
@@ -52,6 +54,7 @@ class CRFRNN(nn.Module):
         kernel_weights: str = "class",
         normalization: str = "after",
         learn_bandwidths: bool = False,
+        self_connection: bool = True,
     ):
         super().__init__()
         if num_classes < 2:
@@ -72,6 +75,7 @@ class CRFRNN(nn.Module):
         self.iterations = iterations
         self.eval_iterations = eval_iterations
         self.normalization = normalization
+        self.self_connection = self_connection
         initial = torch.tensor([float(kernel.weight) for kernel in kernels])
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -95,6 +99,8 @@ class CRFRNN(nn.Module):
             if logits.dtype == torch.float64:
                 guide = guide.double()
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
+            if not self.self_connection:
+                filters = [gaussian.without_self() for gaussian in filters]
         return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations)
 
     def scaled(self, factor: float) -> "CRFRNN":

@@ -26,6 +26,7 @@ class _Settings:
     name: str  # of the argument that holds the predictions: probabilities or logits
     kernels: tuple[Kernel, ...]
     normalization: str
+    self_connection: bool
     iterations: int
     tolerance: float
     colour_units: bool  # theta_beta is a preset's and counts in 0..255
@@ -41,6 +42,7 @@ def refine(
     kernels: Sequence[Kernel] | None = None,
     normalization: str | None = None,
     accuracy: int | None = None,
+    self_connection: bool = True,
     tolerance: float = 1e-3,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
@@ -57,6 +59,7 @@ def refine(
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
         accuracy: of the bilateral filters, 1 to 3: how close to the exact CRF, for how much time (docs/accuracy.md). It
             takes the place of the kernels' own, which is 1 in the presets.
+        self_connection: whether a pixel hears itself, as in every released code; False leaves the term j = i out.
         tolerance: labels that are nowhere more probable than this are left out and come back as 0, which is as much
             faster as there are fewer labels. With w the sum of the kernels' weights their marginals could not have
             risen above about ``tolerance * exp(w * tolerance)`` anywhere (normalisation "after": a message is at most
@@ -88,6 +91,7 @@ def refine(
         name="probabilities" if logits is None else "logits",
         kernels=with_accuracy(chosen.kernels if kernels is None else tuple(kernels), accuracy),
         normalization=chosen.normalization if normalization is None else normalization,
+        self_connection=self_connection,
         iterations=iterations,
         tolerance=tolerance,
         colour_units=kernels is None,
@@ -144,6 +148,8 @@ def _one(image: Any, given: Any, settings: _Settings) -> Any:
 def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
     """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
     filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
+    if not settings.self_connection:
+        filters = [gaussian.without_self() for gaussian in filters]
     weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
     unary = _unary(values, settings.name)
     labels = _occurring(unary, settings)

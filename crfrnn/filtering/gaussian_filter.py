@@ -1,5 +1,6 @@
 """The Gaussian filter: a kernel prepared once for an image, then applied as often as wanted (section 4.2)."""
 
+from copy import copy
 from typing import Protocol
 
 import torch
@@ -16,6 +17,10 @@ class Operator(Protocol):
     """The plain sum (K v)_i = sum_j k(f_i, f_j) v_j over (B, C, N), and its transpose."""
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor: ...
+
+    def diagonal(self) -> Tensor:
+        """k(f_i, f_i) as this operator sums it, (B or 1, 1, N)."""
+        ...
 
 
 class GaussianFilter:
@@ -50,6 +55,7 @@ class GaussianFilter:
         self.dtype = dtype
         self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
         self.after = after  # (B, 1, N), multiplies the sums
+        self.left_out: Tensor | None = None  # (B or 1, 1, N), the filter's diagonal; see `without_self`
 
     def __call__(self, values: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S), in the dtype of `values` where that is a floating-point one."""
@@ -58,6 +64,29 @@ class GaussianFilter:
     def transpose(self, values: Tensor) -> Tensor:
         """The adjoint: <filter(x), y> = <x, filter.transpose(y)>. It is what the backward pass applies."""
         return self._apply(values, self.after, self.before, transposed=True)
+
+    def without_self(self) -> "GaussianFilter":
+        """The same filter without the term j = i, as the sum over j != i in the CRF's energy has it.
+
+        Its diagonal is taken away, filter(v) - diagonal * v. The sum n that normalises keeps the term: weights then
+        mean the same with and without it, and a point without neighbours gets the message 0 instead of 0 / 0.
+
+        >>> from crfrnn import Features
+        >>> alone = Features().prepare(torch.tensor([[[0.0, 50.0]]])).without_self()
+        >>> alone(torch.ones(1, 1, 2)).tolist()
+        [[[0.0, 0.0]]]
+        """
+        if not hasattr(self.operator, "diagonal"):
+            raise ValueError(
+                f"self_connection: {type(self.operator).__module__} cannot leave it out; prepare the kernel with"
+                " implementation='reference'"
+            )
+        left_out = self.operator.diagonal().to(self.dtype)
+        for scale in (self.before, self.after):
+            left_out = left_out if scale is None else left_out * scale
+        other = copy(self)
+        other.left_out = left_out
+        return other
 
     def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
         if values.dim() < 3 or tuple(values.shape[2:]) != self.shape:
@@ -70,12 +99,13 @@ class GaussianFilter:
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
         with torch.autocast(values.device.type, enabled=False):
-            flat = values.to(self.dtype).flatten(2)
-            if before is not None:
-                flat = flat * before
+            given = values.to(self.dtype).flatten(2)
+            flat = given if before is None else given * before
             flat = self.operator.apply(flat, transposed)
             if after is not None:
                 flat = flat * after
+            if self.left_out is not None:
+                flat = flat - self.left_out.to(flat.device) * given
         return flat.reshape(values.shape).to(values.dtype if values.is_floating_point() else self.dtype)
 
 

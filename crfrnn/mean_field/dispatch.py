@@ -19,6 +19,8 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     for gaussian in filters:
         if not getattr(gaussian.operator, "fusable", False):
             return f"{type(gaussian.operator).__name__} is filtered by itself"
+        if gaussian.left_out is not None:
+            return "a filter leaves out the term j = i"
         if gaussian.dtype != torch.float32:
             return f"a filter was prepared in {gaussian.dtype}"
     return None

@@ -18,6 +18,7 @@ from torch import Tensor
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.permutohedral import numba_cpu
+from crfrnn.filtering.permutohedral.own_weight import own_weight
 from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
@@ -260,6 +261,39 @@ def _backward(ctx, grad: Tensor):
 _filter_op.register_autograd(_backward, setup_context=_save)
 
 
+def own_weights(
+    vertices: Tensor, weights: Tensor, ghosts: Tensor, owners: Tensor, chains: Tensor, rows: Tensor, sizes: Tensor
+) -> Tensor:
+    """The diagonal of the whole filter, (B, 1, N); see `own_weight.py`."""
+    out = weights.new_zeros(weights.shape[0], 1, weights.shape[1])
+    for image in range(out.shape[0] if out.numel() else 0):
+        lattice = LatticeTensors(*(t[image] for t in (vertices, weights, ghosts, owners, chains, rows, sizes)))
+        count, *lengths, accuracy = lattice.sizes.tolist()
+        nothing = int(lattice.rows[-1])
+        owner_of = torch.arange(nothing)
+        owner_of[lattice.ghosts[:count].long()] = lattice.owners[:count].long()
+        following, previous = torch.full((2, len(lengths), nothing + 1), nothing)
+        for axis, length in enumerate(lengths):
+            chain = lattice.chains[axis, :length].long()
+            row, inside = torch.where(chain < 0, ~chain, chain), chain[:-1] >= 0
+            following[axis, row[:-1][inside]] = row[1:][inside]
+            previous[axis, row[1:][inside]] = row[:-1][inside]
+        corners = owner_of[lattice.vertices.long()]
+        taps = STENCILS[accuracy].taps
+        out[image, 0] = lattice_gain(lattice) * own_weight(corners, lattice.weights, following, previous, taps)
+    return out
+
+
+_own_weights_op = torch.library.custom_op(
+    "crfrnn::permutohedral_own_weights", own_weights, mutates_args=(), device_types="cpu"
+)
+
+
+@_own_weights_op.register_fake
+def _(vertices, weights, ghosts, owners, chains, rows, sizes):
+    return weights.new_empty(weights.shape[0], 1, weights.shape[1])
+
+
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
 
@@ -275,3 +309,7 @@ class LatticeOperator:
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
         return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, self.line, transposed)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (B, 1, N)."""
+        return (own_weights if plain_call(self.lattices.weights) else _own_weights_op)(*self.lattices)

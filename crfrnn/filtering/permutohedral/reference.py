@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crfrnn.filtering.permutohedral.own_weight import own_weight
 from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
 
 
@@ -151,6 +152,15 @@ class Lattice:
             lattice = self.blur(lattice, axis)
         return gain(self.dimensions, self.accuracy) * self.slice(lattice)
 
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (N,)."""
+        nothing = self.next[0].new_full((1,), self.count)
+        following, previous = (
+            torch.stack([torch.cat([table, nothing]) for table in tables]) for tables in (self.next, self.previous)
+        )
+        taps = STENCILS[self.accuracy].taps
+        return gain(self.dimensions, self.accuracy) * own_weight(self.vertices, self.weights, following, previous, taps)
+
 
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S), N points in all."""
@@ -164,3 +174,7 @@ class LatticeOperator:
             return torch.zeros_like(values)
         images = zip(self.lattices, values, strict=True)
         return torch.stack([lattice.filter(image.t(), transposed).t() for lattice, image in images])
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (B, 1, N)."""
+        return torch.stack([lattice.diagonal() for lattice in self.lattices]).unsqueeze(1)

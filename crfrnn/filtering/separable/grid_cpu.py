@@ -11,7 +11,7 @@ from torch import Tensor
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.separable import numba_cpu
-from crfrnn.filtering.separable.bands import Band, gaussian_bands
+from crfrnn.filtering.separable.bands import Band, gaussian_bands, grid_diagonal
 
 
 class Pass(NamedTuple):
@@ -152,3 +152,7 @@ class SeparableOperator:
         """(B, C, N) -> (B, C, N)."""
         run = filter_grid if plain_call(values) else _filter_op
         return run(values, list(self.shape), list(self.thetas), self.normalization, transposed)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (1, 1, N)."""
+        return torch.from_numpy(grid_diagonal(self.shape, self.thetas, self.normalization)).view(1, 1, -1)

@@ -7,7 +7,7 @@ D-dimensional sum is D one-dimensional ones. `bands.py` says what is done along 
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.separable.bands import Band, gaussian_bands
+from crfrnn.filtering.separable.bands import Band, gaussian_bands, grid_diagonal
 
 
 class SeparableOperator:
@@ -32,6 +32,10 @@ class SeparableOperator:
             for band in gaussian_bands(size, theta, self.normalization, transposed):
                 out = apply_band(band, out, axis + 2)
         return out.reshape(values.shape)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (1, 1, N)."""
+        return torch.from_numpy(grid_diagonal(self.shape, self.thetas, self.normalization)).view(1, 1, -1)
 
 
 def apply_band(band: Band, values: Tensor, axis: int) -> Tensor:
