@@ -20,8 +20,8 @@ def matrix(gaussian: GaussianFilter, points: int) -> torch.Tensor:
 
 def check_diagonal(gaussian: GaussianFilter, points: int) -> None:
     whole = matrix(gaussian, points)
-    expected = whole - torch.diag(whole.diagonal())
-    assert_equal("filter without its diagonal", matrix(gaussian.without_self(), points), expected, 1e-12)
+    left_out = whole - matrix(gaussian.without_self(), points)
+    assert_equal("what is left out", left_out, torch.diag(whole.diagonal()), 1e-12)
 
 
 @pytest.mark.unjitted

@@ -56,7 +56,7 @@ def gain(dimensions: int, accuracy: int = 1) -> float:
     (2 pi variance)^(d/2) sqrt(d + 1); the stencil along d + 1 directions sums to mass^(d + 1).
 
     >>> round(gain(5), 3)
-    1.37
+    1.374
     """
     taps = STENCILS[accuracy]
     return (2 * math.pi * taps.variance) ** (dimensions / 2) * math.sqrt(dimensions + 1) / taps.mass ** (dimensions + 1)
