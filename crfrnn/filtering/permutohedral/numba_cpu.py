@@ -374,32 +374,32 @@ def blur_wide(lattice, chain, taps, lanes, start, stop):
     """
     radius = taps.size - 1
     one = taps.dtype.type(1)
+    weights = np.concatenate((taps[:0:-1], taps))
     later = np.empty((radius + 1, lattice.shape[1]), lattice.dtype)
-    rows, weights = np.empty(2 * radius + 1, np.uint32), np.empty(2 * radius + 1, lattice.dtype)
+    run = np.empty(64, np.uint32)  # its rows, the first of them at `radius`: so that they line up with the weights
     slot, alone = np.empty(1, np.uint32), np.ones(1, lattice.dtype)
-    begin = start
-    while begin > 0 and begin < stop and chain[begin - 1] >= 0:
-        begin += 1  # a run that began earlier belongs to the range before
-    while begin < stop:
-        end = begin + 1
-        while chain[end - 1] >= 0:
-            end += 1
-        for at in range(begin, end + radius):
-            if at < end:
-                first, last = max(begin, at - radius), min(end, at + radius + 1)
-                for k in range(first, last):
-                    rows[k - first] = chain[k] if chain[k] >= 0 else ~chain[k]
-                    weights[k - first] = taps[abs(k - at)]
-                if last < stop:
-                    ahead = chain[min(last + AHEAD, stop - 1)]
-                    prefetch_row(lattice, ahead if ahead >= 0 else ~ahead)
-                weighted_rows(later[at % (radius + 1)], lattice, rows, weights, 0, last - first, one, lanes)
-            done = at - radius
-            if done >= begin:
-                row = chain[done] if chain[done] >= 0 else ~chain[done]
-                slot[0] = done % (radius + 1)
-                weighted_rows(lattice[row], later, slot, alone, 0, 1, one, lanes)
-        begin = end
+    at = start
+    while at > 0 and at < stop and chain[at - 1] >= 0:
+        at += 1  # a run that began earlier belongs to the range before
+    while at < stop:
+        length, inside = 0, True
+        while inside:
+            if at + AHEAD < stop:
+                ahead = chain[at + AHEAD]
+                prefetch_row(lattice, ahead if ahead >= 0 else ~ahead)
+            if length + radius == run.size:
+                run = np.concatenate((run, np.empty_like(run)))
+            inside = chain[at] >= 0
+            run[length + radius] = chain[at] if inside else ~chain[at]
+            length += 1
+            at += 1
+        for k in range(length + radius):
+            if k < length:
+                first, last = max(0, radius - k), min(2 * radius + 1, length + radius - k)
+                weighted_rows(later[k % (radius + 1)], lattice, run[k:], weights, first, last, one, lanes)
+            if k >= radius:
+                slot[0] = (k - radius) % (radius + 1)
+                weighted_rows(lattice[run[k]], later, slot, alone, 0, 1, one, lanes)
 
 
 @njit(nogil=True, cache=True)
