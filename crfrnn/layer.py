@@ -34,6 +34,8 @@ class CRFRNN(nn.Module):
             the kernel is made with, one number or one for each axis or channel.
         solver: what an iteration does, such as ``DampedMeanField(0.5, learn_step=True)`` of `crfrnn.solvers`; its
             learned step becomes a parameter of this layer. None is the paper's mean field, the fastest.
+        self_connection: whether a pixel hears itself, the term j = i, as in every released code. False leaves it out,
+            as the sum of the energy does; the weights must then be learned anew, and the fused CPU code is not used.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
     subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3); with
@@ -44,7 +46,7 @@ class CRFRNN(nn.Module):
     default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions.
 
     Gradients reach the logits, the parameters and, where it requires one, the guide, which may be a network's own
-    feature map (docs/learning.md). The term j = i is part of the message.
+    feature map (docs/learning.md).
 
     Source: Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015.
 
@@ -64,6 +66,7 @@ class CRFRNN(nn.Module):
         normalization: str = "after",
         learn_bandwidths: bool = False,
         solver: Solver | None = None,
+        self_connection: bool = True,
     ):
         super().__init__()
         if num_classes < 2:
@@ -87,6 +90,7 @@ class CRFRNN(nn.Module):
         self.eval_iterations = eval_iterations
         self.normalization = normalization
         self.solver = solver
+        self.self_connection = self_connection
         initial = torch.tensor([float(kernel.weight) for kernel in kernels])
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -109,6 +113,8 @@ class CRFRNN(nn.Module):
             guide = image.double() if logits.dtype == torch.float64 else image
             kernels = self._kernels_now(self._only_numbers())
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in kernels]
+            if not self.self_connection:
+                filters = [gaussian.without_self() for gaussian in filters]
         return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import threads
-from crfrnn.filtering.kernels import Kernel
+from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.presets import find_preset
 from crfrnn.recurrence import iterates, marginals
 from crfrnn.solvers import MeanField, Solver, find_solver
@@ -37,6 +37,7 @@ class _Settings:
     name: str  # of the argument that holds the predictions: probabilities or logits
     kernels: tuple[Kernel, ...]
     normalization: str
+    self_connection: bool
     iterations: int
     tolerance: float
     colour_units: bool  # theta_beta is a preset's and counts in 0..255
@@ -53,6 +54,8 @@ def refine(
     iterations: int = 10,
     kernels: Sequence[Kernel] | None = None,
     normalization: str | None = None,
+    accuracy: int | None = None,
+    self_connection: bool = True,
     tolerance: float = 1e-3,
     solver: Solver | str | None = None,
     trace: Callable[[Moment], object] | None = None,
@@ -69,6 +72,9 @@ def refine(
         iterations: T.
         kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
+        accuracy: of the bilateral filters, 1 to 3: how close to the exact CRF, for how much time (docs/accuracy.md). It
+            takes the place of the kernels' own, which is 1 in the presets.
+        self_connection: whether a pixel hears itself, as in every released code; False leaves the term j = i out.
         tolerance: labels that are nowhere more probable than this are left out and come back as 0, which is as much
             faster as there are fewer labels. With w the sum of the kernels' weights their marginals could not have
             risen above about ``tolerance * exp(w * tolerance)`` anywhere (normalisation "after": a message is at most
@@ -102,8 +108,9 @@ def refine(
     chosen = find_preset(preset)
     settings = _Settings(
         name="probabilities" if logits is None else "logits",
-        kernels=chosen.kernels if kernels is None else tuple(kernels),
+        kernels=with_accuracy(chosen.kernels if kernels is None else tuple(kernels), accuracy),
         normalization=chosen.normalization if normalization is None else normalization,
+        self_connection=self_connection,
         iterations=iterations,
         tolerance=tolerance,
         colour_units=kernels is None,
@@ -166,6 +173,8 @@ def _one(image: Any, given: Any, settings: _Settings) -> Any:
 def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
     """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
     filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
+    if not settings.self_connection:
+        filters = [gaussian.without_self() for gaussian in filters]
     weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
     unary = _unary(values, settings.name)
     labels = _occurring(unary, settings)

@@ -17,6 +17,7 @@ from crfrnn.data.overlay import draw_overlay
 from crfrnn.data.predictions import SUFFIXES, read_predictions, write_predictions
 from crfrnn.errors import UsageError
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.outputs import Targets, check_outputs, run_jobs
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.refine import refine
@@ -62,6 +63,7 @@ def refine_files(
     iterations: int = 10,
     kernel: list[str] | None = None,
     normalization: str | None = None,
+    accuracy: int = 1,
     tolerance: float = 1e-3,
     solver: str = "mean-field",
     resize: bool = False,
@@ -89,6 +91,7 @@ def refine_files(
         kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
+        accuracy: 1 to 3: how close to the exact CRF the bilateral filter comes, for how much time.
         tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
         solver: what an iteration does: mean-field, damped:STEP, convergent, entropic-frank-wolfe:STEP,LAMBDA or
             euclidean-frank-wolfe:STEP,LAMBDA.
@@ -109,6 +112,7 @@ def refine_files(
             "iterations": iterations,
             "kernels": kernel,
             "normalization": normalization,
+            "accuracy": accuracy,
             "tolerance": tolerance,
             "solver": solver,
         },
@@ -138,6 +142,7 @@ def _check(sources: dict[str, str | None], *, unsure: str | int, crf: dict[str, 
         find_solver(crf["solver"])
         kernels = [parse_kernel(text) for text in crf["kernels"]] if crf["kernels"] else None
         void = None if unsure == "" else parse_unsure(unsure)
+        check_accuracy(crf["accuracy"])
     except ValueError as error:
         raise UsageError(str(error)) from None
     if crf["normalization"] not in (None, *NORMALIZATIONS):

@@ -61,7 +61,7 @@ def recorded_calls() -> dict[str, list[Call]]:
             loss = layer(logits.requires_grad_(), image).square().sum() + learning(logits, image).square().sum()
             values = logits.detach().clone().requires_grad_()
             loss = loss + gaussian_filter(values, image / 40).sum() + Spatial(2).prepare(image)(values).sum()
-            Bilateral(6, 40).prepare(image.as_subclass(Traced))
+            Bilateral(6, 40).prepare(image.as_subclass(Traced)).without_self()
         with Backward(calls):
             loss.backward()
     by_name: dict[str, list[Call]] = {}
@@ -81,6 +81,7 @@ OPS = [
     "permutohedral_build",
     "permutohedral_feature_gradient",
     "permutohedral_filter",
+    "permutohedral_own_weights",
     "separable_bandwidth_gradient",
     "separable_filter",
     "separable_filter_learned",

@@ -53,6 +53,7 @@ class Implementation:
     module: str
     operator: str
     refuses: Callable[[torch.device, torch.dtype], str | None]
+    accuracies: tuple[int, ...] = (1,)  # of the lattice that it knows; see permutohedral/stencil.py
 
     def load(self) -> Any:
         """The operator's class; compiles or loads its kernels."""
@@ -116,14 +117,16 @@ IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of prefer
         Implementation("reference", f"{_HERE}.separable.reference", "SeparableOperator", _never),
     ),
     "permutohedral": (
-        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only),
+        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only, (1, 2, 3)),
         Implementation("triton", f"{_HERE}.permutohedral.lattice_gpu", "LatticeOperator", _triton),
-        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never),
+        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never, (1, 2, 3)),
     ),
 }
 
 
-def choose(method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None) -> Implementation:
+def choose(
+    method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None, accuracy: int = 1
+) -> Implementation:
     """The first implementation of `method` that takes the call, or the one asked for.
 
     Triton's interpreter is only for those who ask for it. A device other than the CPU on which nothing but the
@@ -144,6 +147,8 @@ def choose(method: str, device: torch.device, dtype: torch.dtype, implementation
         reason = row.refuses(device, dtype)
         if reason is None and implementation is None and row.refuses is _triton and device.type == "cpu":
             reason = "its interpreter is slow; ask for it by name"
+        if reason is None and accuracy not in row.accuracies:
+            reason = f"it has accuracy {', '.join(map(str, row.accuracies))} only"
         if reason is None:
             if reasons and implementation is None and row.name == "reference":
                 _warn_of_reference(method, device.type, reasons)

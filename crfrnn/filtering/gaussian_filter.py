@@ -1,12 +1,14 @@
 """The Gaussian filter: a kernel prepared once for an image, then applied as often as wanted (section 4.2)."""
 
 import math
+from copy import copy
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering import dispatch, layout_gpu
+from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
@@ -16,6 +18,10 @@ class Operator(Protocol):
     """The plain sum (K v)_i = sum_j k(f_i, f_j) v_j over (B, C, N), and its transpose."""
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor: ...
+
+    def diagonal(self) -> Tensor:
+        """k(f_i, f_i) as this operator sums it, (B or 1, 1, N)."""
+        ...
 
 
 class GaussianFilter:
@@ -52,6 +58,7 @@ class GaussianFilter:
         self.device = device  # where it was prepared; None: filters that say nothing about it
         self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
         self.after = after  # (B, 1, N), multiplies the sums
+        self.left_out: Tensor | None = None  # (B or 1, 1, N), the filter's diagonal; see `without_self`
 
     def __call__(self, values: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S), in the dtype of `values` where that is a floating-point one."""
@@ -60,6 +67,29 @@ class GaussianFilter:
     def transpose(self, values: Tensor) -> Tensor:
         """The adjoint: <filter(x), y> = <x, filter.transpose(y)>. It is what the backward pass applies."""
         return self._apply(values, self.after, self.before, transposed=True)
+
+    def without_self(self) -> "GaussianFilter":
+        """The same filter without the term j = i, as the sum over j != i in the CRF's energy has it.
+
+        Its diagonal is taken away, filter(v) - diagonal * v. The sum n that normalises keeps the term: weights then
+        mean the same with and without it, and a point without neighbours gets the message 0 instead of 0 / 0.
+
+        >>> from crfrnn import Features
+        >>> alone = Features().prepare(torch.tensor([[[0.0, 50.0]]])).without_self()
+        >>> alone(torch.ones(1, 1, 2)).tolist()
+        [[[0.0, 0.0]]]
+        """
+        if not hasattr(self.operator, "diagonal"):
+            raise ValueError(
+                f"self_connection: {type(self.operator).__module__} cannot leave it out; prepare the kernel with"
+                " implementation='reference'"
+            )
+        left_out = self.operator.diagonal().to(self.dtype)
+        for scale in (self.before, self.after):
+            left_out = left_out if scale is None else left_out * scale
+        other = copy(self)
+        other.left_out = left_out
+        return other
 
     def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
         if values.dim() < 3 or tuple(values.shape[2:]) != self.shape:
@@ -74,12 +104,13 @@ class GaussianFilter:
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
         with torch.autocast(values.device.type, enabled=False):
-            flat = values.to(self.dtype).flatten(2)
-            if before is not None:
-                flat = flat * before
+            given = values.to(self.dtype).flatten(2)
+            flat = given if before is None else given * before
             flat = self.operator.apply(flat, transposed)
             if after is not None:
                 flat = flat * after
+            if self.left_out is not None:
+                flat = flat - self.left_out.to(flat.device) * given
         return flat.reshape(values.shape).to(values.dtype if values.is_floating_point() else self.dtype)
 
 
@@ -94,9 +125,10 @@ def prepare(
     method: str = "permutohedral",
     normalization: str = "after",
     implementation: str | None = None,
+    accuracy: int = 1,
     dtype: torch.dtype | None = None,
 ) -> GaussianFilter:
-    """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S).
+    """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S); arguments as in `gaussian_filter`.
 
     `implementation` asks for one row of `dispatch.IMPLEMENTATIONS` by name; by default the fastest that fits.
     """
@@ -106,11 +138,13 @@ def prepare(
         raise ValueError("method: 'separable' filters positions on a grid; use Spatial(...).prepare(guide)")
     _check_normalization(normalization)
     dtype = dtype or working_dtype(features)
-    row = dispatch.choose(method, features.device, dtype, implementation)
+    check_accuracy(accuracy)
+    knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
+    row = dispatch.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
     if layout_gpu.readable(features) and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
-    operator = row.load()(features)
+    operator = row.load()(features, **knob)
     if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):
         raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
     before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
@@ -164,6 +198,7 @@ def gaussian_filter(
     *,
     method: str = "permutohedral",
     normalization: str = "after",
+    accuracy: int = 1,
     implementation: str | None = None,
 ) -> Tensor:
     """Filter values by a Gaussian of features: out_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j, normalised.
@@ -175,13 +210,15 @@ def gaussian_filter(
         method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md) or ``exact``
             (O(N^2) time, O(N) memory).
         normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.
+        accuracy: of the lattice. 1 is the classic one; 2 and 3 have a finer lattice and a wider blur, a third and a
+            quarter of its error and take longer (docs/accuracy.md). `exact` needs none and ignores it.
         implementation: a name from `dispatch.IMPLEMENTATIONS`; by default the fastest one that fits the call.
 
     The term j = i is part of the sum, as in every released dense CRF.
 
     Raises:
         ValueError: features with NaN or infinity, features spread over more lattice cells than can be numbered,
-            or shapes that do not belong together. The message names the argument.
+            an accuracy that there is none of, or shapes that do not belong together. The message names the argument.
 
     Source: Adams, Baek and Davis 2010; equation (4.2) of Zheng et al. 2015.
 
@@ -201,6 +238,7 @@ def gaussian_filter(
         method=method,
         normalization="none" if in_one_pass else normalization,
         implementation=implementation,
+        accuracy=accuracy,
         dtype=dtype,
     )
     if not in_one_pass:

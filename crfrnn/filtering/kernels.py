@@ -9,6 +9,7 @@ gets one whenever it requires one.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid, working_dtype
+from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
 Bandwidth = float | tuple[float, ...] | Tensor
 
@@ -53,6 +55,18 @@ def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ..
     return thetas
 
 
+def with_accuracy(kernels: Sequence[Kernel], accuracy: int | None) -> tuple[Kernel, ...]:
+    """The same kernels with lattices of that accuracy; None leaves each its own. Kernels without a lattice stay.
+
+    >>> with_accuracy([Bilateral(80, 13), Spatial(3)], 2)[0].accuracy
+    2
+    """
+    if accuracy is None:
+        return tuple(kernels)
+    check_accuracy(accuracy)
+    return tuple(replace(k, accuracy=accuracy) if isinstance(k, Bilateral | Features) else k for k in kernels)
+
+
 def _times(theta: Bandwidth, factor: float) -> Bandwidth:
     return tuple(t * factor for t in theta) if isinstance(theta, tuple | list) else theta * factor
 
@@ -88,6 +102,7 @@ class Bilateral:
         theta_beta: bandwidth of the guide in its own units (RGB: 0..255); one number, or one for each channel.
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
+        accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
 
     Source: the first term of equation (3), Kraehenbuehl and Koltun 2011; initial values of Zheng et al. 2015.
 
@@ -101,6 +116,7 @@ class Bilateral:
     theta_beta: Bandwidth = 3.0
     weight: float = 5.0
     method: str = "permutohedral"
+    accuracy: int = 1
 
     def features(self, guide: Tensor) -> Tensor:
         """guide (B, C, *S) -> (B, D + C, *S) for a grid of D dimensions."""
@@ -123,7 +139,13 @@ class Bilateral:
     ) -> GaussianFilter:
         """The filter for values (B, L, *S) over this guide (B, C, *S)."""
         features = self.features(guide)
-        return prepare(features, method=self.method, normalization=normalization, implementation=implementation)
+        return prepare(
+            features,
+            method=self.method,
+            normalization=normalization,
+            implementation=implementation,
+            accuracy=self.accuracy,
+        )
 
 
 @dataclass(frozen=True)
@@ -183,6 +205,7 @@ class Features:
         theta: bandwidth in the guide's own units; one number, or one for each channel.
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
+        accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
 
     >>> Features(theta=2.0).prepare(torch.rand(1, 3, 50))(torch.rand(1, 4, 50)).shape
     torch.Size([1, 4, 50])
@@ -193,6 +216,7 @@ class Features:
     theta: Bandwidth = 1.0
     weight: float = 5.0
     method: str = "permutohedral"
+    accuracy: int = 1
 
     def features(self, guide: Tensor) -> Tensor:
         """guide (B, C, *S) -> (B, C, *S)."""
@@ -211,4 +235,10 @@ class Features:
     ) -> GaussianFilter:
         """The filter for values (B, L, *S) over this guide (B, C, *S)."""
         features = self.features(guide)
-        return prepare(features, method=self.method, normalization=normalization, implementation=implementation)
+        return prepare(
+            features,
+            method=self.method,
+            normalization=normalization,
+            implementation=implementation,
+            accuracy=self.accuracy,
+        )

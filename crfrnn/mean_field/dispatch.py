@@ -18,23 +18,26 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     """None where `fused_cpu` or `fused_gpu` takes the call, else the reason why neither does."""
     if logits.device.type not in ("cpu", "cuda"):
         return f"its kernels run on the CPU and on CUDA, the logits are on {logits.device.type}"
-    if torch.is_grad_enabled() and any(getattr(f.operator, "features", None) is not None for f in filters):
-        return "the features of a filter need a gradient"
     twin = _twin(filters)
-    for gaussian in filters:
-        if not twin or getattr(gaussian.operator, "fusable", None) != twin:
-            return f"{type(gaussian.operator).__name__} is filtered by itself"
-        if gaussian.dtype != torch.float32:
-            return f"a filter was prepared in {gaussian.dtype}"
-    if twin == "fused_gpu":
-        return _refused_on_a_gpu(logits)
-    return None if logits.dtype == torch.float32 else f"it computes in float32, not {logits.dtype}"
+    reasons = [_refused(gaussian, twin) for gaussian in filters]
+    reasons.append(_refused_logits(logits, twin))
+    return next((reason for reason in reasons if reason is not None), None)
 
 
-def _refused_on_a_gpu(logits: Tensor) -> str | None:
-    if logits.dtype not in (torch.float32, *HALVES):
+def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:
+    if torch.is_grad_enabled() and getattr(gaussian.operator, "features", None) is not None:
+        return "the features of a filter need a gradient"
+    if not twin or getattr(gaussian.operator, "fusable", None) != twin:
+        return f"{type(gaussian.operator).__name__} is filtered by itself"
+    if gaussian.left_out is not None:
+        return "a filter leaves out the term j = i"
+    return None if gaussian.dtype == torch.float32 else f"a filter was prepared in {gaussian.dtype}"
+
+
+def _refused_logits(logits: Tensor, twin: str | None) -> str | None:
+    if logits.dtype != torch.float32 and not (twin == "fused_gpu" and logits.dtype in HALVES):
         return f"it computes in float32, not {logits.dtype}"
-    if logits.shape[1] > MOST_LABELS:
+    if twin == "fused_gpu" and logits.shape[1] > MOST_LABELS:
         return f"it keeps at most {MOST_LABELS} labels in registers, there are {logits.shape[1]}"
     return None
 

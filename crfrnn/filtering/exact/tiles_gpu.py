@@ -166,3 +166,7 @@ class ExactOperator:
         t = self.tiles
         run = filter_points if plain_call(values, self.features) else _filter_op
         return run(values, self.features, t.order, t.place, t.features, t.low, t.high, t.size, self.tolerance)
+
+    def diagonal(self) -> Tensor:
+        """k(f_i, f_i) = 1, (B, 1, N)."""
+        return torch.ones_like(self.features[:, :1])

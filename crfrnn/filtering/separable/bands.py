@@ -14,6 +14,7 @@ exp(-x^2 / 2 theta^2) x^2 / theta^3, in one band or, as least squares are linear
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -57,6 +58,29 @@ def gaussian_bands(size: int, theta: float, normalization: str, transposed: bool
     scaled[0] = Band(first.columns, first.weights * before[first.columns])
     scaled[-1] = Band(last.columns, scaled[-1].weights * after[:, None])
     return tuple(scaled)
+
+
+@lru_cache(maxsize=64)
+def gaussian_diagonal(size: int, theta: float, normalization: str) -> np.ndarray:
+    """The diagonal of the product of these matrices, (size,): what a sample gets of its own value.
+
+    >>> gaussian_diagonal(5, 1.0, "none").tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    samples = np.arange(size)[:, None]
+    columns, weights = samples, np.ones((size, 1))
+    for band in reversed(gaussian_bands(size, theta, normalization, False)):
+        weights = (weights[:, :, None] * band.weights[columns]).reshape(size, -1)
+        columns = band.columns[columns].reshape(size, -1)
+    return (weights * (columns == samples)).sum(axis=1)
+
+
+def grid_diagonal(shape: tuple[int, ...], thetas: Sequence[float], normalization: str) -> np.ndarray:
+    """The same for a whole grid: the product over its axes, (N,)."""
+    out = np.ones(1)
+    for size, theta in zip(shape, thetas, strict=True):
+        out = np.multiply.outer(out, gaussian_diagonal(size, float(theta), normalization)).ravel()
+    return out
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import contract
 from crfrnn.filtering.separable import numba_cpu
-from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands
+from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands, grid_diagonal
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -222,3 +222,8 @@ class SeparableOperator:
             return run(values, self.thetas, list(self.shape))
         run = filter_grid if plain_call(values) else _filter_op
         return run(values, list(self.shape), list(self.thetas), self.normalization, transposed)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (1, 1, N)."""
+        thetas = self.thetas.tolist() if isinstance(self.thetas, Tensor) else self.thetas
+        return torch.from_numpy(grid_diagonal(self.shape, thetas, self.normalization)).view(1, 1, -1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from crfrnn.filtering import layout_gpu
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.separable import triton_gpu
-from crfrnn.filtering.separable.bands import gaussian_bands
+from crfrnn.filtering.separable.bands import gaussian_bands, grid_diagonal
 
 WIDTH = 128  # numbers of a tile along the later axes; where there are fewer, it has more rows
 NUMBERS = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -122,3 +122,7 @@ class SeparableOperator:
         """(B, C, N) -> (B, C, N)."""
         run = filter_grid if plain_call(values) else _filter_op
         return run(values, list(self.shape), list(self.thetas), self.normalization, transposed)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (1, 1, N)."""
+        return torch.from_numpy(grid_diagonal(self.shape, self.thetas, self.normalization)).view(1, 1, -1)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands
+from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands, grid_diagonal
 
 
 class SeparableOperator:
@@ -38,6 +38,11 @@ class SeparableOperator:
             return out
         axes = zip(self.shape, self.thetas, strict=True)
         return apply_axes([gaussian_bands(*axis, self.normalization, transposed) for axis in axes], values, self.shape)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (1, 1, N)."""
+        thetas = self.thetas.tolist() if isinstance(self.thetas, Tensor) else self.thetas
+        return torch.from_numpy(grid_diagonal(self.shape, thetas, self.normalization)).view(1, 1, -1)
 
 
 class _LearnedSums(torch.autograd.Function):
