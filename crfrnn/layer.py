@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.mean_field import dispatch
+from crfrnn.parameters import CRFParameters, check_temperature
 from crfrnn.recurrence import mean_field
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
@@ -26,6 +28,7 @@ class CRFRNN(nn.Module):
             ``scalar``, one for each kernel; ``full``, an L x L matrix for each kernel, as in the original code.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
         learn_bandwidths: not available yet; bandwidths are fixed, as in the paper.
+        temperature: divides the logits; fitted ones are often below 1. It is no parameter that learns.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
     subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3).
@@ -52,6 +55,7 @@ class CRFRNN(nn.Module):
         kernel_weights: str = "class",
         normalization: str = "after",
         learn_bandwidths: bool = False,
+        temperature: float = 1.0,
     ):
         super().__init__()
         if num_classes < 2:
@@ -67,11 +71,13 @@ class CRFRNN(nn.Module):
                 raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
         if learn_bandwidths:
             raise NotImplementedError("learn_bandwidths: bandwidths are fixed for now; leave it at False")
+        check_temperature(temperature)
         self.num_classes = num_classes
         self.kernels = tuple(kernels)
         self.iterations = iterations
         self.eval_iterations = eval_iterations
         self.normalization = normalization
+        self.temperature = float(temperature)
         initial = torch.tensor([float(kernel.weight) for kernel in kernels])
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -85,6 +91,35 @@ class CRFRNN(nn.Module):
         super().__setstate__(state)
         dispatch.preload()
 
+    @classmethod
+    def from_config(cls, path: str | Path, num_classes: int | None = None) -> "CRFRNN":
+        """The layer with the parameters that ``crfrnn fit`` found, as a start for training or for use as it is.
+
+        Args:
+            path: the YAML file that ``crfrnn fit --out`` wrote, or one with the same names written by hand.
+            num_classes: L, where the file does not tell it.
+
+        Raises:
+            ValueError: a file that cannot be read, or that is for another number of classes.
+        """
+        chosen = CRFParameters.from_yaml(path)
+        if None not in (num_classes, chosen.num_classes) and num_classes != chosen.num_classes:
+            raise ValueError(f"num_classes: {num_classes}, but {path} was fitted to {chosen.num_classes} classes")
+        labels = num_classes or chosen.num_classes
+        if labels is None:
+            raise ValueError(f"num_classes: {path} does not tell it; say from_config(path, num_classes=...)")
+        layer = cls(
+            labels,
+            chosen.kernels,
+            eval_iterations=chosen.iterations,
+            normalization=chosen.normalization,
+            temperature=chosen.temperature,
+        )
+        if chosen.class_weights is not None:
+            with torch.no_grad():
+                layer.kernel_weights.mul_(torch.tensor(chosen.class_weights))
+        return layer
+
     def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
         """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""
         self._check(logits, image)
@@ -95,6 +130,8 @@ class CRFRNN(nn.Module):
             if logits.dtype == torch.float64:
                 guide = guide.double()
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
+        if self.temperature != 1:
+            logits = logits / self.temperature
         return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations)
 
     def scaled(self, factor: float) -> "CRFRNN":

@@ -30,6 +30,7 @@ def crf_config(crf: CRFRNN) -> dict[str, Any]:
         "eval_iterations": crf.eval_iterations,
         "kernel_weights": kind,
         "normalization": crf.normalization,
+        "temperature": crf.temperature,
     }
 
 
