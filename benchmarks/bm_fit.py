@@ -22,17 +22,14 @@ from torch.nn.functional import interpolate
 
 from benchmarks.bm_voc2012 import POOLS, VOID, logits_of
 from benchmarks.inputs import machine
+from crfrnn.data.datasets.camvid import CLASSES as CAMVID
+from crfrnn.data.datasets.voc import CLASSES as VOC
 from crfrnn.data.progress import steps_bar
 from crfrnn.fitting.fit import ALONE, RUNGS, START, CrossValidation, Images, cross_validate, steps, ticks
 from crfrnn.fitting.workers import workers
 
 RESULTS = Path(__file__).parent / "results" / "fit"
 CAMVID_VOID = 11
-VOC_NAMES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person"
-    " pottedplant sheep sofa train tvmonitor"
-).split()
-CAMVID_NAMES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
 SETS = ("camvid", *POOLS)
 
 
@@ -125,7 +122,7 @@ def table(names: Sequence[str]) -> list[str]:
         alone = found.scores(ALONE)
         cells = [str(found.gain(kind)) for kind in (START, *RUNGS)]
         change = 100 * (found.scores(found.best).iou - alone.iou)
-        classes = CAMVID_NAMES if name == "camvid" else VOC_NAMES
+        classes = (CAMVID if name == "camvid" else VOC).names
         worst = int(change.argmin())
         lines.append(
             f"| {name} | {100 * alone.mean_iou:.2f} | {' | '.join(cells)} | {classes[worst]} {change[worst]:+.2f} |"

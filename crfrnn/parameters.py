@@ -13,6 +13,7 @@ The file's names are the options of ``crfrnn refine``, so that ``--config`` read
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class CRFParameters:
                     raise ValueError(f"{name}: is none of {', '.join(NAMES)}")
             given = {name: value for name, value in content.items() if name != "kernel"}
             if given.get("class_weights") is not None:
-                given["class_weights"] = tuple(tuple(row) for row in given["class_weights"])
+                given["class_weights"] = _table(given["class_weights"])
             return cls(tuple(parse_kernel(str(text)) for text in content.get("kernel") or ()), **given)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
@@ -110,7 +111,7 @@ class CRFParameters:
 
 def check_temperature(temperature: float) -> None:
     """ValueError where the logits cannot be divided by it."""
-    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
     if not (number and 0 < temperature < math.inf):
         raise ValueError(f"temperature: must be positive and finite, got {temperature!r}")
 
@@ -124,8 +125,14 @@ def check_class_weights(class_weights: Sequence[Sequence[float]], kernels: int, 
         if len(row) != labels:
             raise ValueError(f"class_weights: {len(row)} numbers in a row, but there are {labels} classes")
         for weight in row:
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"class_weights: must be at least 0 and finite, got {weight}")
+            if not (isinstance(weight, Real) and 0 <= weight < math.inf):
+                raise ValueError(f"class_weights: must be at least 0 and finite, got {weight!r}")
+
+
+def _table(rows: Any) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise ValueError("class_weights: a list of numbers for each kernel is expected")
+    return tuple(map(tuple, rows))
 
 
 def _kernel_text(kernel: Kernel) -> str:

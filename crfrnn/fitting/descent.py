@@ -22,7 +22,7 @@ from crfrnn.soft_iou import SoftMeanIoU
 ROUNDS = 3  # at most; each sees every image once, or a few times where they are few
 STEPS = 12  # at least, in a round
 BATCH = 8  # images for one step, at most
-RATE = 0.15  # the largest step of a logarithm; halved after every round
+RATE = 0.12  # the largest step of a logarithm; halved after every round
 GAIN = 2e-4  # a round that raises the soft mean IoU by less than this is the last
 FLAT = 2e-4  # a gradient below this moves its parameter hardly at all (Adam's epsilon)
 PULL = 1e-3  # towards the start: what a factor of e costs, in mean IoU

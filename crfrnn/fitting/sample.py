@@ -16,7 +16,7 @@ from crfrnn.soft_iou import soft_counts
 PIXELS = 50_000  # of an image during the search; kernels are scaled with it
 RARE = 2e-3  # a class that is nowhere more probable than this is left out of the search
 ITERATIONS = 5  # T during the search
-SHARPNESS = 3.0  # marginals to this power are what is counted: closer to the labels that they decide
+SHARPNESS = 8.0  # logits times this are what is counted: close to the labels that they decide
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,16 @@ class Sample:
         return [kernel.prepare(self.guide, normalization=parameters.normalization) for kernel in kernels]
 
     def counts(self, filters: Sequence[GaussianFilter] | None, temperature: Tensor, weights: Tensor) -> Tensor:
-        """(2, L), soft intersection and union; `weights` (M, L). Without filters, those of the network alone."""
+        """(2, L), soft intersection and union; `weights` (M, L). Without filters, those of the network alone.
+
+        The result's logits are multiplied by the temperature before they are sharpened: otherwise a low one would seem
+        good for nothing but surer marginals, whatever the labels.
+        """
         logits = self.unary.float() / temperature
         if filters is not None:
             potts = 1 - torch.eye(len(self.labels))
             logits = mean_field(logits, filters, weights[:, self.labels], potts, ITERATIONS)
-        q = torch.softmax(SHARPNESS * logits[0], dim=0)
+        q = torch.softmax(SHARPNESS * temperature * logits[0], dim=0)
         everywhere = q.new_zeros(self.classes, *q.shape[1:]).index_copy(0, self.labels, q)
         return soft_counts(everywhere, self.truth)
 
