@@ -79,7 +79,7 @@ def test_the_layer_asks_for_the_number_of_classes(tmp_path):
     with pytest.raises(ValueError, match="num_classes: "):
         CRFRNN.from_config(path)
     path.write_text(PARAMETERS.as_yaml())
-    with pytest.raises(ValueError, match="num_classes: 4, but .* fitted to 3 classes"):
+    with pytest.raises(ValueError, match=r"num_classes: 4, but .* fitted to 3 classes"):
         CRFRNN.from_config(path, num_classes=4)
 
 

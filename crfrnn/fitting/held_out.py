@@ -59,9 +59,12 @@ def _resampled(counts: Tensor, times: Tensor) -> Tensor:
 def merit(counts: Tensor, alone: Tensor) -> float:
     """Mean IoU, less what classes lose beyond a point against the network alone; confusion matrices (N, L, L).
 
-    Fits are chosen by this: a mean that rises because a rare class is painted over is no gain.
+    Fits are chosen by this: a mean that rises because a rare class is painted over is no gain. Where a class loses more
+    than half of its IoU it is -1, below anything.
     """
     fitted, before = scores(counts.sum(0)), scores(alone.sum(0))
+    if bool((fitted.iou < before.iou / 2).any()):
+        return -1.0
     lost = (before.iou - fitted.iou - HARM).clamp_min(0)
     return fitted.mean_iou - lost.nan_to_num(0).sum().item() / len(lost)
 

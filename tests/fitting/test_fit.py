@@ -107,6 +107,8 @@ class TestHeldOut:
         painted = torch.tensor([[[100, 0, 0], [0, 100, 0], [3, 3, 4]]])
         assert scores(painted.sum(0)).mean_iou > scores(alone.sum(0)).mean_iou
         assert merit(painted, alone) < scores(painted.sum(0)).mean_iou - 0.05
+        gone = torch.tensor([[[100, 0, 0], [0, 100, 0], [5, 5, 0]]])
+        assert merit(gone, alone) == -1
 
 
 class TestParts:
