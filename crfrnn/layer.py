@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from crfrnn.bandwidths import LogBandwidths
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.mean_field import dispatch
+from crfrnn.parameters import CRFParameters, check_temperature
 from crfrnn.recurrence import mean_field
 from crfrnn.solvers import Solver
 
@@ -36,6 +38,7 @@ class CRFRNN(nn.Module):
             learned step becomes a parameter of this layer. None is the paper's mean field, the fastest.
         self_connection: whether a pixel hears itself, the term j = i, as in every released code. False leaves it out,
             as the sum of the energy does; the weights must then be learned anew, and the fused CPU code is not used.
+        temperature: divides the logits; fitted ones are often below 1. It is no parameter that learns.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
     subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3); with
@@ -67,6 +70,7 @@ class CRFRNN(nn.Module):
         learn_bandwidths: bool = False,
         solver: Solver | None = None,
         self_connection: bool = True,
+        temperature: float = 1.0,
     ):
         super().__init__()
         if num_classes < 2:
@@ -82,6 +86,7 @@ class CRFRNN(nn.Module):
                 raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
         if solver is not None and not isinstance(solver, Solver):
             raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
+        check_temperature(temperature)
         self.num_classes = num_classes
         self._kernels = tuple(kernels)  # as they were made, for pictures of the size that they were made for
         self.factor = 1.0  # how much larger the pictures are now, see `scaled`
@@ -91,6 +96,7 @@ class CRFRNN(nn.Module):
         self.normalization = normalization
         self.solver = solver
         self.self_connection = self_connection
+        self.temperature = float(temperature)
         initial = torch.tensor([float(kernel.weight) for kernel in kernels])
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -104,6 +110,35 @@ class CRFRNN(nn.Module):
         super().__setstate__(state)
         dispatch.preload()
 
+    @classmethod
+    def from_config(cls, path: str | Path, num_classes: int | None = None) -> "CRFRNN":
+        """The layer with the parameters that ``crfrnn fit`` found, as a start for training or for use as it is.
+
+        Args:
+            path: the YAML file that ``crfrnn fit --out`` wrote, or one with the same names written by hand.
+            num_classes: L, where the file does not tell it.
+
+        Raises:
+            ValueError: a file that cannot be read, or that is for another number of classes.
+        """
+        chosen = CRFParameters.from_yaml(path)
+        if None not in (num_classes, chosen.num_classes) and num_classes != chosen.num_classes:
+            raise ValueError(f"num_classes: {num_classes}, but {path} was fitted to {chosen.num_classes} classes")
+        labels = num_classes or chosen.num_classes
+        if labels is None:
+            raise ValueError(f"num_classes: {path} does not tell it; say from_config(path, num_classes=...)")
+        layer = cls(
+            labels,
+            chosen.kernels,
+            eval_iterations=chosen.iterations,
+            normalization=chosen.normalization,
+            temperature=chosen.temperature,
+        )
+        if chosen.class_weights is not None:
+            with torch.no_grad():
+                layer.kernel_weights.mul_(torch.tensor(chosen.class_weights))
+        return layer
+
     def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
         """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""
         self._check(logits, image)
@@ -115,6 +150,8 @@ class CRFRNN(nn.Module):
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in kernels]
             if not self.self_connection:
                 filters = [gaussian.without_self() for gaussian in filters]
+        if self.temperature != 1:
+            logits = logits / self.temperature
         return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
 
     @property

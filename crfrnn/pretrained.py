@@ -36,6 +36,7 @@ def crf_config(crf: CRFRNN) -> dict[str, Any]:
         "learn_bandwidths": crf.log_bandwidths is not None,
         **({} if crf.solver is None else {"solver": solver_config(crf.solver)}),
         "self_connection": crf.self_connection,
+        "temperature": crf.temperature,
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crfrnn.filtering import threads
 from crfrnn.filtering.kernels import Kernel, with_accuracy
+from crfrnn.parameters import check_class_weights, check_temperature
 from crfrnn.presets import find_preset
 from crfrnn.recurrence import iterates, marginals
 from crfrnn.solvers import MeanField, Solver, find_solver
@@ -40,6 +41,8 @@ class _Settings:
     self_connection: bool
     iterations: int
     tolerance: float
+    temperature: float
+    class_weights: Sequence[Sequence[float]] | None
     colour_units: bool  # theta_beta is a preset's and counts in 0..255
     solver: Solver | None
     trace: Callable[[Moment], object] | None
@@ -59,6 +62,8 @@ def refine(
     tolerance: float = 1e-3,
     solver: Solver | str | None = None,
     trace: Callable[[Moment], object] | None = None,
+    temperature: float = 1.0,
+    class_weights: Sequence[Sequence[float]] | None = None,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
 
@@ -83,6 +88,10 @@ def refine(
             paper's mean field, the fastest.
         trace: called with a `Moment` after each iteration, from t = 0, as ``moments.append`` for a list; for one image.
             It takes longer, as every iteration's marginals and energies are computed.
+        temperature: divides the logits (the logarithms of the probabilities). Above 1 it tells the CRF to believe the
+            network less, below 1 more, down to nothing but the network.
+        class_weights: (M, L), a row for each kernel with what its weight is multiplied by for each class. What
+            ``crfrnn fit`` finds; `crfrnn.parameters.CRFParameters` reads and holds all of it.
 
     Returns:
         The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given; the label map
@@ -113,6 +122,8 @@ def refine(
         self_connection=self_connection,
         iterations=iterations,
         tolerance=tolerance,
+        temperature=temperature,
+        class_weights=class_weights,
         colour_units=kernels is None,
         solver=find_solver(solver) if isinstance(solver, str) else solver,
         trace=trace,
@@ -121,6 +132,7 @@ def refine(
         raise ValueError("kernels: give at least one")
     if not 0 <= tolerance < 0.1:
         raise ValueError(f"tolerance: a probability of at least 0 and below 0.1, got {tolerance}")
+    check_temperature(temperature)
     if not isinstance(image, list | tuple) and not isinstance(given, list | tuple):
         return _one(image, given, settings)
     if not isinstance(image, list | tuple) or not isinstance(given, list | tuple):
@@ -170,16 +182,33 @@ def _one(image: Any, given: Any, settings: _Settings) -> Any:
         return give_back(_marginals(guide.to(values.device), planes.unsqueeze(0), settings, give_back))
 
 
+def checked(image: Image, predictions: Any, name: str) -> tuple[Tensor, Tensor]:
+    """One image in the form in which a CRF takes it: guide (1, C, H, W), and U (1, L, H, W) float32.
+
+    `name` is ``probabilities`` or ``logits``. Raises `refine`'s ValueErrors.
+    """
+    guide = _guide(image, colour_units=True)
+    values = _tensor(predictions, name)
+    planes = values.movedim(-1, 0) if _labels_last(values, guide, name) else values
+    return guide, _unary(planes.unsqueeze(0), name)
+
+
 def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
     """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
     filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
     if not settings.self_connection:
         filters = [gaussian.without_self() for gaussian in filters]
     weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
+    if settings.class_weights is not None:
+        check_class_weights(settings.class_weights, len(settings.kernels), values.shape[1])
+        weights = weights * torch.tensor(settings.class_weights, device=values.device)
     unary = _unary(values, settings.name)
+    if settings.temperature != 1:
+        unary /= settings.temperature
     labels = _occurring(unary, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
+        weights = weights[:, labels] if weights.shape[1] > 1 else weights
     potts = 1 - torch.eye(len(labels), device=unary.device)
 
     def among_all(q: Tensor) -> Tensor:
@@ -204,7 +233,8 @@ def _occurring(unary: Tensor, settings: _Settings) -> list[int]:
     """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones."""
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.kernels):
         return list(range(unary.shape[1]))
-    total = torch.logsumexp(unary, dim=1) if settings.name == "logits" else unary.new_zeros(())
+    normalised = settings.name == "probabilities" and settings.temperature == 1
+    total = unary.new_zeros(()) if normalised else torch.logsumexp(unary, dim=1)
     highest = torch.stack([(label - total).max() for label in unary.unbind(1)])
     second = highest.sort(descending=True).values[1]
     return (highest >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()

@@ -14,11 +14,12 @@ from crfrnn.data.files import pair_by_stem
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
 from crfrnn.data.overlay import draw_overlay
-from crfrnn.data.predictions import SUFFIXES, read_predictions, write_predictions
+from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized, write_predictions
 from crfrnn.errors import UsageError
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.outputs import Targets, check_outputs, run_jobs
+from crfrnn.parameters import check_class_weights, check_temperature
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.refine import refine
 from crfrnn.solvers import find_solver
@@ -66,6 +67,9 @@ def refine_files(
     accuracy: int = 1,
     tolerance: float = 1e-3,
     solver: str = "mean-field",
+    temperature: float = 1.0,
+    class_weights: list[list[float]] | None = None,
+    fitted: dict[str, Any] | None = None,
     resize: bool = False,
     overlay: str | None = None,
     save_probabilities: str | None = None,
@@ -95,6 +99,9 @@ def refine_files(
         tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
         solver: what an iteration does: mean-field, damped:STEP, convergent, entropic-frank-wolfe:STEP,LAMBDA or
             euclidean-frank-wolfe:STEP,LAMBDA.
+        temperature: divides the logits (the logarithms of the probabilities); below 1 the network counts for more.
+        class_weights: for each kernel, a factor of its weight for each class, as crfrnn fit finds them.
+        fitted: what a file of crfrnn fit says of itself; nothing is done with it.
         resize: scale predictions of another size to the photograph's, bilinearly.
         overlay: also write the photograph tinted by the refined labels.
         save_probabilities: also write the refined probabilities, float16, .npz or .npy.
@@ -115,8 +122,11 @@ def refine_files(
             "accuracy": accuracy,
             "tolerance": tolerance,
             "solver": solver,
+            "temperature": temperature,
+            "class_weights": class_weights,
         },
     )
+    del fitted
     source = Path(probabilities or logits or labels or "")
     targets = Targets.given(out, overlay, save_probabilities, trace=trace)
     for path in (Path(image), source):
@@ -143,6 +153,12 @@ def _check(sources: dict[str, str | None], *, unsure: str | int, crf: dict[str, 
         kernels = [parse_kernel(text) for text in crf["kernels"]] if crf["kernels"] else None
         void = None if unsure == "" else parse_unsure(unsure)
         check_accuracy(crf["accuracy"])
+        preset = find_preset(crf["preset"])
+        kernels = [parse_kernel(text) for text in crf["kernels"]] if crf["kernels"] else None
+        void = None if unsure == "" else parse_unsure(unsure)
+        check_temperature(crf["temperature"])
+        if crf["class_weights"] is not None:
+            check_class_weights(crf["class_weights"], len(kernels or preset.kernels))
     except ValueError as error:
         raise UsageError(str(error)) from None
     if crf["normalization"] not in (None, *NORMALIZATIONS):
@@ -199,12 +215,12 @@ def _work(job: _Job, options: _Options) -> _Outcome:
         coarse = read_labels(job.source, options.unsure)
         values, style, before = coarse.probabilities(options.confidence), coarse.style, coarse.indices
     else:
-        values = _labels_first(read_predictions(job.source, options.key), image.size)
+        values = labels_first(read_predictions(job.source, options.key), image.size)
         style, before = LabelStyle.voc(len(values)), None
     image = upright(image, values.shape[1:])
     size = (image.height, image.width)
     if values.shape[1:] != size:
-        values, before = _resize(values, size, job, options.resize), None
+        values, before = resized(values, size, (job.source, job.image), options.resize), None
     if before is None:
         before = np.asarray(torch.from_numpy(values).argmax(0))
     try:
@@ -226,23 +242,3 @@ def _work(job: _Job, options: _Options) -> _Outcome:
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
     return _Outcome(size, style.names(), changed)
-
-
-def _labels_first(values: np.ndarray, photo_size: tuple[int, int]) -> np.ndarray:
-    """(L, H, W) from (H, W, L) too, where only that fits the photo's (width, height), stored or turned."""
-    fits = [photo_size, photo_size[::-1]]
-    labels_last = values.shape[1:] not in fits and values.shape[:2] in fits
-    return np.moveaxis(values, -1, 0) if labels_last else values
-
-
-def _resize(values: np.ndarray, size: tuple[int, int], job: _Job, allowed: bool) -> np.ndarray:
-    """(L, h, w) -> (L, *size), bilinearly, with pixels as areas (align_corners=False)."""
-    (h, w), (height, width) = values.shape[1:], size
-    if not allowed:
-        raise ValueError(
-            f"{job.source}: {w} x {h}, but {job.image} has {width} x {height} pixels; --resize scales them"
-        )
-    planes = torch.from_numpy(np.ascontiguousarray(values, np.float32)).unsqueeze(0)
-    smaller = h > height or w > width
-    scaled = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=smaller)
-    return scaled[0].numpy()
