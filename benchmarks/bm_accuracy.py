@@ -27,6 +27,7 @@ from torch.nn.functional import interpolate
 from benchmarks import inputs as timing
 from crfrnn import Bilateral, GaussianFilter, Spatial, mean_field
 from crfrnn.filtering.kernels import Kernel, with_accuracy
+from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
 from crfrnn.filtering.permutohedral.stencil import STENCILS
 from tests import problems
 
@@ -66,6 +67,9 @@ class Matrix:
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         del transposed
         return values @ self.k
+
+    def diagonal(self) -> Tensor:
+        return self.k.diagonal().view(1, 1, -1)
 
 
 def exact(kernel: Kernel, guide: Tensor) -> GaussianFilter:
@@ -129,7 +133,9 @@ def cost(rounds: int = 3) -> list[str]:
         guide = torch.from_numpy(image).permute(2, 0, 1)[None]
         for accuracy in STENCILS:
             kernel = with_accuracy(choice["kernels"][:1], accuracy)[0]
-            vertices = int(kernel.prepare(guide).operator.lattices.rows[0, -1]) / image[..., 0].size
+            operator = kernel.prepare(guide).operator
+            assert isinstance(operator, LatticeOperator)
+            vertices = int(operator.lattices.rows[0, -1]) / image[..., 0].size
             share = f"{medians[str(accuracy)] / medians['pydensecrf']:.2f}" if timing.peer else ""
             name = choice["name"].split(";")[0] + ")"
             rows.append(f"| {name} | {accuracy} | {medians[str(accuracy)]:.2f} s | {share} | {vertices:.2f} |")

@@ -91,7 +91,7 @@ def test_layer():
         matrices.append(kernel.weight * (k - np.diag(np.diag(k))))
     qu = u
     for _ in range(3):
-        message = oracle.softmax(qu) @ sum(matrices).T
+        message = oracle.softmax(qu) @ np.sum(matrices, axis=0).T
         qu = u - (1 - np.eye(3)) @ message
     with torch.no_grad():
         got = crf(logits, image)[0].flatten(1)
