@@ -17,6 +17,7 @@ from crfrnn.pretrained import build_crf, crf_config, fill
 from crfrnn.recipe import CRFConfig, StageConfig
 from crfrnn.recipe import build_crf as build_from_recipe
 from crfrnn.recipe import parameter_groups as groups_of_stage
+from crfrnn.solvers import DampedMeanField
 from tests.compare import assert_equal
 from tests.problems import NORMALIZATIONS, generator, random_values
 
@@ -161,11 +162,12 @@ class TestSaving:
 
 class TestParameterGroups:
     def test_of_a_layer(self):
-        groups = layer().parameter_groups(0.01, compatibility=0.5)
+        crf = layer(solver=DampedMeanField(0.5, learn_step=True))
+        groups = crf.parameter_groups(0.01, compatibility=0.5)
         rates = {group["name"]: group["lr"] for group in groups}
         expected = RATE_MULTIPLIERS | {"compatibility": 0.5}
         assert rates == {name: pytest.approx(0.01 * multiplier) for name, multiplier in expected.items()}
-        assert [len(group["params"]) for group in groups] == [1, 1, 3]
+        assert [len(group["params"]) for group in groups] == [1, 1, 3, 1]
         torch.optim.AdamW(groups, weight_decay=0.1)
 
     def test_without_what_does_not_learn(self):

@@ -25,10 +25,10 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
 
 
 def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:
-    if torch.is_grad_enabled() and getattr(gaussian.operator, "features", None) is not None:
-        return "the features of a filter need a gradient"
     if not twin or getattr(gaussian.operator, "fusable", None) != twin:
         return f"{type(gaussian.operator).__name__} is filtered by itself"
+    if torch.is_grad_enabled() and getattr(gaussian.operator, "features", None) is not None:
+        return "the features of a filter need a gradient"
     if gaussian.left_out is not None:
         return "a filter leaves out the term j = i"
     return None if gaussian.dtype == torch.float32 else f"a filter was prepared in {gaussian.dtype}"

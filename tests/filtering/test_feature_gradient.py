@@ -181,16 +181,20 @@ def bandwidth_gradient(
     return list(torch.autograd.grad((gaussian(values) * grad).sum(), (values, leaf)))
 
 
+# the Triton filter takes numbers: `prepare_grid` gives tensors on a GPU to the reference
+LEARNING = [row for row in rows_of("separable") if "triton" not in str(row.id)]
+
+
 @pytest.mark.parametrize(("shape", "thetas"), SIZES, ids=str)
 class TestSeparable:
     @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-    @pytest.mark.parametrize("row", fast_rows("separable"))
+    @pytest.mark.parametrize("row", LEARNING)
     def test_equals_its_reference(self, row, shape, thetas, normalization):
         got, expected = (bandwidth_gradient(shape, thetas, normalization, name) for name in (row.name, "reference"))
         for quantity, a, b in zip(("values", "bandwidths"), got, expected, strict=True):
             assert_equal(f"gradient of the {quantity}", a, b, 1e-7)
 
-    @pytest.mark.parametrize("row", rows_of("separable"))
+    @pytest.mark.parametrize("row", LEARNING)
     def test_gradcheck(self, row, shape, thetas):
         """It is the derivative of the filter's own weights, truncated as they are."""
         values = random_values(1, 1, *shape, dtype=double)
