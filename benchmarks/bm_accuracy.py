@@ -12,7 +12,6 @@ turn in one process. CPU time, and not the clock's, so that a busy machine does 
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -107,40 +106,32 @@ def measure(kernels: tuple[Kernel, ...], guide: Tensor, logits: Tensor) -> Measu
     return Measured(bilateral, distance(kernels[1].prepare(guide)(q), truths[1](q)), differing)
 
 
-def cost(rounds: int = 3) -> list[str]:
-    """A table of CPU seconds for each accuracy, and what they are of pydensecrf's."""
+def cost(rounds: int = 5) -> list[str]:
+    """A table of the time of a whole call for each accuracy, beside pydensecrf's."""
     image, p = timing.photo(500, 375), timing.probabilities(500, 375)
     rows = [
-        "| set | accuracy | CPU time, one thread | of pydensecrf's | vertices for each pixel |",
-        "|---|---|---|---|---|",
+        "| set | accuracy | one thread | all threads | pydensecrf | vertices for each pixel |",
+        "|---|---|---|---|---|---|",
     ]
     for choice in timing.SETS.values():
-        calls: dict[str, Callable[[], object]] = {
-            str(accuracy): timing.with_threads(
-                1, partial(timing.ours, image, p, with_accuracy(choice["kernels"], accuracy), 10)
-            )
-            for accuracy in STENCILS
-        }
+        calls: dict[str, Callable[[], object]] = {}
+        for accuracy in STENCILS:
+            call = partial(timing.ours, image, p, with_accuracy(choice["kernels"], accuracy), 10)
+            calls[f"one {accuracy}"], calls[f"all {accuracy}"] = timing.with_threads(1, call), call
         if timing.peer:
-            calls["pydensecrf"] = partial(timing.pydensecrf, image, p, choice["kernels"], 10)
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(rounds + 1):  # the first one is not counted
-            for name, call in calls.items():
-                start = time.process_time()
-                call()
-                seconds[name].append(time.process_time() - start)
-        medians = {name: float(np.median(values[1:])) for name, values in seconds.items()}
+            calls["peer"] = partial(timing.pydensecrf, image, p, choice["kernels"], 10)
+        medians = timing.alternate(calls, rounds)
         guide = torch.from_numpy(image).permute(2, 0, 1)[None]
         for accuracy in STENCILS:
-            kernel = with_accuracy(choice["kernels"][:1], accuracy)[0]
-            operator = kernel.prepare(guide).operator
+            operator = with_accuracy(choice["kernels"][:1], accuracy)[0].prepare(guide).operator
             assert isinstance(operator, LatticeOperator)
             vertices = int(operator.lattices.rows[0, -1]) / image[..., 0].size
-            share = f"{medians[str(accuracy)] / medians['pydensecrf']:.2f}" if timing.peer else ""
+            times = [medians.get(name) for name in (f"one {accuracy}", f"all {accuracy}", "peer")]
+            cells = ["" if seconds is None else f"{seconds:.2f} s" for seconds in times]
             name = choice["name"].split(";")[0] + ")"
-            rows.append(f"| {name} | {accuracy} | {medians[str(accuracy)]:.2f} s | {share} | {vertices:.2f} |")
+            rows.append(f"| {name} | {accuracy} | {' | '.join(cells)} | {vertices:.2f} |")
             print(rows[-1], flush=True)
-    return rows
+    return [*rows, "", timing.machine()]
 
 
 def span(values: list[float]) -> str:
