@@ -30,6 +30,16 @@ class Segmentation:
     probabilities: np.ndarray | None  # (L, H, W) float16 in the order of `classes`, where they were asked for
 
 
+@dataclass(frozen=True)
+class LearnedStrokes:
+    """What was learned from the strokes on one photo, at a reduced size (h, w) of it."""
+
+    classes: tuple[int, ...]  # (L,) the numbers that occur in the strokes, ascending
+    alone: torch.Tensor  # (1, L, h, w) logits of the network before the CRF came behind it
+    joint: torch.Tensor  # (1, L, h, w) logits of the network that was trained with its CRF
+    crf: CRFRNN  # for photos of (h, w)
+
+
 def segment_photo(
     network: SegmentationNetwork, photo: np.ndarray, *, iterations: int | None = None, probabilities: bool = False
 ) -> Segmentation:
@@ -99,9 +109,30 @@ def segment_strokes(
     >>> np.unique(segment_strokes(image, strokes).labels[10], return_counts=True)
     (array([2, 7]), array([15, 15]))
     """
-    classes = _check(image, strokes, void)
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")
+    learned = learn_strokes(image, strokes, void=void, seed=seed, progress=progress)
+    label = partial(_label, image=image, classes=learned.classes, iterations=iterations)
+    network_labels, _ = label(learned.alone, crf=None, keep=False)
+    labels, kept = label(learned.joint, crf=learned.crf, keep=probabilities)
+    return Segmentation(labels, network_labels, learned.classes, kept)
+
+
+def learn_strokes(
+    image: np.ndarray,
+    strokes: np.ndarray,
+    *,
+    void: int = -1,
+    seed: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> LearnedStrokes:
+    """The first half of `segment_strokes`, with the same arguments: network and CRF-RNN, before the photo is labelled.
+
+    >>> strokes = np.array([[0, 0, -1, -1, 1, 1]] * 6)
+    >>> learn_strokes(np.uint8(40 + 100 * np.stack([strokes == 1] * 3, axis=2)), strokes).joint.shape[:2]
+    torch.Size([1, 2])
+    """
+    classes = _check(image, strokes, void)
     total = training.NETWORK_STEPS + training.JOINT_STEPS
     done = 0
 
@@ -120,10 +151,7 @@ def segment_strokes(
         alone = network_logits(network, given)
         train_end_to_end(network, crf, given, progress=step)
         joint = network_logits(network, given)
-    label = partial(_label, image=image, classes=classes, iterations=iterations)
-    network_labels, _ = label(alone, crf=None, keep=False)
-    labels, kept = label(joint, crf=crf, keep=probabilities)
-    return Segmentation(labels, network_labels, classes, kept)
+    return LearnedStrokes(classes, alone, joint, crf)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Whether the fused recurrence runs a call, and if not, why."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,11 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
 def load() -> Callable[..., Tensor]:
     """The fused recurrence; loads its kernels at first use."""
     return load_module("crfrnn.mean_field.fused_cpu", "mean_field")
+
+
+def load_trajectory() -> Callable[..., Iterator[Tensor]]:
+    """The same, keeping the marginals of every iteration."""
+    return load_module("crfrnn.mean_field.fused_cpu", "trajectory")
 
 
 def preload() -> None:

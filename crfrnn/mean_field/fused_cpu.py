@@ -12,7 +12,7 @@ with nothing stored but the marginals Q of each iteration:
     dL/dA_m = - h_m Q^T        dL/dQ = - sum_m A_m^T h_m        g <- softmax'(Q) dL/dQ
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -41,6 +41,40 @@ def mean_field(
     With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. With
     `overwrite` the result takes the place of the logits where that can be done.
     """
+    transforms, kernels = _prepared(logits, filters, kernel_weights, compatibility)
+    keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
+    flat = logits.flatten(2)
+    if not plain_call(logits, transforms):
+        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize)
+    elif overwrite and flat.is_contiguous():
+        _infer(flat, transforms, kernels, iterations, flat.new_empty(0), normalize, y := flat)
+    else:
+        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize)
+    return y.reshape(logits.shape)
+
+
+def trajectory(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+) -> Iterator[Tensor]:
+    """Same contract as `recurrence.trajectory`, for calls that `dispatch.fused` accepts and iterations > 0.
+
+    The marginals that a differentiated run keeps, and its result: one run, and T copies of Q while it is read.
+    """
+    transforms, kernels = _prepared(logits, filters, kernel_weights, compatibility)
+    last, kept = infer(logits.flatten(2), transforms, *kernels, iterations, True, True)
+    for t in range(iterations):
+        yield kept[:, t, :, : logits.shape[1]].transpose(1, 2).reshape(logits.shape)
+    yield last.reshape(logits.shape)
+
+
+def _prepared(
+    logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor
+) -> tuple[Tensor, KernelTensors]:
+    """The matrices A_m (M, L, L), and the filters as tensors that an operator takes."""
     labels = logits.shape[1]
     weights = kernel_weights
     if weights.dim() == 2:
@@ -60,16 +94,7 @@ def mean_field(
             lattices += [logits.new_empty(0)] * LATTICE_TENSORS
             thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
         scales += [logits.new_empty(0) if s is None else s.flatten(1) for s in (gaussian.before, gaussian.after)]
-    keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
-    shape = list(logits.shape[2:])
-    flat, kernels = logits.flatten(2), KernelTensors(lattices, thetas, scales, shape)
-    if not plain_call(logits, transforms):
-        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize)
-    elif overwrite and flat.is_contiguous():
-        _infer(flat, transforms, kernels, iterations, flat.new_empty(0), normalize, y := flat)
-    else:
-        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize)
-    return y.reshape(logits.shape)
+    return transforms, KernelTensors(lattices, thetas, scales, list(logits.shape[2:]))
 
 
 class _Transform:
