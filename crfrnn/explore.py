@@ -133,9 +133,10 @@ class Exploration:
         filters = [self._lattice(bilateral, settings.normalization, guide)]
         filters.append(spatial.prepare(guide, normalization=settings.normalization))
         weights, compatibility = self._parameters(settings, learned)
+        numbers = self.occurring.astype(np.uint8 if self.labels <= 256 else np.uint16)
         labels, changes, before, last = [], [], None, self.logits
         for q in trajectory(self.logits, filters, weights, compatibility, settings.iterations):
-            labels.append(self.occurring[q[0].argmax(dim=0).numpy()])
+            labels.append(numbers[q[0].argmax(dim=0).numpy()])
             if before is not None:
                 changes.append(float((q - before).abs().sum(dtype=torch.float64)) / 2 / labels[0].size)
             before = last = q
@@ -175,7 +176,7 @@ def _occurring(logits: Tensor) -> np.ndarray:
     highest = torch.log_softmax(logits, dim=1).amax(dim=(0, 2, 3))
     least = min(math.log(TOLERANCE), highest.topk(min(2, len(highest))).values[-1].item())
     kept = (highest >= least).nonzero().flatten().numpy()
-    return kept.astype(np.uint8 if logits.shape[1] <= 256 else np.uint16)
+    return kept
 
 
 def _tensors_of(gaussian: GaussianFilter) -> Iterator[Tensor]:

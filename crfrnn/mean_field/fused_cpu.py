@@ -62,13 +62,34 @@ def trajectory(
 ) -> Iterator[Tensor]:
     """Same contract as `recurrence.trajectory`, for calls that `dispatch.fused` accepts and iterations > 0.
 
-    The marginals that a differentiated run keeps, and its result: one run, and T copies of Q while it is read.
+    Two copies of Q are written in turn: what was yielded last but one is overwritten.
     """
     transforms, kernels = _prepared(logits, filters, kernel_weights, compatibility)
-    last, kept = infer(logits.flatten(2), transforms, *kernels, iterations, True, True)
-    for t in range(iterations):
-        yield kept[:, t, :, : logits.shape[1]].transpose(1, 2).reshape(logits.shape)
-    yield last.reshape(logits.shape)
+    flat = logits.detach().flatten(2).contiguous()
+    images = [
+        _steps(planes, transforms, MessagePassing(image, kernels, logits.shape[1]), iterations)
+        for image, planes in enumerate(flat)
+    ]
+    for q in zip(*images, strict=True):
+        yield q[0].reshape(logits.shape) if len(q) == 1 else torch.stack(q).reshape(logits.shape)
+
+
+def _steps(logits: Tensor, transforms: Tensor, passing: MessagePassing, iterations: int) -> Iterator[Tensor]:
+    """One image: logits (L, N) -> Q(0), ..., Q(T), (L, N) each; see `_infer_image`, which does it in less memory."""
+    (labels, points), channels = logits.shape, layout.padded(logits.shape[0])
+    transform = _Transform(transforms[passing.order], channels, transposed=False)
+    unary, *q = (layout.empty((points, channels)) for _ in range(3))
+    passing.over_pixels(numba_cpu.initialise, logits.numpy(), unary, q[0], mixing=transform.mixing)
+    for t in range(1, iterations):
+        yield torch.from_numpy(q[(t - 1) % 2])[:, :labels].t()
+        passing.exchange()
+        passing.over_pixels(numba_cpu.update, unary, transform.diagonal, q[t % 2], mixing=transform.mixing)
+    yield torch.from_numpy(q[(iterations - 1) % 2])[:, :labels].t()
+    passing.exchange()
+    out = torch.empty_like(logits)
+    arguments = unary, transform.diagonal, transform.common, True, out.numpy()
+    passing.over_pixels(numba_cpu.finish, *arguments, mixing=transform.mixing)
+    yield out
 
 
 def _prepared(
