@@ -16,6 +16,7 @@ from crfrnn.errors import UsageError
 from crfrnn.evaluate import evaluate
 from crfrnn.refine_files import refine_files
 from crfrnn.segment_files import segment_files
+from crfrnn.serve import serve
 from crfrnn.train import train
 
 VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words on the command line too
@@ -24,6 +25,7 @@ VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words o
     "evaluate": evaluate,
     "refine": refine_files,
     "segment": segment_files,
+    "serve": serve,
     "train": train,
 }
 

@@ -142,7 +142,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
     """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
     filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
     weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
-    unary = _unary(values, settings.name)
+    unary = unary_logits(values, settings.name)
     labels = _occurring(unary, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
@@ -165,7 +165,7 @@ def _occurring(unary: Tensor, settings: _Settings) -> list[int]:
     return (highest >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()
 
 
-def _unary(values: Tensor, name: str) -> Tensor:
+def unary_logits(values: Tensor, name: str) -> Tensor:
     """U (1, L, H, W) float32 from probabilities or logits, which are checked."""
     values = values.float()
     total = values.sum(dim=1)

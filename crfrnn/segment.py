@@ -124,16 +124,19 @@ def learn_strokes(
     *,
     void: int = -1,
     seed: int = 0,
+    end_to_end: bool = True,
     progress: Callable[[int, int], object] | None = None,
 ) -> LearnedStrokes:
     """The first half of `segment_strokes`, with the same arguments: network and CRF-RNN, before the photo is labelled.
+
+    Without `end_to_end` the CRF keeps its initial parameters and the network learns alone, in a fraction of the time.
 
     >>> strokes = np.array([[0, 0, -1, -1, 1, 1]] * 6)
     >>> learn_strokes(np.uint8(40 + 100 * np.stack([strokes == 1] * 3, axis=2)), strokes).joint.shape[:2]
     torch.Size([1, 2])
     """
     classes = _check(image, strokes, void)
-    total = training.NETWORK_STEPS + training.JOINT_STEPS
+    total = training.NETWORK_STEPS + training.JOINT_STEPS * end_to_end
     done = 0
 
     def step() -> None:
@@ -149,7 +152,8 @@ def learn_strokes(
         crf = build_crf(len(classes), given.size)
         train_network(network, given, progress=step)
         alone = network_logits(network, given)
-        train_end_to_end(network, crf, given, progress=step)
+        if end_to_end:
+            train_end_to_end(network, crf, given, progress=step)
         joint = network_logits(network, given)
     return LearnedStrokes(classes, alone, joint, crf)
 
