@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 
 import gradio as gr
 from gradio import FileData
 
+from crfrnn.demo.downloads import fresh_folder
 from crfrnn.demo.studio import Studio, View
 from crfrnn.demo.wording import Refusal
 
@@ -17,7 +17,7 @@ def add_api(studio: Studio, folder: Path) -> None:
     def give(work: Callable[[], View]) -> list[FileData]:
         try:
             view = work()
-            paths = studio.files(view.key, Path(mkdtemp(dir=folder)))
+            paths = studio.files(view.key, fresh_folder(folder, studio.limits.minutes))
         except Refusal as refusal:
             raise gr.Error(refusal.said("en"), print_exception=False) from None
         studio.workspaces.drop(view.key)

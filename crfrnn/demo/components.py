@@ -3,15 +3,17 @@
 import secrets
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.components.base import server
 from gradio.components.image_editor import AcceptBlobs, EditorData
 from gradio.data_classes import ImageData
 
-MOST_LAYERS = 4
+from crfrnn.demo.limits import MEGA
+
 MOST_DRAWINGS = 64  # of all visitors, between the moment they are sent and the moment they are read
+
+_SENT: OrderedDict[str, dict[str, bytes]] = OrderedDict()  # number of a drawing -> its parts
 
 
 class PhotoInput(gr.Image):
@@ -24,20 +26,19 @@ class PhotoInput(gr.Image):
 
 
 class Canvas(gr.ImageEditor):
-    """An image editor whose value is two paths: the photo, and the first layer with the strokes."""
+    """An image editor whose value is two paths: the photo, and the first layer with the strokes.
+
+    Gradio reads the properties of a component from the signature of its constructor, so that it has none of its own.
+    """
 
     is_template = True
-
-    def __init__(self, *args: Any, most_bytes: int, **options: Any):
-        self.most_bytes = most_bytes
-        super().__init__(*args, **options)
-        self.sent: OrderedDict[str, dict[str, bytes]] = OrderedDict()
+    most_bytes = 20 * MEGA  # of one part of a drawing
 
     def preprocess(self, payload: EditorData | None) -> dict[str, str | None] | None:
         if payload is None:
             return None
         if payload.id is not None:
-            parts = self.sent.pop(payload.id, {})
+            parts = _SENT.pop(payload.id, {})
             return {name: self._file(parts.get(name)) for name in ("background", "layer")}
         layers = payload.layers or []
         background = payload.background.path if payload.background else None
@@ -51,9 +52,9 @@ class Canvas(gr.ImageEditor):
         blob = bytes(data.files[0][1])
         if name not in ("background", "layer") or len(blob) > self.most_bytes:
             return  # the composite is not needed
-        self.sent.setdefault(str(data.data["id"])[:64], {})[name] = blob
-        while len(self.sent) > MOST_DRAWINGS:
-            self.sent.popitem(last=False)
+        _SENT.setdefault(str(data.data["id"])[:64], {})[name] = blob
+        while len(_SENT) > MOST_DRAWINGS:
+            _SENT.popitem(last=False)
 
     def _file(self, blob: bytes | None) -> str | None:
         if blob is None:

@@ -1,7 +1,10 @@
 """The files that a visitor takes home."""
 
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import torch
@@ -16,6 +19,14 @@ from crfrnn.demo.wording import Refusal
 from crfrnn.demo.workspaces import Workspace
 from crfrnn.photo_size import bands
 from crfrnn.refine import SMALLEST
+
+
+def fresh_folder(folder: Path, minutes: int) -> Path:
+    """A new folder for downloads in the server's; those that are older than so many minutes are deleted."""
+    for old in folder.glob("downloads-*"):
+        if time.time() - old.stat().st_mtime > 60 * minutes:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(mkdtemp(prefix="downloads-", dir=folder))
 
 
 def write_downloads(workspace: Workspace, folder: Path) -> list[Path]:

@@ -103,8 +103,7 @@ def _strokes(page: Layout, limits: Limits) -> None:
     page.put("about_strokes", gr.Markdown(say("en", "about_strokes")), "about_strokes", "value")
     colours = [f"rgb{colour}" for colour in BRUSHES.values()]
     canvas = Canvas(
-        most_bytes=limits.upload_megabytes * MEGA,
-        label=say("en", "canvas"),
+        show_label=False,  # Gradio's editor breaks when its label is changed
         sources=["upload", "clipboard", "webcam"],
         brush=gr.Brush(default_size=8, colors=colours, default_color=colours[0], color_mode="fixed"),
         eraser=gr.Eraser(default_size=16),
@@ -116,13 +115,14 @@ def _strokes(page: Layout, limits: Limits) -> None:
         buttons=["fullscreen"],
         elem_id="canvas",
     )
-    page.put("canvas", canvas, "canvas")
+    canvas.most_bytes = limits.upload_megabytes * MEGA
+    page.put("canvas", canvas)
     page.put("sample_strokes", gr.Button(say("en", "sample_strokes"), size="sm", elem_id="sample-strokes"), "sample_strokes", "value")
     page.put("names_title", gr.Markdown(say("en", "names")), "names", "value")
     with gr.Row(elem_classes="names"):
         for brush in BRUSHES:
             box = gr.Textbox(
-                label=say("en", brush), max_lines=1, max_length=40, min_width=140, elem_id=f"name-{brush}", scale=1
+                label=say("en", brush), max_lines=1, max_length=40, min_width=155, elem_id=f"name-{brush}", scale=1
             )
             page.put(f"name_{brush}", box, brush)
     with gr.Row():

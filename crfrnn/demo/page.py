@@ -5,7 +5,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,7 @@ from PIL import Image
 from crfrnn.demo.api import add_api
 from crfrnn.demo.layout import Layout, lay_out, preset_choices
 from crfrnn.demo.samples import BRUSHES, write_samples
+from crfrnn.demo.downloads import fresh_folder
 from crfrnn.demo.studio import LEARNED, RANGES, Studio, View
 from crfrnn.demo.wording import Refusal, language_of, say
 
@@ -193,7 +193,7 @@ class Page:
             time.sleep(FRAME)
 
     def download(self, key: str, language: str) -> Any:
-        into = Path(mkdtemp(dir=self.folder))
+        into = fresh_folder(self.folder, self.studio.limits.minutes)
         paths = _said(language, lambda: self.studio.files(key, into))
         return gr.update(value=[str(path) for path in paths], visible=True)
 

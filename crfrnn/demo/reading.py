@@ -72,6 +72,7 @@ def read_photo(path: str | Path, limits: Limits, pixels: float | None = None) ->
 
 
 def _decode(path: Path, limits: Limits, most: float) -> Photo:
+    Image.init()  # without it Pillow knows only some of the formats by name
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         if width * height > limits.photo_megapixels * MEGA:
@@ -104,6 +105,7 @@ def read_strokes(path: str | Path | None, size: tuple[int, int], colours: Sequen
     if path is None:
         raise Refusal("no_strokes")
     try:
+        Image.init()
         with Image.open(path, formats=("PNG", "WEBP")) as layer:
             if layer.width * layer.height > 4 * MEGA + 4 * size[0] * size[1]:
                 raise Refusal("unreadable")
@@ -153,6 +155,7 @@ def read_scores(
 
 
 def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tuple[torch.Tensor, LabelStyle]:
+    Image.init()
     with Image.open(path, formats=("PNG", "GIF", "TIFF", "BMP")) as image:
         if image.width * image.height > limits.photo_megapixels * MEGA:
             megapixels = image.width * image.height / MEGA

@@ -26,7 +26,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "and on the background, each in its own colour. Not right yet? Paint more and press the button again.",
         "任何照片、任何类别，无需预训练网络：打开照片，用不同颜色在每个物体和背景上各画几笔。结果不理想？继续涂画，再按一次按钮。",
     ),
-    "canvas": ("Photo with your strokes", "照片与笔触"),
     "names": ("What each colour means", "每种颜色的含义"),
     "learn": ("Segment from the strokes", "按笔触分割"),
     "live": ("Repeat whenever I paint", "涂画后自动更新"),
