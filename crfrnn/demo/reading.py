@@ -19,7 +19,7 @@ from crfrnn.errors import UsageError
 from crfrnn.photo_size import fitting_size
 from crfrnn.refine import unary_logits
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # of Pillow's; others have decoders of less repute
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # of Pillow's; others have decoders of less repute
 SMALLEST = 8  # pixels along each axis
 HALF = 128  # of 255: how opaque a pixel of a stroke's soft edge must be to count
 NEAR = 60  # how far in 0..255 a painted colour may be from the one of its brush
@@ -67,7 +67,9 @@ def read_photo(path: str | Path, limits: Limits, pixels: float | None = None) ->
             return _decode(path, limits, pixels)
     except Refusal:
         raise
-    except (ValueError, OSError, SyntaxError, EOFError, OverflowError, MemoryError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise Refusal("too_large", limit=limits.photo_megapixels) from None
+    except (ValueError, OSError, SyntaxError, EOFError, OverflowError, MemoryError):
         raise Refusal("unreadable") from None
 
 
@@ -76,7 +78,7 @@ def _decode(path: Path, limits: Limits, most: float) -> Photo:
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         if width * height > limits.photo_megapixels * MEGA:
-            raise Refusal("too_large", megapixels=width * height / MEGA, limit=limits.photo_megapixels)
+            raise Refusal("too_large", limit=limits.photo_megapixels)
         if min(width, height) < SMALLEST:
             raise Refusal("too_thin")
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -158,8 +160,7 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
     Image.init()
     with Image.open(path, formats=("PNG", "GIF", "TIFF", "BMP")) as image:
         if image.width * image.height > limits.photo_megapixels * MEGA:
-            megapixels = image.width * image.height / MEGA
-            raise Refusal("too_large", megapixels=megapixels, limit=limits.photo_megapixels)
+            raise Refusal("too_large", limit=limits.photo_megapixels)
     coarse = read_labels(path, parse_unsure(unsure) if unsure.strip() else None)
     labels = len(coarse.style.values)
     small = fitting_size(coarse.indices.shape, limits.pixels_for(labels))

@@ -102,8 +102,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "无法读取此图片：请使用完整无损的 JPEG、PNG、WebP、BMP、TIFF 或 GIF 文件。",
     ),
     "too_large": (
-        "This picture has {megapixels:.0f} megapixels, at most {limit} are taken: scale it down.",
-        "此图片有 {megapixels:.0f} 百万像素，上限为 {limit}：请先缩小。",
+        "This picture has more than {limit} megapixels: scale it down.",
+        "此图片超过 {limit} 百万像素：请先缩小。",
     ),
     "too_heavy": (
         "This file has {megabytes:.0f} MB, at most {limit} are taken.",
