@@ -175,8 +175,7 @@ def _occurring(logits: Tensor) -> np.ndarray:
     """(K,) the labels that are somewhere more probable than the tolerance, and at least two."""
     highest = torch.log_softmax(logits, dim=1).amax(dim=(0, 2, 3))
     least = min(math.log(TOLERANCE), highest.topk(min(2, len(highest))).values[-1].item())
-    kept = (highest >= least).nonzero().flatten().numpy()
-    return kept
+    return (highest >= least).nonzero().flatten().numpy()
 
 
 def _tensors_of(gaussian: GaussianFilter) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,8 @@ def serve(
         print(f"serving {name} on {address} (Ctrl-C stops it)", flush=True)
         if share:
             print(f"and for everybody on {blocks.share_url}", flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             blocks.block_thread()
-        except KeyboardInterrupt:
-            pass
         blocks.close(verbose=False)
         print("stopped; the visitors' files are deleted")
     finally:

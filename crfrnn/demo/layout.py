@@ -67,7 +67,9 @@ def lay_out(samples: Samples, limits: Limits, about_model: str) -> Layout:
         choices = [(name, short) for short, name in LANGUAGES.items()]
         page.put(
             "language",
-            gr.Radio(choices, value="en", show_label=False, container=False, elem_id="language", scale=0, min_width=220),
+            gr.Radio(
+                choices, value="en", show_label=False, container=False, elem_id="language", scale=0, min_width=220
+            ),
         )
     page.put("about", gr.Markdown(say("en", "about")), "about", "value")
     with gr.Row():
@@ -88,7 +90,9 @@ def _inputs(page: Layout, samples: Samples, limits: Limits, about_model: str) ->
             page.put("samples", shown.dataset, "samples")
         with page.put("tab_strokes", gr.Tab(say("en", "tab_strokes"), elem_id="tab-strokes"), "tab_strokes"):
             _strokes(page, limits)
-        with page.put("tab_predictions", gr.Tab(say("en", "tab_predictions"), elem_id="tab-predictions"), "tab_predictions"):
+        with page.put(
+            "tab_predictions", gr.Tab(say("en", "tab_predictions"), elem_id="tab-predictions"), "tab_predictions"
+        ):
             _predictions(page)
 
 
@@ -117,7 +121,12 @@ def _strokes(page: Layout, limits: Limits) -> None:
     )
     canvas.most_bytes = limits.upload_megabytes * MEGA
     page.put("canvas", canvas)
-    page.put("sample_strokes", gr.Button(say("en", "sample_strokes"), size="sm", elem_id="sample-strokes"), "sample_strokes", "value")
+    page.put(
+        "sample_strokes",
+        gr.Button(say("en", "sample_strokes"), size="sm", elem_id="sample-strokes"),
+        "sample_strokes",
+        "value",
+    )
     page.put("names_title", gr.Markdown(say("en", "names")), "names", "value")
     with gr.Row(elem_classes="names"):
         for brush in BRUSHES:
@@ -134,36 +143,72 @@ def _predictions(page: Layout) -> None:
     page.put("about_predictions", gr.Markdown(say("en", "about_predictions")), "about_predictions", "value")
     page.put("owned", _photo("owned", 220), "photo")
     types = [".png", ".npz", ".npy"]
-    page.put("predictions", gr.File(label=say("en", "predictions"), file_types=types, elem_id="predictions", height=110), "predictions")
+    page.put(
+        "predictions",
+        gr.File(label=say("en", "predictions"), file_types=types, elem_id="predictions", height=110),
+        "predictions",
+    )
     with gr.Row():
-        page.put("confidence", gr.Slider(0.3, 0.99, 0.7, step=0.01, label=say("en", "confidence"), elem_id="confidence"), "confidence")
-        page.put("unsure", gr.Textbox("", label=say("en", "unsure"), max_lines=1, max_length=20, elem_id="unsure"), "unsure")
+        page.put(
+            "confidence",
+            gr.Slider(0.3, 0.99, 0.7, step=0.01, label=say("en", "confidence"), elem_id="confidence"),
+            "confidence",
+        )
+        page.put(
+            "unsure", gr.Textbox("", label=say("en", "unsure"), max_lines=1, max_length=20, elem_id="unsure"), "unsure"
+        )
     with gr.Row():
-        page.put("sample_predictions", gr.Button(say("en", "sample_predictions"), size="sm", elem_id="sample-predictions"), "sample_predictions", "value")
+        page.put(
+            "sample_predictions",
+            gr.Button(say("en", "sample_predictions"), size="sm", elem_id="sample-predictions"),
+            "sample_predictions",
+            "value",
+        )
         page.put("refine", gr.Button(say("en", "refine"), variant="primary", elem_id="refine"), "refine", "value")
 
 
 def _result(page: Layout) -> None:
     comparison = gr.ImageSlider(
-        label=say("en", "comparison"), interactive=False, elem_id="comparison", buttons=["fullscreen"], max_height=480, format="webp"
+        label=say("en", "comparison"),
+        interactive=False,
+        elem_id="comparison",
+        buttons=["fullscreen"],
+        max_height=480,
+        format="webp",
     )
     page.put("comparison", comparison, "comparison")
     page.put("told", gr.Markdown(say("en", "nothing_yet"), elem_id="told"))
     page.put("legend", gr.HTML("", elem_id="legend"))
     with gr.Row():
-        page.put("t", gr.Slider(0, 10, 10, step=1, label=say("en", "iteration"), elem_id="t", scale=4, min_width=200), "iteration")
-        page.put("play", gr.Button(say("en", "play"), size="sm", elem_id="play", scale=0, min_width=100), "play", "value")
+        page.put(
+            "t",
+            gr.Slider(0, 10, 10, step=1, label=say("en", "iteration"), elem_id="t", scale=4, min_width=200),
+            "iteration",
+        )
+        page.put(
+            "play", gr.Button(say("en", "play"), size="sm", elem_id="play", scale=0, min_width=100), "play", "value"
+        )
     page.put("curve", gr.HTML("", elem_id="curve"))
     with page.put("accordion", gr.Accordion(say("en", "settings"), open=False, elem_id="settings"), "settings"):
         start = Settings.of_preset("crfrnn")
         choices = [*PRESETS]
         page.put("preset", gr.Dropdown(choices, value="crfrnn", label=say("en", "preset"), elem_id="preset"), "preset")
         for name, (least, most, step) in RANGES.items():
-            slider = gr.Slider(least, most, getattr(start, name), step=step, label=say("en", name), elem_id=name.replace("_", "-"))
+            slider = gr.Slider(
+                least, most, getattr(start, name), step=step, label=say("en", name), elem_id=name.replace("_", "-")
+            )
             page.put(name, slider, name)
-        page.put("normalization", gr.Radio([*NORMALIZATIONS], value="after", label=say("en", "normalization"), elem_id="normalization"), "normalization")
+        page.put(
+            "normalization",
+            gr.Radio([*NORMALIZATIONS], value="after", label=say("en", "normalization"), elem_id="normalization"),
+            "normalization",
+        )
     page.put("download", gr.Button(say("en", "downloads"), size="sm", elem_id="download"), "downloads", "value")
-    page.put("files", gr.File(label=say("en", "files"), file_count="multiple", interactive=False, visible=False, elem_id="files"), "files")
+    page.put(
+        "files",
+        gr.File(label=say("en", "files"), file_count="multiple", interactive=False, visible=False, elem_id="files"),
+        "files",
+    )
 
 
 def preset_choices(learned: bool, language: str) -> list[tuple[str, str]]:

@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 
 from crfrnn.demo.api import add_api
-from crfrnn.demo.layout import Layout, lay_out, preset_choices
-from crfrnn.demo.samples import BRUSHES, write_samples
 from crfrnn.demo.downloads import fresh_folder
+from crfrnn.demo.layout import lay_out, preset_choices
+from crfrnn.demo.samples import BRUSHES, write_samples
 from crfrnn.demo.studio import LEARNED, RANGES, Studio, View
 from crfrnn.demo.wording import Refusal, language_of, say
 
+PROGRESS = gr.Progress()  # Gradio hands each handler one of its own in its place
 FRAME = 0.35  # seconds for which a played iteration is shown
 
 
@@ -38,8 +39,8 @@ class Page:
         )
         with self.blocks:
             self.layout = lay_out(self.samples, studio.limits, self._about_model("en"))
+            add_api(studio, folder)  # first: their names are not taken then
             self._connect()
-            add_api(studio, folder)
         self.blocks.queue(max_size=studio.limits.waiting, default_concurrency_limit=studio.limits.at_once)
 
     def _connect(self) -> None:
@@ -95,19 +96,19 @@ class Page:
             return [*updates, say(language, "nothing_yet"), gr.skip(), gr.skip()]
         return [*updates, view.told, view.curve, gr.update(choices=preset_choices(view.learned, language))]
 
-    def segment(self, path: str | None, language: str, key: str, progress: Any = gr.Progress()) -> list[Any]:
+    def segment(self, path: str | None, language: str, key: str, progress: Any = PROGRESS) -> list[Any]:
         if path is None:  # the photo was taken away
             return [gr.skip() for _ in self._shown()]
         progress(0.1, desc=say(language, "segmenting"))
         return self._show(lambda: self.studio.segment(path, language, key), language, LEARNED)
 
     def open_photo(self, canvas: dict[str, str | None] | None, language: str) -> Any:
-        """A photo of any kind and size on the canvas as the CRF will see it."""
+        """A photo of any kind and size on the canvas as the CRF will see it; a small plain one is there already."""
         photo = _said(language, lambda: self.studio.read((canvas or {}).get("background")))
-        return self._on_canvas(photo.pixels, [])
+        return self._on_canvas(photo.pixels, []) if photo.scaled else gr.skip()
 
     def learn(
-        self, canvas: dict[str, str | None] | None, language: str, key: str, *names: str, progress: Any = gr.Progress()
+        self, canvas: dict[str, str | None] | None, language: str, key: str, *names: str, progress: Any = PROGRESS
     ) -> list[Any]:
         return self._learn(canvas, language, key, names, quick=False, progress=progress)
 
@@ -143,12 +144,12 @@ class Page:
             canvas = self._on_canvas(np.asarray(photo), [self.samples.cat_strokes])
         return [canvas, *(self.samples.cat_names.get(brush, "") for brush in BRUSHES)]
 
-    def learn_cat(self, language: str, key: str, progress: Any = gr.Progress()) -> list[Any]:
+    def learn_cat(self, language: str, key: str, progress: Any = PROGRESS) -> list[Any]:
         layer = self.folder / "cat-strokes.png"
         if not layer.exists():
             Image.fromarray(self.samples.cat_strokes).save(layer)
         canvas = {"background": str(self.samples.cat), "layer": str(layer)}
-        names = tuple({swapped: name for swapped, name in self.samples.cat_names.items()}.get(b, "") for b in BRUSHES)
+        names = tuple(self.samples.cat_names.get(brush, "") for brush in BRUSHES)
         return self._learn(canvas, language, key, names, quick=False, progress=progress)
 
     def refine(
@@ -159,7 +160,7 @@ class Page:
         key: str,
         confidence: float,
         unsure: str,
-        progress: Any = gr.Progress(),
+        progress: Any = PROGRESS,
     ) -> list[Any]:
         progress(0.1, desc=say(language, "refining"))
 
@@ -205,7 +206,8 @@ class Page:
         if moved:
             return [*first, *(gr.skip() for _ in range(len(RANGES) + 2))]
         chosen = gr.update(
-            choices=preset_choices(view.learned, language), value=preset if view.learned or preset != LEARNED else "crfrnn"
+            choices=preset_choices(view.learned, language),
+            value=preset if view.learned or preset != LEARNED else "crfrnn",
         )
         controls = [round(getattr(view.settings, name), 3) for name in RANGES]
         return [*first, chosen, *controls, view.settings.normalization]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 
-from crfrnn.data.images import SIDEWAYS, as_shown, open_image, rgb_pixels
+from crfrnn.data.images import SIDEWAYS, as_shown, rgb_pixels
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
 from crfrnn.data.predictions import SUFFIXES, read_predictions
 from crfrnn.demo.limits import MEGA, Limits
@@ -111,9 +111,8 @@ def read_strokes(path: str | Path | None, size: tuple[int, int], colours: Sequen
         with Image.open(path, formats=("PNG", "WEBP")) as layer:
             if layer.width * layer.height > 4 * MEGA + 4 * size[0] * size[1]:
                 raise Refusal("unreadable")
-            if layer.size != (size[1], size[0]):
-                layer = layer.convert("RGBA").resize((size[1], size[0]), Image.Resampling.NEAREST)
-            pixels = np.asarray(layer.convert("RGBA")).astype(np.int32)
+            fitting = layer.convert("RGBA").resize((size[1], size[0]), Image.Resampling.NEAREST)
+            pixels = np.asarray(fitting).astype(np.int32)
     except Refusal:
         raise
     except (ValueError, OSError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):
@@ -165,9 +164,7 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
     labels = len(coarse.style.values)
     small = fitting_size(coarse.indices.shape, limits.pixels_for(labels))
     if small != coarse.indices.shape:  # every label where its pixel's middle is
-        rows, columns = (
-            (np.arange(s) * n + n // 2) // s for s, n in zip(small, coarse.indices.shape, strict=True)
-        )
+        rows, columns = ((np.arange(s) * n + n // 2) // s for s, n in zip(small, coarse.indices.shape, strict=True))
         coarse = type(coarse)(coarse.indices[rows][:, columns], coarse.style)
     probabilities = torch.from_numpy(coarse.probabilities(confidence)).unsqueeze(0)
     return unary_logits(probabilities, "probabilities"), coarse.style

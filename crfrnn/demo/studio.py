@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from crfrnn.data.labels import LabelStyle
-from crfrnn.demo.drawing import curve, entries, legend, overlays
 from crfrnn.demo.downloads import write_downloads
+from crfrnn.demo.drawing import curve, entries, legend, overlays
 from crfrnn.demo.limits import Limits
 from crfrnn.demo.reading import Photo, read_photo, read_scores, read_strokes
 from crfrnn.demo.samples import BRUSHES

@@ -6,8 +6,8 @@ WORDS: dict[str, tuple[str, str]] = {
     # the page
     "title": ("Sharp edges for segmentations: CRF-RNN", "让分割边缘更清晰：CRF-RNN"),
     "about": (
-        "A network guesses what each pixel is. Its CRF-RNN lets neighbouring pixels of like colour agree, step by step, "
-        "until the guess settles on the edges. Nothing you upload leaves this server; it is deleted within the hour.",
+        "A network guesses what each pixel is. Its CRF-RNN lets neighbouring pixels of like colour agree, step by step, until "
+        "the guess settles on the edges. Nothing you upload leaves this server; it is deleted within the hour.",
         "网络先猜测每个像素的类别；CRF-RNN 让颜色相近的邻近像素逐步达成一致，使结果贴合物体边缘。"
         "上传的内容不会离开本服务器，并会在一小时内删除。",
     ),
@@ -74,7 +74,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "结果会显示在这里。请先选择一个示例。",
     ),
     "done": (
-        "{width} × {height} pixels, {labels} classes, {seconds:.2f} s. The CRF changed the label of {changed:.1%} of the pixels.",
+        "{width} × {height} pixels, {labels} classes, {seconds:.2f} s."
+        " The CRF changed the label of {changed:.1%} of the pixels.",
         "{width} × {height} 像素，{labels} 个类别，{seconds:.2f} 秒。CRF 改变了 {changed:.1%} 像素的标签。",
     ),
     "scaled": (

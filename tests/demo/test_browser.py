@@ -92,10 +92,8 @@ def after_image(page) -> str:
 
 
 def changed(page, before: str) -> None:
-    page.wait_for_function(
-        "before => [...document.querySelectorAll('#comparison img')].slice(0, 2).map(i => i.getAttribute('src')).join('') !== before",
-        arg=before,
-    )
+    sources = "[...document.querySelectorAll('#comparison img')].slice(0, 2).map(i => i.getAttribute('src')).join('')"
+    page.wait_for_function(f"before => {sources} !== before", arg=before)
 
 
 def set_slider(page, name: str, value: float) -> None:
@@ -111,7 +109,10 @@ def test_a_photo_is_uploaded_looked_at_and_taken_home(visit, tmp_path, monkeypat
     page.locator("#photo input[type=file]").set_input_files(photo)
     wait_for_result(page)
     assert "Your photo has 1280 × 854 pixels" in told(page)
-    assert set(classes(page)) <= {*"sky building pole road pavement tree fence car pedestrian bicyclist".split(), "sign symbol"}
+    assert set(classes(page)) <= {
+        *["sky", "building", "pole", "road", "pavement", "tree", "fence", "car", "pedestrian", "bicyclist"],
+        "sign symbol",
+    }
     assert len(classes(page)) >= 2
     shares = [float(share) for share in re.findall(r"([\d.]+)%", page.locator("#legend").inner_text())]
     assert 99 < sum(shares) < 101
@@ -173,7 +174,10 @@ def test_a_photo_is_uploaded_looked_at_and_taken_home(visit, tmp_path, monkeypat
 def draw(page, *points: tuple[float, float]) -> None:
     """A stroke on the canvas, in shares of its width and height."""
     box = page.locator("#canvas canvas").first.bounding_box()
-    x, y = ([box[side] + box[length] * point[axis] for point in points] for side, length, axis in (("x", "width", 0), ("y", "height", 1)))
+    x, y = (
+        [box[side] + box[length] * point[axis] for point in points]
+        for side, length, axis in (("x", "width", 0), ("y", "height", 1))
+    )
     page.mouse.move(x[0], y[0])
     page.mouse.down()
     for at in zip(x[1:], y[1:], strict=True):
@@ -232,7 +236,9 @@ def test_predictions_are_refined(visit, tmp_path):
     assert classes(page) == ["1", "0", "2", "3"] or classes(page)[0] == "cat"
     scores = np.random.default_rng(0).random((3, 300, 451), np.float32)
     np.savez(tmp_path / "p.npz", scores / scores.sum(0))
-    page.locator("#predictions button[aria-label='Clear'], #predictions button[aria-label='Remove this file']").first.click()
+    page.locator(
+        "#predictions button[aria-label='Clear'], #predictions button[aria-label='Remove this file']"
+    ).first.click()
     page.locator("#predictions input[type=file]").set_input_files(tmp_path / "p.npz")
     page.wait_for_selector("#predictions :text('p.npz')")
     page.locator("#refine").click()
