@@ -62,7 +62,7 @@ def latencies(folder: Path) -> list[tuple[str, float]]:
     rows = [
         ("photo: network, lattice, 10 iterations, overlays", lambda: studio.segment(str(photo), "en")),
         ("another iteration t", lambda: studio.view(key, 4, "en")),
-        ("a weight moved, 11 classes", lambda: _change(studio, key, settings, "bilateral_weight", next(weights) / 10)),
+        ("a weight moved", lambda: _change(studio, key, settings, "bilateral_weight", next(weights) / 10)),
         (
             "a bandwidth moved, 11 classes",
             lambda: _change(studio, key, settings, "theta_beta", 8 + next(bandwidths) / 4),
@@ -128,9 +128,8 @@ def load(folder: Path) -> list[str]:
             f"| {outcome} | {count}, after {times[len(times) // 2]:.1f} s (median), at most {times[-1]:.1f} s |"
         )
     rows.append(f"| memory before, at the peak, after | {before:.0f}, {peak:.0f}, {after:.0f} MB |")
-    rows.append(
-        f"| answers the next three visitors, then stops on Ctrl-C | {'yes' if alive and server.returncode == 0 else 'NO'} |"
-    )
+    stopped = "yes" if alive and server.returncode == 0 else "NO"
+    rows.append(f"| answers the next three visitors, then stops on Ctrl-C | {stopped} |")
     return rows
 
 

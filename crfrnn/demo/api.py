@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio import FileData
@@ -23,13 +24,20 @@ def add_api(studio: Studio, folder: Path) -> None:
         studio.workspaces.drop(view.key)
         return [FileData(path=str(path)) for path in paths]
 
+    def sent(file: Any) -> str:
+        """The path of a file that came with this request; others on the server are none of a visitor's business."""
+        path = Path(file["path"] if isinstance(file, dict) else file.path).resolve()
+        if not path.is_relative_to(folder):
+            raise Refusal("unreadable")
+        return str(path)
+
     def segment(photo: FileData) -> list[FileData]:
         """Segment a photo with the model: label PNG, overlay, probabilities, settings."""
-        return give(lambda: studio.segment(photo.path, "en"))
+        return give(lambda: studio.segment(sent(photo), "en"))
 
     def segment_strokes(photo: FileData, strokes: FileData) -> list[FileData]:
         """Segment a photo from strokes, a transparent PNG in the colours of the page's brushes."""
-        return give(lambda: studio.learn(photo.path, strokes.path, [""] * 6, "en"))
+        return give(lambda: studio.learn(sent(photo), sent(strokes), [""] * 6, "en"))
 
     def refine(
         photo: FileData, predictions: FileData, preset: str = "crfrnn", confidence: float = 0.7, unsure: str = ""
@@ -37,7 +45,7 @@ def add_api(studio: Studio, folder: Path) -> None:
         """Refine predictions, a label PNG or probabilities in .npz or .npy, with the kernels of a preset."""
 
         def work() -> View:
-            view = studio.refine(photo.path, predictions.path, "en", confidence=confidence, unsure=unsure)
+            view = studio.refine(sent(photo), sent(predictions), "en", confidence=confidence, unsure=unsure)
             return studio.start_from(view.key, preset, "en")
 
         return give(work)

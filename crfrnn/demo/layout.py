@@ -29,6 +29,9 @@ CSS = """
 .curve .now { fill: #ef4444; } .curve text { font-size: 8px; text-anchor: middle; fill: currentColor; }
 .names label > span::before { content: ""; display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border-radius: 50%; border: 1px solid #999; vertical-align: -.1em; background: var(--swatch); }
+@media (max-width: 640px) {
+  #head { flex-wrap: wrap; } #head > * { flex: 1 1 100%; } h1 { font-size: 1.5rem !important; }
+}
 #head { align-items: center; } #language { max-width: 220px; }
 """ + "".join(f"#name-{name} {{ --swatch: rgb{colour}; }}\n" for name, colour in BRUSHES.items())
 
@@ -113,6 +116,7 @@ def _strokes(page: Layout, limits: Limits) -> None:
         eraser=gr.Eraser(default_size=16),
         layers=False,
         transforms=(),
+        canvas_size=(451, 300),  # the sample's: Gradio draws its strokes once more, as far off as the sizes differ
         format="png",
         type="filepath",
         height=480,

@@ -62,9 +62,9 @@ class Page:
         at.canvas.upload(self.open_photo, [at.canvas, at.language], [at.canvas], **quiet)
         at.learn.click(self.learn, drawing, shown, **slow)
         at.canvas.change(self.look, [at.live, *drawing], shown, **live)
-        at.sample_strokes.click(self.paint_cat, None, [at.canvas, *names], **quiet).then(
-            self.learn_cat, [at.language, at.key], shown, **slow
-        )
+        at.sample_strokes.click(self.open_cat, None, [at.canvas], **quiet).then(
+            self.paint_cat, None, [at.canvas, *names], **quiet
+        ).then(self.learn_cat, [at.language, at.key], shown, **slow)
         given = [at.owned, at.predictions, at.language, at.key, at.confidence, at.unsure]
         at.refine.click(self.refine, given, shown, **slow)
         at.sample_predictions.click(self.rough_cat, None, [at.owned, at.predictions], **quiet).then(
@@ -138,6 +138,11 @@ class Page:
             return self.studio.learn(photo, layer, names, language, key, quick=quick, progress=told)
 
         return self._show(work, language, LEARNED)
+
+    def open_cat(self) -> dict[str, Any]:
+        """The photo before its strokes: the canvas must have its size when they are laid over it."""
+        with Image.open(self.samples.cat) as photo:
+            return self._on_canvas(np.asarray(photo), [])
 
     def paint_cat(self) -> list[Any]:
         with Image.open(self.samples.cat) as photo:

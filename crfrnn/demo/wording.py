@@ -4,22 +4,22 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 
 WORDS: dict[str, tuple[str, str]] = {
     # the page
-    "title": ("Sharp edges for segmentations: CRF-RNN", "让分割边缘更清晰：CRF-RNN"),
+    "title": ("CRF-RNN: segmentations with sharp edges", "CRF-RNN：让分割边缘更清晰"),
     "about": (
-        "A network guesses what each pixel is. Its CRF-RNN lets neighbouring pixels of like colour agree, step by step, until "
-        "the guess settles on the edges. Nothing you upload leaves this server; it is deleted within the hour.",
+        "A network guesses what each pixel is. Its CRF-RNN lets neighbouring pixels of like colour agree, step by step,"
+        " until the guess settles on the edges. What you upload stays on this server, and is deleted within two hours.",
         "网络先猜测每个像素的类别；CRF-RNN 让颜色相近的邻近像素逐步达成一致，使结果贴合物体边缘。"
-        "上传的内容不会离开本服务器，并会在一小时内删除。",
+        "上传的内容只保存在本服务器上，并会在两小时内删除。",
     ),
     "language": ("Language", "语言"),
-    "tab_photo": ("Segment a photo", "分割照片"),
-    "tab_strokes": ("Paint strokes", "涂画笔触"),
-    "tab_predictions": ("Refine predictions", "细化预测"),
+    "tab_photo": ("Photo", "照片"),
+    "tab_strokes": ("Strokes", "笔触"),
+    "tab_predictions": ("Predictions", "预测"),
     "about_photo": (
-        "The model **{model}** knows: {classes}. For anything else, paint strokes.",
-        "模型 **{model}** 认识：{classes}。其他物体请使用“涂画笔触”。",
+        "The model **{model}** knows: {classes}. Other things it guesses: paint strokes for them.",
+        "模型 **{model}** 认识：{classes}。其他物体只能猜测：请使用“笔触”。",
     ),
-    "photo": ("Photo: upload, paste or take one", "照片：上传、粘贴或拍摄"),
+    "photo": ("Upload, paste or take a photo", "上传、粘贴或拍摄照片"),
     "samples": ("Or pick a sample", "或选择示例"),
     "about_strokes": (
         "Any photo, any classes, no trained network: open a photo below, then draw a line on each thing "
@@ -49,7 +49,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "refine": ("Refine", "细化"),
     "sample_predictions": ("Show me: a rough outline of a cat", "示例：猫的粗略轮廓"),
     # the result
-    "comparison": ("Left: before the CRF · right: with it", "左：CRF 之前 · 右：CRF 之后"),
+    "comparison": ("before | after the CRF", "CRF 之前 | 之后"),
     "iteration": ("Iteration t: watch the labels settle", "迭代 t：观察标签逐步稳定"),
     "play": ("▶ Play", "▶ 播放"),
     "settings": ("The CRF’s settings", "CRF 参数"),

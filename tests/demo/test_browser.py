@@ -251,7 +251,7 @@ def test_chinese_and_back(visit):
     page.locator("#samples button, #samples img").first.click()
     wait_for_result(page, "CRF 改变了")
     page.locator("#language label", has_text="English").click()
-    page.wait_for_selector("h1:has-text('Sharp edges')")
+    page.wait_for_selector("h1:has-text('with sharp edges')")
     assert "The CRF changed the label" in told(page)
     assert "画" not in page.locator("#ways").inner_text()
 

@@ -135,8 +135,10 @@ def test_workspaces_are_bounded():
         made.settling = exploration.run(Settings.of_preset("crfrnn"))
         return made
 
-    one = workspace().nbytes
-    kept = Workspaces(megabytes=3 * one // 1_000_000 + 1)
+    one = workspace()
+    whole, _ = one.nbytes, one.exploration.forget()
+    kept = Workspaces(megabytes=1)
+    kept.most = whole + 2 * one.nbytes
     keys = [kept.add(workspace()) for _ in range(8)]
     assert 1 < len(kept) < 8
     assert kept.nbytes <= kept.most
@@ -250,6 +252,12 @@ class TestAPI:
         with pytest.raises(Exception, match="not a picture that can be read") as caught:
             client.predict(handle_file(str(broken)), api_name="/segment")
         assert "Traceback" not in str(caught.value)
+
+    def test_files_of_the_server_are_no_input(self, client):
+        for path in (ROOT / "docs" / "demo.png", Path("/etc/passwd")):
+            with pytest.raises(Exception, match=r"not a picture|has raised an exception") as caught:
+                client.predict({"path": str(path), "meta": {"_type": "gradio.FileData"}}, api_name="/segment")
+            assert str(ROOT) not in str(caught.value).replace(str(path), "")
 
     def test_only_these_are_offered(self, client):
         assert sorted(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == [
