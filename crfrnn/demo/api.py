@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 from gradio import FileData
+from gradio.events import api
 
 from crfrnn.demo.downloads import fresh_folder
 from crfrnn.demo.studio import Studio, View
@@ -51,4 +52,4 @@ def add_api(studio: Studio, folder: Path) -> None:
         return give(work)
 
     for function in (segment, segment_strokes, refine):
-        gr.api(function, api_name=function.__name__, concurrency_id="crf", concurrency_limit=studio.limits.at_once)
+        api(function, api_name=function.__name__, concurrency_id="crf", concurrency_limit=studio.limits.at_once)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Soft
+from gradio.themes.utils.fonts import Font
 
 from crfrnn.demo.components import Canvas, PhotoInput
 from crfrnn.demo.limits import MEGA, Limits
@@ -15,9 +17,7 @@ from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.presets import PRESETS
 
 FONTS = ("system-ui", "Segoe UI", "Roboto", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "sans-serif")
-THEME = gr.themes.Soft(
-    primary_hue="blue", font=[*map(gr.themes.Font, FONTS)], font_mono=[gr.themes.Font("ui-monospace"), "monospace"]
-)
+THEME = Soft(primary_hue="blue", font=[*map(Font, FONTS)], font_mono=[Font("ui-monospace"), "monospace"])
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: 0; margin: .2rem 0; }
@@ -100,7 +100,7 @@ def _inputs(page: Layout, samples: Samples, limits: Limits, about_model: str) ->
 
 
 def _photo(name: str, height: int) -> PhotoInput:
-    sources = ["upload", "clipboard", "webcam"]
+    sources: Any = ["upload", "clipboard", "webcam"]
     return PhotoInput(
         label=say("en", "photo"), sources=sources, height=height, elem_id=name, buttons=["fullscreen"], image_mode=None
     )
@@ -108,7 +108,7 @@ def _photo(name: str, height: int) -> PhotoInput:
 
 def _strokes(page: Layout, limits: Limits) -> None:
     page.put("about_strokes", gr.Markdown(say("en", "about_strokes")), "about_strokes", "value")
-    colours = [f"rgb{colour}" for colour in BRUSHES.values()]
+    colours: list[Any] = [f"rgb{colour}" for colour in BRUSHES.values()]
     canvas = Canvas(
         show_label=False,  # Gradio's editor breaks when its label is changed
         sources=["upload", "clipboard", "webcam"],

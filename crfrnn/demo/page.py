@@ -88,7 +88,9 @@ class Page:
         updates = []
         for _, what, word in self.layout.texts:
             text = say(language, word)
-            updates.append(gr.update(value=f"# {text}") if what == "heading" else gr.update(**{what: text}))
+            updates.append(
+                gr.update(value=f"# {text}") if what == "heading" else gr.update(**dict[str, Any]({what: text}))
+            )
         updates.append(self._about_model(language))
         try:
             view = self.studio.view(key, 10**6, language)
