@@ -49,6 +49,7 @@ class Page:
         quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "crf"}
         quiet["concurrency_limit"] = self.studio.limits.at_once
         live = quiet | {"trigger_mode": "always_last", "show_progress": "hidden"}
+        hidden = quiet | {"show_progress": "hidden"}
         slow = quiet | {"show_progress": "full", "show_progress_on": [at.comparison]}
 
         self.blocks.load(self.greet, None, [at.language], api_visibility="private").then(
@@ -59,12 +60,12 @@ class Page:
         at.photo.change(self.segment, [at.photo, at.language, at.key], shown, **slow)
         names = [self.layout.parts[f"name_{brush}"] for brush in BRUSHES]
         drawing = [at.canvas, at.language, at.key, *names]
-        at.canvas.upload(self.open_photo, [at.canvas, at.language], [at.canvas], **quiet)
+        at.canvas.upload(self.open_photo, [at.canvas, at.language], [at.canvas], **hidden)
         at.learn.click(self.learn, drawing, shown, **slow)
         at.canvas.change(self.look, [at.live, *drawing], shown, **live)
-        at.sample_strokes.click(self.open_cat, None, [at.canvas], **quiet).then(
-            self.paint_cat, None, [at.canvas, *names], **quiet
-        ).then(self.learn_cat, [at.language, at.key], shown, **slow)
+        at.sample_strokes.click(self.paint_cat, None, [at.canvas, *names], **hidden).then(
+            self.learn_cat, [at.language, at.key], shown, **slow
+        )
         given = [at.owned, at.predictions, at.language, at.key, at.confidence, at.unsure]
         at.refine.click(self.refine, given, shown, **slow)
         at.sample_predictions.click(self.rough_cat, None, [at.owned, at.predictions], **quiet).then(
@@ -88,9 +89,8 @@ class Page:
         updates = []
         for _, what, word in self.layout.texts:
             text = say(language, word)
-            updates.append(
-                gr.update(value=f"# {text}") if what == "heading" else gr.update(**dict[str, Any]({what: text}))
-            )
+            change: dict[str, Any] = {"value": f"# {text}"} if what == "heading" else {what: text}
+            updates.append(gr.update(**change))
         updates.append(self._about_model(language))
         try:
             view = self.studio.view(key, 10**6, language)
@@ -140,11 +140,6 @@ class Page:
             return self.studio.learn(photo, layer, names, language, key, quick=quick, progress=told)
 
         return self._show(work, language, LEARNED)
-
-    def open_cat(self) -> dict[str, Any]:
-        """The photo before its strokes: the canvas must have its size when they are laid over it."""
-        with Image.open(self.samples.cat) as photo:
-            return self._on_canvas(np.asarray(photo), [])
 
     def paint_cat(self) -> list[Any]:
         with Image.open(self.samples.cat) as photo:
