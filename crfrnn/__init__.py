@@ -10,6 +10,7 @@ from crfrnn.recurrence import mean_field
 from crfrnn.refine import refine
 
 if TYPE_CHECKING:
+    from crfrnn.fitting.fit import fit
     from crfrnn.network import SegmentationNetwork
     from crfrnn.unary import build_unary
 
@@ -21,6 +22,7 @@ __all__ = [
     "SegmentationNetwork",
     "Spatial",
     "build_unary",
+    "fit",
     "gaussian_filter",
     "mean_field",
     "refine",
@@ -28,7 +30,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 # The CRF alone needs neither networks nor the hub: these come when somebody asks for them.
-_LATER = {"SegmentationNetwork": "crfrnn.network", "build_unary": "crfrnn.unary"}
+_LATER = {"SegmentationNetwork": "crfrnn.network", "build_unary": "crfrnn.unary", "fit": "crfrnn.fitting.fit"}
 
 
 def __getattr__(name: str) -> Any:

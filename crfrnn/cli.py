@@ -14,6 +14,7 @@ from crfrnn.data.check import check_data
 from crfrnn.demo.run import run_demo
 from crfrnn.errors import UsageError
 from crfrnn.evaluate import evaluate
+from crfrnn.fit_files import fit_files
 from crfrnn.refine_files import refine_files
 from crfrnn.segment_files import segment_files
 from crfrnn.serve import serve
@@ -23,6 +24,7 @@ VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words o
     "data check": check_data,
     "demo": run_demo,
     "evaluate": evaluate,
+    "fit": fit_files,
     "refine": refine_files,
     "segment": segment_files,
     "serve": serve,

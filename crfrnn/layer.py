@@ -2,16 +2,23 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from crfrnn.bandwidths import LogBandwidths
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.mean_field import dispatch
+from crfrnn.parameters import CRFParameters, check_temperature
 from crfrnn.recurrence import mean_field
+from crfrnn.solvers import Solver
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
+# learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
+RATE_MULTIPLIERS = {"kernel_weights": 10.0, "compatibility": 1.0, "log_bandwidths": 10.0, "solver": 10.0}
 
 
 class CRFRNN(nn.Module):
@@ -25,15 +32,24 @@ class CRFRNN(nn.Module):
         kernel_weights: ``class``, one weight for each kernel and class (+1.8 mIoU over scalar in the paper);
             ``scalar``, one for each kernel; ``full``, an L x L matrix for each kernel, as in the original code.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
-        learn_bandwidths: not available yet; bandwidths are fixed, as in the paper.
+        learn_bandwidths: the kernels' bandwidths, which the paper keeps fixed, are parameters too: as many of each as
+            the kernel is made with, one number or one for each axis or channel.
+        solver: what an iteration does, such as ``DampedMeanField(0.5, learn_step=True)`` of `crfrnn.solvers`; its
+            learned step becomes a parameter of this layer. None is the paper's mean field, the fastest.
+        self_connection: whether a pixel hears itself, the term j = i, as in every released code. False leaves it out,
+            as the sum of the energy does; the weights must then be learned anew, and the fused CPU code is not used.
+        temperature: divides the logits; fitted ones are often below 1. It is no parameter that learns.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
-    subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3).
+    subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3); with
+    `learn_bandwidths` also ``log_bandwidths.0.theta_alpha`` and so on, natural logarithms, so that every value is a
+    bandwidth. `parameter_groups` gives each of them a learning rate that suits it.
 
     Shapes: logits (B, L, *S), image or other guide (B, C, *S) in the units of ``theta_beta`` (RGB 0..255 for the
     default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions.
 
-    The guide gets no gradient; the logits and both parameters do. The term j = i is part of the message.
+    Gradients reach the logits, the parameters and, where it requires one, the guide, which may be a network's own
+    feature map (docs/learning.md).
 
     Source: Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015.
 
@@ -52,6 +68,9 @@ class CRFRNN(nn.Module):
         kernel_weights: str = "class",
         normalization: str = "after",
         learn_bandwidths: bool = False,
+        solver: Solver | None = None,
+        self_connection: bool = True,
+        temperature: float = 1.0,
     ):
         super().__init__()
         if num_classes < 2:
@@ -65,13 +84,19 @@ class CRFRNN(nn.Module):
         for name, value in (("iterations", iterations), ("eval_iterations", eval_iterations)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
-        if learn_bandwidths:
-            raise NotImplementedError("learn_bandwidths: bandwidths are fixed for now; leave it at False")
+        if solver is not None and not isinstance(solver, Solver):
+            raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
+        check_temperature(temperature)
         self.num_classes = num_classes
-        self.kernels = tuple(kernels)
+        self._kernels = tuple(kernels)  # as they were made, for pictures of the size that they were made for
+        self.factor = 1.0  # how much larger the pictures are now, see `scaled`
+        self.log_bandwidths = nn.ModuleList(map(LogBandwidths, kernels)) if learn_bandwidths else None
         self.iterations = iterations
         self.eval_iterations = eval_iterations
         self.normalization = normalization
+        self.solver = solver
+        self.self_connection = self_connection
+        self.temperature = float(temperature)
         initial = torch.tensor([float(kernel.weight) for kernel in kernels])
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -85,17 +110,70 @@ class CRFRNN(nn.Module):
         super().__setstate__(state)
         dispatch.preload()
 
+    @classmethod
+    def from_config(cls, path: str | Path, num_classes: int | None = None) -> "CRFRNN":
+        """The layer with the parameters that ``crfrnn fit`` found, as a start for training or for use as it is.
+
+        Args:
+            path: the YAML file that ``crfrnn fit --out`` wrote, or one with the same names written by hand.
+            num_classes: L, where the file does not tell it.
+
+        Raises:
+            ValueError: a file that cannot be read, or that is for another number of classes.
+        """
+        chosen = CRFParameters.from_yaml(path)
+        if None not in (num_classes, chosen.num_classes) and num_classes != chosen.num_classes:
+            raise ValueError(f"num_classes: {num_classes}, but {path} was fitted to {chosen.num_classes} classes")
+        labels = num_classes or chosen.num_classes
+        if labels is None:
+            raise ValueError(f"num_classes: {path} does not tell it; say from_config(path, num_classes=...)")
+        layer = cls(
+            labels,
+            chosen.kernels,
+            eval_iterations=chosen.iterations,
+            normalization=chosen.normalization,
+            temperature=chosen.temperature,
+        )
+        if chosen.class_weights is not None:
+            with torch.no_grad():
+                layer.kernel_weights.mul_(torch.tensor(chosen.class_weights))
+        return layer
+
     def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
         """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""
         self._check(logits, image)
         if iterations is None:
             iterations = self.iterations if self.training else self.eval_iterations
         with torch.autocast(logits.device.type, enabled=False):
-            guide = image.detach()
-            if logits.dtype == torch.float64:
-                guide = guide.double()
-            filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
-        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations)
+            guide = image.double() if logits.dtype == torch.float64 else image
+            kernels = self._kernels_now(self._only_numbers())
+            filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in kernels]
+            if not self.self_connection:
+                filters = [gaussian.without_self() for gaussian in filters]
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels with the bandwidths that they have now, in plain numbers."""
+        return self._kernels_now(numbers=True)
+
+    def _kernels_now(self, numbers: bool) -> tuple[Kernel, ...]:
+        """Learned bandwidths as numbers, or as tensors through which their parameters get a gradient."""
+        kernels = self._kernels
+        if self.log_bandwidths is not None:
+            learned: Any = self.log_bandwidths  # of LogBandwidths, which the type of a ModuleList does not say
+            pairs = zip(learned, kernels, strict=True)
+            kernels = tuple(bandwidths.kernel(kernel, numbers) for bandwidths, kernel in pairs)
+        return kernels if self.factor == 1 else tuple(kernel.scaled(self.factor) for kernel in kernels)
+
+    def _only_numbers(self) -> bool:
+        """Whether the bandwidths are constants in this call. A compiler must see them as the tensors that they are."""
+        if self.log_bandwidths is None:
+            return True
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.log_bandwidths.parameters())
+        return not learns and not torch.compiler.is_compiling()
 
     def scaled(self, factor: float) -> "CRFRNN":
         """The same layer for pictures with `factor` times as many pixels along each axis.
@@ -109,12 +187,35 @@ class CRFRNN(nn.Module):
         """
         if not factor > 0:
             raise ValueError(f"factor: must be positive, got {factor}")
-        for kernel in self.kernels:
+        for kernel in self._kernels:
             if not hasattr(kernel, "scaled"):
                 raise ValueError(f"kernels: {type(kernel).__name__} needs a method scaled(factor), as Bilateral has")
         layer = copy.copy(self)
-        layer.kernels = tuple(kernel.scaled(factor) for kernel in self.kernels)
+        layer.factor = self.factor * factor
         return layer
+
+    def parameter_groups(self, lr: float, **multipliers: float) -> list[dict[str, Any]]:
+        """What an optimiser takes, each kind of parameter with a learning rate that suits it.
+
+        Args:
+            lr: the network's learning rate, for a mean cross-entropy and Adam or AdamW.
+            multipliers: ``kernel_weights``, ``compatibility``, ``log_bandwidths`` and ``solver`` (a learned step),
+                other than `RATE_MULTIPLIERS`.
+
+        None of them decays. Parameters that do not require a gradient are left out.
+
+        >>> layer = CRFRNN(21, learn_bandwidths=True)
+        >>> [(group["name"], group["lr"]) for group in layer.parameter_groups(1.0, compatibility=2.0)]
+        [('kernel_weights', 10.0), ('compatibility', 2.0), ('log_bandwidths', 10.0)]
+        """
+        groups = []
+        for unknown in multipliers.keys() - RATE_MULTIPLIERS.keys():
+            raise ValueError(f"{unknown}: is none of {', '.join(RATE_MULTIPLIERS)}")
+        for part, multiplier in (RATE_MULTIPLIERS | multipliers).items():
+            learned = [p for name, p in self.named_parameters() if name.startswith(part) and p.requires_grad]
+            if learned:
+                groups.append({"params": learned, "lr": lr * multiplier, "weight_decay": 0.0, "name": part})
+        return groups
 
     def _check(self, logits: Tensor, image: Tensor) -> None:
         if logits.dim() < 3 or logits.shape[1] != self.num_classes:

@@ -11,7 +11,8 @@ from crfrnn.data.images import format_of
 from crfrnn.data.predictions import SUFFIXES
 from crfrnn.errors import UsageError
 
-IN_FOLDERS = {"out": ".png", "overlay": ".jpg", "probabilities": ".npz", "compare": ".jpg"}
+IN_FOLDERS = {"out": ".png", "overlay": ".jpg", "probabilities": ".npz", "compare": ".jpg", "trace": ".csv"}
+TRACES = (".csv", ".json")
 OPTIONS = {"probabilities": "save-probabilities"}  # where the name on the command line is another one
 
 
@@ -23,13 +24,19 @@ class Targets:
     overlay: Path | None = None
     probabilities: Path | None = None
     compare: Path | None = None
+    trace: Path | None = None  # its curve stands beside it, .svg
 
     @classmethod
     def given(
-        cls, out: str, overlay: str | None = None, probabilities: str | None = None, compare: str | None = None
+        cls,
+        out: str,
+        overlay: str | None = None,
+        probabilities: str | None = None,
+        compare: str | None = None,
+        trace: str | None = None,
     ) -> "Targets":
         """What was said on the command line."""
-        return cls(Path(out), *(Path(name) if name else None for name in (overlay, probabilities, compare)))
+        return cls(Path(out), *(Path(name) if name else None for name in (overlay, probabilities, compare, trace)))
 
     def paths(self) -> list[Path]:
         """Those that are wanted, the label map first."""
@@ -135,6 +142,8 @@ def _check_kind(kind: str, path: Path) -> None:
         raise UsageError(f"out: label maps are written as PNG, so {path} must end in .png")
     if kind == "probabilities" and path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{_option(kind)}: {path} must end in .npz or .npy")
+    if kind == "trace" and path.suffix.lower() not in TRACES:
+        raise UsageError(f"trace: {path} must end in .csv or .json; the curve is drawn beside it, as .svg")
     if kind in ("overlay", "compare"):
         try:
             format_of(path)

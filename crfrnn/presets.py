@@ -60,7 +60,7 @@ def parse_kernel(text: str) -> Kernel:
     the kernel's default, 5 or 3.
 
     >>> parse_kernel("bilateral:80,13,10")
-    Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral')
+    Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral', accuracy=1)
     """
     kind, _, numbers = text.partition(":")
     try:

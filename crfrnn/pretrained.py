@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from crfrnn.filtering.kernels import Bilateral, Features, Kernel, Spatial
 from crfrnn.layer import CRFRNN
+from crfrnn.solvers import build_solver, solver_config
 
 KERNELS = {"bilateral": Bilateral, "spatial": Spatial, "features": Features}
 SHOWN = 4  # entries of a list in an error message
 
 
 def crf_config(crf: CRFRNN) -> dict[str, Any]:
-    """The settings of a CRF-RNN layer, without what it has learned.
+    """The settings of a CRF-RNN layer, without its weights; bandwidths as they are now, in numbers.
 
     >>> crf_config(CRFRNN(2, kernels=[Spatial(3)]))["kernels"]
     [{'kind': 'spatial', 'theta_gamma': 3, 'weight': 3.0, 'method': 'separable'}]
     """
+    if crf.log_bandwidths is not None and crf.factor != 1:
+        raise ValueError("crf: made by scaled(), its bandwidths belong to another layer; save that one")
     weights = crf.kernel_weights
     kind = "full" if weights.dim() == 3 else "scalar" if weights.shape[1] == 1 else "class"
     return {
@@ -30,6 +33,10 @@ def crf_config(crf: CRFRNN) -> dict[str, Any]:
         "eval_iterations": crf.eval_iterations,
         "kernel_weights": kind,
         "normalization": crf.normalization,
+        "learn_bandwidths": crf.log_bandwidths is not None,
+        **({} if crf.solver is None else {"solver": solver_config(crf.solver)}),
+        "self_connection": crf.self_connection,
+        "temperature": crf.temperature,
     }
 
 
@@ -41,15 +48,22 @@ def build_crf(config: Mapping[str, Any]) -> CRFRNN:
     """
     settings: dict[str, Any] = dict(config)
     settings["kernels"] = [_build_kernel(kernel) for kernel in config["kernels"]]
+    if settings.get("solver") is not None:
+        settings["solver"] = build_solver(settings["solver"])
     return CRFRNN(**settings)
 
 
 def _kernel_config(kernel: Kernel) -> dict[str, Any]:
     for kind, known in KERNELS.items():
         if type(kernel) is known:
-            settings = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(kernel).items()}
+            settings = {name: _plain(value) for name, value in vars(kernel).items()}
             return {"kind": kind, **settings}
     raise ValueError(f"crf: a kernel of your own, {type(kernel).__name__}, cannot be saved; use {', '.join(KERNELS)}")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value.tolist() if isinstance(value, Tensor) else value
 
 
 def _build_kernel(config: Mapping[str, Any]) -> Kernel:

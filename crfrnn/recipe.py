@@ -11,10 +11,11 @@ from torch import nn
 from crfrnn.data.config import DataConfig
 from crfrnn.data.datasets import Classes
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
-from crfrnn.layer import CRFRNN, KERNEL_WEIGHTS
+from crfrnn.layer import CRFRNN, KERNEL_WEIGHTS, RATE_MULTIPLIERS
 from crfrnn.network import SegmentationNetwork
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.pretrained import fill
+from crfrnn.solvers import find_solver
 from crfrnn.unary import build_unary
 from crfrnn.weights import load_vgg16
 
@@ -52,6 +53,8 @@ class CRFConfig:
         kernel_weights: class, scalar or full.
         iterations: T in training.
         eval_iterations: T in validation and in use.
+        learn_bandwidths: the kernels' bandwidths learn, too.
+        solver: instead of the paper's mean field, damped:STEP or another of `crfrnn.solvers.SOLVERS`.
     """
 
     preset: str = "crfrnn"
@@ -60,9 +63,13 @@ class CRFConfig:
     kernel_weights: str = "class"
     iterations: int = 5
     eval_iterations: int = 10
+    learn_bandwidths: bool = False
+    solver: str | None = None
 
     def __post_init__(self):
         find_preset(self.preset)
+        if self.solver is not None:
+            find_solver(self.solver)
         for text in self.kernels or ():
             parse_kernel(text)
         if self.normalization is not None:
@@ -83,6 +90,8 @@ class StageConfig:
         optimiser: sgd or adamw.
         learning_rate: at the start, for the mean loss over the pixels of a batch.
         learning_rates: other rates, for the parameters whose names begin so: ``crf.kernel_weights: 0.1``; 0 freezes.
+        crf_multipliers: the CRF's parameters, where learning_rates says nothing of them, learn at the multiples of
+            learning_rate that ``CRFRNN.parameter_groups`` has.
         momentum: of sgd.
         weight_decay: for convolutions and matrices; biases, normalisation and the CRF have none.
         schedule: poly, (1 - t) ** power with t from 0 to 1; cosine; or constant.
@@ -101,6 +110,7 @@ class StageConfig:
     optimiser: str = "sgd"
     learning_rate: float = 0.01
     learning_rates: dict[str, float] = field(default_factory=dict)
+    crf_multipliers: bool = False
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "poly"
@@ -203,9 +213,14 @@ def rate_of(name: str, stage: StageConfig) -> float:
 
     >>> rate_of("crf.kernel_weights", StageConfig("s", epochs=1, learning_rates={"crf.": 0.1}))
     0.1
+    >>> rate_of("crf.kernel_weights", StageConfig("s", epochs=1, learning_rate=0.01, crf_multipliers=True))
+    0.1
     """
     matches = [prefix for prefix in stage.learning_rates if name.startswith(prefix)]
-    return stage.learning_rates[max(matches, key=len)] if matches else stage.learning_rate
+    if matches:
+        return stage.learning_rates[max(matches, key=len)]
+    part = name.split(".")[1] if stage.crf_multipliers and name.startswith("crf.") else ""
+    return stage.learning_rate * RATE_MULTIPLIERS.get(part, 1.0)
 
 
 def build_crf(config: CRFConfig, num_classes: int) -> CRFRNN:
@@ -218,6 +233,8 @@ def build_crf(config: CRFConfig, num_classes: int) -> CRFRNN:
         eval_iterations=config.eval_iterations,
         kernel_weights=config.kernel_weights,
         normalization=config.normalization or preset.normalization,
+        learn_bandwidths=config.learn_bandwidths,
+        solver=None if config.solver is None else find_solver(config.solver),
     )
 
 

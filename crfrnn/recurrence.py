@@ -16,6 +16,7 @@ from torch import Tensor
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.mean_field import dispatch
 from crfrnn.mean_field.iteration import iteration, normalization
+from crfrnn.solvers import Iterate, MeanField, Problem, Solver
 
 
 def mean_field(
@@ -24,6 +25,7 @@ def mean_field(
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int = 10,
+    solver: Solver | None = None,
 ) -> Tensor:
     """T iterations of mean-field inference in a fully connected CRF.
 
@@ -33,6 +35,8 @@ def mean_field(
         kernel_weights: w, (M, L, L), (M, L) or (M, 1).
         compatibility: mu (L, L), subtracted; Potts is ``1 - torch.eye(L)``.
         iterations: T; with 0 the logits are returned as they are.
+        solver: what an iteration does, such as ``crfrnn.solvers.DampedMeanField(0.5)``; None is the paper's, the
+            fastest.
 
     Returns:
         (B, L, *S), the logits of the marginals after T iterations; their softmax over dim 1 are the marginals.
@@ -47,7 +51,7 @@ def mean_field(
     >>> mean_field(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3)).shape
     torch.Size([1, 3, 8, 9])
     """
-    return _run(logits, filters, kernel_weights, compatibility, iterations)
+    return _run(logits, filters, kernel_weights, compatibility, iterations, solver)
 
 
 def marginals(
@@ -57,13 +61,46 @@ def marginals(
     compatibility: Tensor,
     iterations: int = 10,
     overwrite: bool = False,
+    solver: Solver | None = None,
 ) -> Tensor:
     """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory.
 
     With `overwrite` the logits' memory may be used for the result; a caller who needs them no longer saves a copy.
     """
     with torch.no_grad():
-        return _run(logits, filters, kernel_weights, compatibility, iterations, normalize=True, overwrite=overwrite)
+        return _run(logits, filters, kernel_weights, compatibility, iterations, solver, True, overwrite)
+
+
+def iterates(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int = 10,
+    solver: Solver | None = None,
+) -> Iterator[Iterate]:
+    """The same run step by step, without gradients: yields the iterates t = 0..T as they are computed.
+
+    An iterate has ``q``, the marginals (B, L, *S), ``energy``, ``free_energy`` and ``solver.objective(iterate)``, each
+    (B,). Energies take what the next step needs anyway, so that those of T steps cost one filtering more.
+
+    >>> from crfrnn import Spatial
+    >>> logits = torch.randn(1, 3, 8, 9)
+    >>> arguments = logits, [Spatial(2).prepare(logits)], torch.full((1, 1), 3.0), 1 - torch.eye(3)
+    >>> [now.t for now in iterates(*arguments, iterations=3)]
+    [0, 1, 2, 3]
+    """
+    _check(logits, filters, kernel_weights, compatibility, iterations, solver)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    unary, weights, mu = (t.detach().to(dtype) for t in (logits, kernel_weights, compatibility))
+    return _steps(Problem(unary, filters, weights, mu), iterations, solver or MeanField())
+
+
+@torch.no_grad()
+def _steps(problem: Problem, iterations: int, solver: Solver) -> Iterator[Iterate]:
+    yield (now := Iterate(problem, 0, logits=problem.unary))
+    for _ in range(iterations):
+        yield (now := solver(now))
 
 
 def trajectory(
@@ -84,11 +121,12 @@ def trajectory(
     >>> [tuple(q.shape) for q in run]
     [(1, 3, 8, 9), (1, 3, 8, 9), (1, 3, 8, 9)]
     """
-    _check(logits, filters, kernel_weights, compatibility, iterations)
+    _check(logits, filters, kernel_weights, compatibility, iterations, None)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     unary, weights, mu = (given.detach().to(dtype) for given in (logits, kernel_weights, compatibility))
-    if iterations and logits.numel() and dispatch.fused(unary, filters) is None:
-        return dispatch.load_trajectory()(unary, filters, weights, mu, iterations)
+    fused = dispatch.load_trajectory(filters) if dispatch.fused(unary, filters) is None else None
+    if fused is not None and iterations and logits.numel():
+        return fused(unary, filters, weights, mu, iterations)
     return _trajectory(unary, filters, weights, mu, iterations)
 
 
@@ -114,16 +152,20 @@ def _run(
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int,
+    solver: Solver | None = None,
     normalize: bool = False,
     overwrite: bool = False,
 ) -> Tensor:
-    """Checks, dtypes, and the choice between the fused recurrence and the one below."""
-    _check(logits, filters, kernel_weights, compatibility, iterations)
+    """Checks, dtypes, and the choice between the fused recurrence, the one below, and another solver."""
+    _check(logits, filters, kernel_weights, compatibility, iterations, solver)
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        unary, weights, mu = logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
-        if iterations and logits.numel() and dispatch.fused(unary, filters) is None:
-            y = dispatch.load()(unary, filters, weights, mu, iterations, normalize, overwrite)
+        half = logits.dtype in dispatch.HALVES and dispatch.fused(logits, filters) is None
+        unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
+        if solver is not None and type(solver) is not MeanField:
+            y = _solve(unary.to(dtype), filters, weights, mu, iterations, solver, normalize)
+        elif iterations and logits.numel() and dispatch.fused(unary, filters) is None:
+            y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, overwrite)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y
@@ -145,13 +187,35 @@ def recurrence(
     return h2
 
 
+def _solve(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+    solver: Solver,
+    normalize: bool,
+) -> Tensor:
+    """The recurrence with another last step, through the same filters, differentiated by autograd."""
+    if not iterations:
+        return normalization(logits) if normalize else logits
+    problem = Problem(logits, filters, kernel_weights, compatibility)
+    now = Iterate(problem, 0, logits=problem.unary)
+    for _ in range(iterations):
+        now = solver(now)
+    return now.q if normalize else now.logits
+
+
 def _check(
     logits: Tensor,
     filters: Sequence[GaussianFilter],
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int,
+    solver: Solver | None,
 ) -> None:
+    if solver is not None and not isinstance(solver, Solver):
+        raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
     if logits.dim() < 3:
         raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
     if logits.is_complex():
@@ -172,5 +236,10 @@ def _check(
             raise ValueError(f"logits: a batch of {logits.shape[0]}, but the guide has {gaussian.batch} images")
         if gaussian.shape != tuple(logits.shape[2:]):
             raise ValueError(f"logits: size {tuple(logits.shape[2:])}, but the guide's is {gaussian.shape}")
+        if gaussian.device not in (None, logits.device):
+            raise ValueError(f"logits: on {logits.device}, but the guide is on {gaussian.device}; move one of them")
+    for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
+        if parameter.device != logits.device:
+            raise ValueError(f"{name}: on {parameter.device}, but the logits are on {logits.device}; move one of them")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")

@@ -1,18 +1,20 @@
 """Sharpen somebody's predictions: a photograph and probabilities in, the marginals of the dense CRF out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crfrnn.filtering import threads
-from crfrnn.filtering.kernels import Kernel
+from crfrnn.filtering.kernels import Kernel, with_accuracy
+from crfrnn.parameters import check_class_weights, check_temperature
 from crfrnn.presets import find_preset
-from crfrnn.recurrence import marginals
+from crfrnn.recurrence import iterates, marginals
+from crfrnn.solvers import MeanField, Solver, find_solver
 
 Image = np.ndarray | Tensor
 Predictions = TypeVar("Predictions", np.ndarray, Tensor, list[np.ndarray], list[Tensor])
@@ -21,14 +23,29 @@ SMALLEST = 1e-10  # probabilities below count as this, so that their logarithm i
 SUM_TOLERANCE = 0.05  # what storage as float16 or in 8 bits may do to a sum of one
 
 
+class Moment(NamedTuple):
+    """Where a run stands after t iterations. The energies are of the labels that take part; see `crfrnn.energy`."""
+
+    t: int
+    marginals: Any  # what `refine` would return with t iterations
+    energy: float  # E(Q)
+    free_energy: float  # E(Q) - H(Q)
+    objective: float  # what the solver decreases: the free energy, or E(Q) + lambda r(Q)
+
+
 @dataclass(frozen=True)
 class _Settings:
     name: str  # of the argument that holds the predictions: probabilities or logits
     kernels: tuple[Kernel, ...]
     normalization: str
+    self_connection: bool
     iterations: int
     tolerance: float
+    temperature: float
+    class_weights: Sequence[Sequence[float]] | None
     colour_units: bool  # theta_beta is a preset's and counts in 0..255
+    solver: Solver | None
+    trace: Callable[[Moment], object] | None
 
 
 def refine(
@@ -40,7 +57,13 @@ def refine(
     iterations: int = 10,
     kernels: Sequence[Kernel] | None = None,
     normalization: str | None = None,
+    accuracy: int | None = None,
+    self_connection: bool = True,
     tolerance: float = 1e-3,
+    solver: Solver | str | None = None,
+    trace: Callable[[Moment], object] | None = None,
+    temperature: float = 1.0,
+    class_weights: Sequence[Sequence[float]] | None = None,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
 
@@ -54,10 +77,21 @@ def refine(
         iterations: T.
         kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
+        accuracy: of the bilateral filters, 1 to 3: how close to the exact CRF, for how much time (docs/accuracy.md). It
+            takes the place of the kernels' own, which is 1 in the presets.
+        self_connection: whether a pixel hears itself, as in every released code; False leaves the term j = i out.
         tolerance: labels that are nowhere more probable than this are left out and come back as 0, which is as much
             faster as there are fewer labels. With w the sum of the kernels' weights their marginals could not have
             risen above about ``tolerance * exp(w * tolerance)`` anywhere (normalisation "after": a message is at most
             its label's largest marginal). 0 leaves none out.
+        solver: what an iteration does, an object of `crfrnn.solvers` or its name, such as ``damped:0.5``; None is the
+            paper's mean field, the fastest.
+        trace: called with a `Moment` after each iteration, from t = 0, as ``moments.append`` for a list; for one image.
+            It takes longer, as every iteration's marginals and energies are computed.
+        temperature: divides the logits (the logarithms of the probabilities). Above 1 it tells the CRF to believe the
+            network less, below 1 more, down to nothing but the network.
+        class_weights: (M, L), a row for each kernel with what its weight is multiplied by for each class. What
+            ``crfrnn fit`` finds; `crfrnn.parameters.CRFParameters` reads and holds all of it.
 
     Returns:
         The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given; the label map
@@ -83,20 +117,28 @@ def refine(
     chosen = find_preset(preset)
     settings = _Settings(
         name="probabilities" if logits is None else "logits",
-        kernels=chosen.kernels if kernels is None else tuple(kernels),
+        kernels=with_accuracy(chosen.kernels if kernels is None else tuple(kernels), accuracy),
         normalization=chosen.normalization if normalization is None else normalization,
+        self_connection=self_connection,
         iterations=iterations,
         tolerance=tolerance,
+        temperature=temperature,
+        class_weights=class_weights,
         colour_units=kernels is None,
+        solver=find_solver(solver) if isinstance(solver, str) else solver,
+        trace=trace,
     )
     if not settings.kernels:
         raise ValueError("kernels: give at least one")
     if not 0 <= tolerance < 0.1:
         raise ValueError(f"tolerance: a probability of at least 0 and below 0.1, got {tolerance}")
+    check_temperature(temperature)
     if not isinstance(image, list | tuple) and not isinstance(given, list | tuple):
         return _one(image, given, settings)
     if not isinstance(image, list | tuple) or not isinstance(given, list | tuple):
         raise ValueError(f"image: one of image and {settings.name} is a list; make both lists, or none")
+    if trace is not None:
+        raise ValueError("trace: follows one image; call refine for each of the list")
     if len(image) != len(given):
         raise ValueError(f"image: {len(image)} images, but {len(given)} {settings.name}")
     return _many(image, given, settings)  # type: ignore[return-value]
@@ -128,38 +170,71 @@ def _one(image: Any, given: Any, settings: _Settings) -> Any:
     values = _tensor(given, settings.name)
     labels_last = _labels_last(values, guide, settings.name)
     planes = values.movedim(-1, 0) if labels_last else values
+
+    def give_back(q: Tensor) -> Any:
+        q = q[0].movedim(0, -1) if labels_last else q[0]
+        if isinstance(given, Tensor):
+            return q.to(values.dtype if values.is_floating_point() else torch.float32)
+        dtype = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
+        return q.numpy().astype(dtype.newbyteorder("="), copy=False)
+
     with torch.no_grad():
-        q = _marginals(guide.to(values.device), planes.unsqueeze(0), settings)[0]
-    if labels_last:
-        q = q.movedim(0, -1)
-    if isinstance(given, Tensor):
-        return q.to(values.dtype if values.is_floating_point() else torch.float32)
-    dtype = given.dtype if given.dtype.kind == "f" else np.dtype(np.float32)
-    return q.numpy().astype(dtype.newbyteorder("="), copy=False)
+        return give_back(_marginals(guide.to(values.device), planes.unsqueeze(0), settings, give_back))
 
 
-def _marginals(guide: Tensor, values: Tensor, settings: _Settings) -> Tensor:
+def checked(image: Image, predictions: Any, name: str) -> tuple[Tensor, Tensor]:
+    """One image in the form in which a CRF takes it: guide (1, C, H, W), and U (1, L, H, W) float32.
+
+    `name` is ``probabilities`` or ``logits``. Raises `refine`'s ValueErrors.
+    """
+    guide = _guide(image, colour_units=True)
+    values = _tensor(predictions, name)
+    planes = values.movedim(-1, 0) if _labels_last(values, guide, name) else values
+    return guide, unary_logits(planes.unsqueeze(0), name)
+
+
+def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
     """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
     filters = [kernel.prepare(guide, normalization=settings.normalization) for kernel in settings.kernels]
+    if not settings.self_connection:
+        filters = [gaussian.without_self() for gaussian in filters]
     weights = torch.tensor([[float(kernel.weight)] for kernel in settings.kernels], device=values.device)
+    if settings.class_weights is not None:
+        check_class_weights(settings.class_weights, len(settings.kernels), values.shape[1])
+        weights = weights * torch.tensor(settings.class_weights, device=values.device)
     unary = unary_logits(values, settings.name)
+    if settings.temperature != 1:
+        unary /= settings.temperature
     labels = _occurring(unary, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
+        weights = weights[:, labels] if weights.shape[1] > 1 else weights
     potts = 1 - torch.eye(len(labels), device=unary.device)
-    q = marginals(unary, filters, weights, potts, settings.iterations, overwrite=True)
-    if len(labels) == values.shape[1]:
-        return q
-    out = q.new_zeros(values.shape)
-    out[:, labels] = q
-    return out
+
+    def among_all(q: Tensor) -> Tensor:
+        if len(labels) == values.shape[1]:
+            return q
+        out = q.new_zeros(values.shape)
+        out[:, labels] = q
+        return out
+
+    if settings.trace is None:
+        q = marginals(unary, filters, weights, potts, settings.iterations, overwrite=True, solver=settings.solver)
+        return among_all(q)
+    solver = settings.solver or MeanField()
+    for now in iterates(unary, filters, weights, potts, settings.iterations, solver):
+        energies = [value.item() for value in (now.energy, now.free_energy, solver.objective(now))]
+        q = among_all(now.q)
+        settings.trace(Moment(now.t, give_back(q), *energies))
+    return q
 
 
 def _occurring(unary: Tensor, settings: _Settings) -> list[int]:
     """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones."""
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.kernels):
         return list(range(unary.shape[1]))
-    total = torch.logsumexp(unary, dim=1) if settings.name == "logits" else unary.new_zeros(())
+    normalised = settings.name == "probabilities" and settings.temperature == 1
+    total = unary.new_zeros(()) if normalised else torch.logsumexp(unary, dim=1)
     highest = torch.stack([(label - total).max() for label in unary.unbind(1)])
     second = highest.sort(descending=True).values[1]
     return (highest >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()

@@ -14,12 +14,16 @@ from crfrnn.data.files import pair_by_stem
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
 from crfrnn.data.overlay import draw_overlay
-from crfrnn.data.predictions import SUFFIXES, read_predictions, write_predictions
+from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized, write_predictions
 from crfrnn.errors import UsageError
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.outputs import Targets, check_outputs, run_jobs
+from crfrnn.parameters import check_class_weights, check_temperature
 from crfrnn.presets import find_preset, parse_kernel
 from crfrnn.refine import refine
+from crfrnn.solvers import find_solver
+from crfrnn.trace import Trace, curve_of
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,16 @@ def refine_files(
     iterations: int = 10,
     kernel: list[str] | None = None,
     normalization: str | None = None,
+    accuracy: int = 1,
     tolerance: float = 1e-3,
+    solver: str = "mean-field",
+    temperature: float = 1.0,
+    class_weights: list[list[float]] | None = None,
+    fitted: dict[str, Any] | None = None,
     resize: bool = False,
     overlay: str | None = None,
     save_probabilities: str | None = None,
+    trace: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Sharpen rough predictions along the edges of a photograph.
@@ -85,10 +95,17 @@ def refine_files(
         kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
+        accuracy: 1 to 3: how close to the exact CRF the bilateral filter comes, for how much time.
         tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
+        solver: what an iteration does: mean-field, damped:STEP, convergent, entropic-frank-wolfe:STEP,LAMBDA or
+            euclidean-frank-wolfe:STEP,LAMBDA.
+        temperature: divides the logits (the logarithms of the probabilities); below 1 the network counts for more.
+        class_weights: for each kernel, a factor of its weight for each class, as crfrnn fit finds them.
+        fitted: what a file of crfrnn fit says of itself; nothing is done with it.
         resize: scale predictions of another size to the photograph's, bilinearly.
         overlay: also write the photograph tinted by the refined labels.
         save_probabilities: also write the refined probabilities, float16, .npz or .npy.
+        trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
         overwrite: in folders, redo what is already there.
     """
     options = _check(
@@ -102,11 +119,16 @@ def refine_files(
             "iterations": iterations,
             "kernels": kernel,
             "normalization": normalization,
+            "accuracy": accuracy,
             "tolerance": tolerance,
+            "solver": solver,
+            "temperature": temperature,
+            "class_weights": class_weights,
         },
     )
+    del fitted
     source = Path(probabilities or logits or labels or "")
-    targets = Targets.given(out, overlay, save_probabilities)
+    targets = Targets.given(out, overlay, save_probabilities, trace=trace)
     for path in (Path(image), source):
         if not path.exists():
             raise ValueError(f"{path}: there is no such file or folder")
@@ -127,8 +149,16 @@ def _check(sources: dict[str, str | None], *, unsure: str | int, crf: dict[str, 
         raise UsageError("unsure: belongs to --labels")
     try:
         find_preset(crf["preset"])
+        find_solver(crf["solver"])
         kernels = [parse_kernel(text) for text in crf["kernels"]] if crf["kernels"] else None
         void = None if unsure == "" else parse_unsure(unsure)
+        check_accuracy(crf["accuracy"])
+        preset = find_preset(crf["preset"])
+        kernels = [parse_kernel(text) for text in crf["kernels"]] if crf["kernels"] else None
+        void = None if unsure == "" else parse_unsure(unsure)
+        check_temperature(crf["temperature"])
+        if crf["class_weights"] is not None:
+            check_class_weights(crf["class_weights"], len(kernels or preset.kernels))
     except ValueError as error:
         raise UsageError(str(error)) from None
     if crf["normalization"] not in (None, *NORMALIZATIONS):
@@ -156,7 +186,7 @@ def _refine_file(image: Path, source: Path, targets: Targets, options: _Options)
     if options.source == "labels" and options.unsure is None and "255" in outcome.labels[2:]:
         print("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
     for path in job.targets.paths():
-        print(f"wrote {path}")
+        print(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
 
 
 def _refine_folder(images: Path, source: Path, targets: Targets, options: _Options, overwrite: bool) -> None:
@@ -185,18 +215,19 @@ def _work(job: _Job, options: _Options) -> _Outcome:
         coarse = read_labels(job.source, options.unsure)
         values, style, before = coarse.probabilities(options.confidence), coarse.style, coarse.indices
     else:
-        values = _labels_first(read_predictions(job.source, options.key), image.size)
+        values = labels_first(read_predictions(job.source, options.key), image.size)
         style, before = LabelStyle.voc(len(values)), None
     image = upright(image, values.shape[1:])
     size = (image.height, image.width)
     if values.shape[1:] != size:
-        values, before = _resize(values, size, job, options.resize), None
+        values, before = resized(values, size, (job.source, job.image), options.resize), None
     if before is None:
         before = np.asarray(torch.from_numpy(values).argmax(0))
     try:
         photo = rgb_pixels(image)
         name = "logits" if options.source == "logits" else "probabilities"
-        marginals = refine(photo, **{name: values}, **options.crf)
+        trace = Trace() if job.targets.trace else None
+        marginals = refine(photo, **{name: values}, **options.crf, trace=trace)
     except ValueError as error:
         raise ValueError(f"{job.image}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).argmax(0))
@@ -205,27 +236,9 @@ def _work(job: _Job, options: _Options) -> _Outcome:
         write_image(targets.overlay, draw_overlay(photo, indices, style.colours()))
     if targets.probabilities is not None:
         write_predictions(targets.probabilities, marginals)
+    if trace is not None and targets.trace is not None:
+        trace.write(targets.trace, job.image.name)
     write_labels(targets.out, indices, style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
     return _Outcome(size, style.names(), changed)
-
-
-def _labels_first(values: np.ndarray, photo_size: tuple[int, int]) -> np.ndarray:
-    """(L, H, W) from (H, W, L) too, where only that fits the photo's (width, height), stored or turned."""
-    fits = [photo_size, photo_size[::-1]]
-    labels_last = values.shape[1:] not in fits and values.shape[:2] in fits
-    return np.moveaxis(values, -1, 0) if labels_last else values
-
-
-def _resize(values: np.ndarray, size: tuple[int, int], job: _Job, allowed: bool) -> np.ndarray:
-    """(L, h, w) -> (L, *size), bilinearly, with pixels as areas (align_corners=False)."""
-    (h, w), (height, width) = values.shape[1:], size
-    if not allowed:
-        raise ValueError(
-            f"{job.source}: {w} x {h}, but {job.image} has {width} x {height} pixels; --resize scales them"
-        )
-    planes = torch.from_numpy(np.ascontiguousarray(values, np.float32)).unsqueeze(0)
-    smaller = h > height or w > width
-    scaled = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=smaller)
-    return scaled[0].numpy()

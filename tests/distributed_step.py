@@ -19,7 +19,7 @@ class Network(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.unary = torch.nn.Conv2d(3, LABELS, 1)
-        self.crf = CRFRNN(LABELS, kernels=(Bilateral(6, 40), Spatial(2)), iterations=3)
+        self.crf = CRFRNN(LABELS, kernels=(Bilateral(6, 40), Spatial(2)), iterations=3, learn_bandwidths=True)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.crf(self.unary(image / 60), image)

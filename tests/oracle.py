@@ -3,7 +3,9 @@
 Everything is an array without a batch: features (d, N), values (C, N), logits and marginals (L, N).
 """
 
+import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,6 +48,22 @@ def gaussian_filter(values: Array, features: Array, normalization: str = "after"
         for i in range(values.shape[1]):
             for j in range(values.shape[1]):
                 out[c, i] += (matrix[j, i] if transposed else matrix[i, j]) * float(values[c, j])
+    return out
+
+
+def feature_gradient(
+    values: Array, features: Array, grad: Array, normalization: str = "after", transposed: bool = False
+) -> Array:
+    """(C, N), (d, N), (C, N) -> (d, N): the slope of sum(grad * out) as each feature moves, central differences."""
+    step, out = 1e-5, np.zeros(features.shape)
+    for a in range(features.shape[0]):
+        for i in range(features.shape[1]):
+            losses = []
+            for sign in (1, -1):
+                moved = features.copy()
+                moved[a, i] += sign * step
+                losses.append(float((grad * gaussian_filter(values, moved, normalization, transposed)).sum()))
+            out[a, i] = (losses[0] - losses[1]) / (2 * step)
     return out
 
 
@@ -102,3 +120,69 @@ def mean_field(
     for _ in range(iterations):
         qu = iteration(logits, softmax(qu), features, kernel_weights, mu, normalization)
     return qu
+
+
+def gibbs_energy(
+    labels: tuple[int, ...],
+    logits: Array,
+    features: list[Array],
+    kernel_weights: Array,
+    mu: Array,
+    normalization: str = "after",
+    self_connection: bool = True,
+) -> float:
+    """E(x) = - sum_i U_i(x_i) + 1/2 sum_ij sum_m A_m(x_i, x_j) k_m(f_i, f_j), with j = i or without
+
+    A_m = mu w_m less what it adds to all labels alike, so that the sum of every row is that of its column.
+    """
+    kernels = [normalised(kernel(f), normalization) for f in features]
+    transforms = []
+    for a in [mu @ w for w in _matrices(kernel_weights, len(mu))]:
+        alike = [(sum(a[:, label]) - sum(a[label])) / len(mu) for label in range(len(mu))]
+        transforms.append(np.array([[a[x, y] - alike[y] for y in range(len(mu))] for x in range(len(mu))]))
+    energy = 0.0
+    for i, label in enumerate(labels):
+        energy -= float(logits[label, i])
+        for j, other in enumerate(labels):
+            if self_connection or i != j:
+                pairs = zip(transforms, kernels, strict=True)
+                energy += 0.5 * sum(float(a[label, other]) * float(k[i, j]) for a, k in pairs)
+    return energy
+
+
+def _matrices(kernel_weights: Array, labels: int) -> list[Array]:
+    of = range(labels)
+    return [np.array([[weight(kernel_weights, m, a, b) for b in of] for a in of]) for m in range(len(kernel_weights))]
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """What a small CRF is in truth, from all its labellings: P(x) = exp(-E(x)) / Z."""
+
+    energies: dict[tuple[int, ...], float]
+    log_z: float
+    marginals: Array  # (L, N)
+    optimum: tuple[int, ...]
+
+
+def enumerate_labellings(
+    logits: Array, features: list[Array], kernel_weights: Array, mu: Array, normalization: str = "after"
+) -> Enumeration:
+    """All L^N labellings of the CRF without j = i, whose energies are made of tables of all pairs."""
+    labels, points = logits.shape
+    pairs = np.zeros((points, points, labels, labels))
+    for a, f in zip(_matrices(kernel_weights, labels), features, strict=True):
+        k = normalised(kernel(f), normalization)
+        pairs += (k - np.diag(np.diag(k)))[:, :, None, None] * (mu @ a)
+    energies = {}
+    for x in itertools.product(range(labels), repeat=points):
+        chosen = np.array(x)
+        pairwise = pairs[np.arange(points)[:, None], np.arange(points), chosen[:, None], chosen].sum()
+        energies[x] = float(0.5 * pairwise - logits[chosen, np.arange(points)].sum())
+    lowest = min(energies.values())
+    weights = {x: math.exp(lowest - energy) for x, energy in energies.items()}
+    z = sum(weights.values())
+    marginals = np.zeros((labels, points))
+    for x, value in weights.items():
+        marginals[np.array(x), np.arange(points)] += value / z
+    return Enumeration(energies, math.log(z) - lowest, marginals, min(energies, key=energies.__getitem__))

@@ -221,3 +221,52 @@ KNOWN = [
     ),
     KnownCRF("nobody has an opinion", torch.zeros(1, 2, 6), random_features(1, 2, (6,)), 3.0, lambda t: [0.0] * 6),
 ]
+
+
+@dataclass(frozen=True)
+class SmallCRF:
+    """Eight pixels, few labels, exact kernels in float64: small enough to enumerate all labellings.
+
+    `strength` multiplies the kernels' weights, 1.5 and 1; features are (B = 1, 2, 8), as those of a bilateral kernel.
+    """
+
+    strength: float = 1.0
+    labels: int = 3
+    seed: int = 0
+    kind: str = "potts"  # or "learned", symmetric and random; or "repulsive", equal labels pay
+    normalization: str = "symmetric"
+
+    @property
+    def logits(self) -> Tensor:
+        return random_values(1, self.labels, 8, dtype=torch.float64, seed=10 * self.seed)
+
+    @property
+    def features(self) -> list[Tensor]:
+        return [random_features(1, 2, (8,), dtype=torch.float64, seed=10 * self.seed + 1 + m) for m in range(2)]
+
+    @property
+    def weights(self) -> Tensor:
+        return self.strength * torch.tensor([[1.5], [1.0]], dtype=torch.float64)
+
+    @property
+    def mu(self) -> Tensor:
+        eye = torch.eye(self.labels, dtype=torch.float64)
+        noise = random_values(self.labels, self.labels, dtype=torch.float64, seed=10 * self.seed + 3)
+        return {"potts": 1 - eye, "learned": 0.5 * (noise + noise.T), "repulsive": eye}[self.kind]
+
+    def filters(self) -> list[GaussianFilter]:
+        return [prepare(f, method="exact", normalization=self.normalization) for f in self.features]
+
+    def arguments(self) -> tuple[Tensor, list[GaussianFilter], Tensor, Tensor]:
+        """What `mean_field` takes, but for the iterations."""
+        return self.logits, self.filters(), self.weights, self.mu
+
+    def arrays(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, np.ndarray, str]:
+        """What `oracle` takes."""
+        return (
+            self.logits[0].numpy(),
+            [f[0].numpy() for f in self.features],
+            self.weights.numpy(),
+            self.mu.numpy(),
+            self.normalization,
+        )

@@ -211,14 +211,14 @@ class TestGradients:
         for quantity, got, reference in zip(("logits", "weights", "compatibility"), gradients, expected, strict=True):
             assert_equal(f"gradient of the {quantity}", got, reference, 1e-4)
 
-    def test_the_image_gets_none(self):
-        """Also where the image needs one: no error, no gradient (section 3 of the design: a door for later)."""
+    def test_the_image_gets_one_where_it_needs_it(self):
         logits, image = inputs()
-        for leaf in (image.requires_grad_(), logits.requires_grad_()):
-            assert leaf.requires_grad
-        CRFRNN(3, kernels=KERNELS)(logits, image).sum().backward()
+        layer = CRFRNN(3, kernels=KERNELS)
+        layer(logits, image).square().sum().backward()
         assert image.grad is None
-        assert logits.grad is not None
+        layer(logits, image.requires_grad_()).square().sum().backward()
+        assert image.grad is not None
+        assert image.grad.abs().min() > 0
 
     def test_a_step_lowers_the_loss(self):
         """A user's loop: coarse predictions of a photo, pixel cross-entropy, ten steps."""
@@ -296,10 +296,6 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"^eval_iterations: "):
             CRFRNN(3, eval_iterations=-1)
 
-    def test_learn_bandwidths(self):
-        with pytest.raises(NotImplementedError, match=r"^learn_bandwidths: "):
-            CRFRNN(3, learn_bandwidths=True)
-
     @pytest.mark.parametrize("shape", [(1, 4, 9, 11), (1, 1, 9, 11), (3, 9), (3,)], ids=str)
     def test_logits(self, shape):
         with pytest.raises(ValueError, match=r"^logits: expected \(batch, 3, \*sizes\)"):
@@ -353,3 +349,11 @@ class TestScaled:
             CRFRNN(3).scaled(0)
         with pytest.raises(ValueError, match=r"^kernels: Mine needs a method scaled\(factor\)"):
             CRFRNN(3, kernels=[Mine()]).scaled(2)  # type: ignore[list-item]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_on_a_gpu():
+    layer = CRFRNN(3)
+    logits, image = random_values(2, 3, 20, 30), 60 * random_values(2, 3, 20, 30, seed=3)
+    expected = layer(logits, image)
+    assert_equal("layer", layer.cuda()(logits.cuda(), image.cuda()).cpu(), expected, 1e-5)

@@ -175,3 +175,11 @@ class TestErrors:
         filters = [Bilateral(5, 20, method=method).prepare(torch.zeros(2, 1, 4, 5))]
         with pytest.raises(ValueError, match=r"^(logits|values): "):
             mean_field(torch.zeros(batch, 3, 4, 5), filters, torch.ones(1, 1), potts(3), 2)
+
+
+def test_mixed_devices():
+    filters, mu = [Spatial(2.0).prepare(torch.zeros(1, 3, 4, 5))], 1 - torch.eye(2)
+    with pytest.raises(ValueError, match=r"^logits: on meta, but the guide is on cpu; move one of them"):
+        mean_field(torch.zeros(1, 2, 4, 5, device="meta"), filters, torch.ones(1, 1), mu)
+    with pytest.raises(ValueError, match=r"^compatibility: on meta, but the logits are on cpu; move one of them"):
+        mean_field(torch.zeros(1, 2, 4, 5), filters, torch.ones(1, 1), mu.to("meta"))

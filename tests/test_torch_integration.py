@@ -54,13 +54,14 @@ def recorded_calls() -> dict[str, list[Call]]:
     """Calls of every op of ours by name, from the public functions: their arguments are what the package gives."""
     calls: list[Call] = []
     layer = CRFRNN(3, kernels=KERNELS, iterations=2)
+    learning = CRFRNN(3, kernels=KERNELS, iterations=1, learn_bandwidths=True)
     for dtype in (torch.float32, torch.float64):
         logits, image = (t.to(dtype) for t in inputs((4, 5), batch=2))
         with Forward(calls):
-            loss = layer(logits.requires_grad_(), image).square().sum()
+            loss = layer(logits.requires_grad_(), image).square().sum() + learning(logits, image).square().sum()
             values = logits.detach().clone().requires_grad_()
             loss = loss + gaussian_filter(values, image / 40).sum() + Spatial(2).prepare(image)(values).sum()
-            Bilateral(6, 40).prepare(image.as_subclass(Traced))
+            Bilateral(6, 40).prepare(image.as_subclass(Traced)).without_self()
         with Backward(calls):
             loss.backward()
     by_name: dict[str, list[Call]] = {}
@@ -78,8 +79,12 @@ OPS = [
     "mean_field_backward",
     "mean_field_forward",
     "permutohedral_build",
+    "permutohedral_feature_gradient",
     "permutohedral_filter",
+    "permutohedral_own_weights",
+    "separable_bandwidth_gradient",
     "separable_filter",
+    "separable_filter_learned",
 ]
 
 
@@ -140,12 +145,15 @@ class TestCompile:
         self.check(module, torch.compile(module, fullgraph=True), inputs(batch=2)[1])
 
     @pytest.mark.parametrize("dynamic", [False, True])
-    @pytest.mark.parametrize("kind", ["scalar", "class", "full"])
+    @pytest.mark.parametrize("kind", ["scalar", "class", "full", "learned bandwidths"])
     def test_whole_graph(self, kind, dynamic):
-        """Every kind of weights, also with sizes that are symbols; without the C++ compiler, to be quick."""
+        """Every kind of parameters, also with sizes that are symbols; without the C++ compiler, to be quick."""
         torch._dynamo.reset()
         module = network()
-        module.crf = CRFRNN(3, kernels=(*KERNELS, Features(70)), kernel_weights=kind, iterations=2)
+        learned = kind == "learned bandwidths"
+        weights = "class" if learned else kind
+        kernels = (*KERNELS, Features(70))
+        module.crf = CRFRNN(3, kernels=kernels, kernel_weights=weights, iterations=2, learn_bandwidths=learned)
         compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="aot_eager")
         for shape in ((9, 11), (12, 7)):
             self.check(module, compiled, inputs(shape, batch=2)[1])

@@ -9,6 +9,7 @@ from typing import Any
 
 from crfrnn.data.augmentation import Augmentation
 from crfrnn.data.datasets import DATASETS, SegmentationDataset
+from crfrnn.yaml_file import read_yaml
 
 COMMON = ("root", "split", "size")  # what every data set takes, and this section says in its own words
 
@@ -61,20 +62,6 @@ def open_split(config: DataConfig, split: str) -> SegmentationDataset:
     if not len(dataset):
         raise ValueError(f"data: the split {split!r} of {config.root} is empty")
     return dataset
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; a ValueError of one line where it does not."""
-    yaml = importlib.import_module("yaml")  # comes with jsonargparse, so with the command line
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a YAML file of names and values")
-    return content
 
 
 def read_data_config(path: str | Path, root: str | None = None) -> DataConfig:

@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from crfrnn.data.files import writing
 
@@ -54,6 +55,27 @@ def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
         raise ValueError(f"{path}: shape {array.shape}, expected (labels, height, width)")
     kept = array.dtype.newbyteorder("=") if array.dtype.kind == "f" and array.dtype.itemsize <= 8 else np.float32
     return array.astype(kept, copy=False)
+
+
+def labels_first(values: np.ndarray, photo_size: tuple[int, int]) -> np.ndarray:
+    """(L, H, W) from (H, W, L) too, where only that fits the photo's (width, height), stored or turned."""
+    fits = [photo_size, photo_size[::-1]]
+    labels_last = values.shape[1:] not in fits and values.shape[:2] in fits
+    return np.moveaxis(values, -1, 0) if labels_last else values
+
+
+def resized(values: np.ndarray, size: tuple[int, int], files: tuple[Path, Path], allowed: bool) -> np.ndarray:
+    """(L, h, w) -> (L, *size), bilinearly, with pixels as areas (align_corners=False).
+
+    `files` are those of the predictions and of the image, for the ValueError where it is not allowed.
+    """
+    (h, w), (height, width) = values.shape[1:], size
+    if not allowed:
+        raise ValueError(f"{files[0]}: {w} x {h}, but {files[1]} has {width} x {height} pixels; --resize scales them")
+    planes = torch.from_numpy(np.ascontiguousarray(values, np.float32)).unsqueeze(0)
+    smaller = h > height or w > width
+    scaled = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=smaller)
+    return scaled[0].numpy()
 
 
 def write_predictions(path: Path, probabilities: np.ndarray) -> None:

@@ -7,6 +7,8 @@ importing the package compiles nothing, and an absent compiler is an error only 
 import importlib
 import importlib.util
 import logging
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +38,11 @@ def _import(module: str, name: str) -> Any:
 
 
 def preload() -> None:
-    """Import what the CPU would load at first use, so that a first use inside torch's compiler finds it."""
+    """Import what this machine would load at first use, so that a first use inside torch's compiler finds it."""
     for rows in IMPLEMENTATIONS.values():
         for row in rows:
-            row.load()
+            if row.refuses is not _triton or triton_ready():
+                row.load()
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Implementation:
     module: str
     operator: str
     refuses: Callable[[torch.device, torch.dtype], str | None]
+    accuracies: tuple[int, ...] = (1,)  # of the lattice that it knows; see permutohedral/stencil.py
 
     def load(self) -> Any:
         """The operator's class; compiles or loads its kernels."""
@@ -64,6 +68,38 @@ def _cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+_TRITON = importlib.util.find_spec("triton") is not None  # looked up, not imported
+
+
+def triton_installed() -> bool:
+    return _TRITON
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter is on: then its kernels are run by NumPy, and take tensors of the CPU."""
+    return triton_installed() and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def triton_ready() -> bool:
+    """Whether this process can run Triton's kernels."""
+    return interpreted() or (triton_installed() and torch.cuda.is_available())
+
+
+def triton_devices() -> tuple[str, ...]:
+    """Where Triton's kernels run; AMD's GPUs are called cuda as well."""
+    return ("cuda", "cpu") if interpreted() else ("cuda",)
+
+
+def _triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type not in triton_devices():
+        return f"its kernels run on CUDA, the tensors are on {device.type}"
+    if not triton_installed():
+        return "Triton is not installed; pip install 'crfrnn[triton]'"
+    if dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 or float64, not {dtype}"
+    return None
+
+
 def _never(device: torch.device, dtype: torch.dtype) -> str | None:
     del device, dtype
     return None
@@ -71,20 +107,30 @@ def _never(device: torch.device, dtype: torch.dtype) -> str | None:
 
 _HERE = "crfrnn.filtering"
 IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of preference; tests iterate over it
-    "exact": (Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),),
+    "exact": (
+        Implementation("triton", f"{_HERE}.exact.tiles_gpu", "ExactOperator", _triton),
+        Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),
+    ),
     "separable": (
         Implementation("numba_cpu", f"{_HERE}.separable.grid_cpu", "SeparableOperator", _cpu_only),
+        Implementation("triton", f"{_HERE}.separable.grid_gpu", "SeparableOperator", _triton),
         Implementation("reference", f"{_HERE}.separable.reference", "SeparableOperator", _never),
     ),
     "permutohedral": (
-        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only),
-        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never),
+        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only, (1, 2, 3)),
+        Implementation("triton", f"{_HERE}.permutohedral.lattice_gpu", "LatticeOperator", _triton),
+        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never, (1, 2, 3)),
     ),
 }
 
 
-def choose(method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None) -> Implementation:
+def choose(
+    method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None, accuracy: int = 1
+) -> Implementation:
     """The first implementation of `method` that takes the call, or the one asked for.
+
+    Triton's interpreter is only for those who ask for it. A device other than the CPU on which nothing but the
+    reference runs gets it with a warning, once.
 
     Raises ValueError with the names there are, or with the reason why the one asked for cannot be had.
     """
@@ -99,10 +145,29 @@ def choose(method: str, device: torch.device, dtype: torch.dtype, implementation
     reasons = []
     for row in candidates:
         reason = row.refuses(device, dtype)
+        if reason is None and implementation is None and row.refuses is _triton and device.type == "cpu":
+            reason = "its interpreter is slow; ask for it by name"
+        if reason is None and accuracy not in row.accuracies:
+            reason = f"it has accuracy {', '.join(map(str, row.accuracies))} only"
         if reason is None:
+            if reasons and implementation is None and row.name == "reference":
+                _warn_of_reference(method, device.type, reasons)
             return row
         reasons.append(f"{row.name}: {reason}")
     raise ValueError(f"method: {method!r} cannot run this call ({'; '.join(reasons)})")
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn_of_reference(method: str, device: str, reasons: list[str]) -> None:
+    """Say so, once for each method, where a GPU runs plain torch for want of kernels."""
+    if device in ("cpu", "meta") or (method, device) in _warned or torch.compiler.is_compiling():
+        return
+    _warned.add((method, device))
+    warnings.warn(
+        f"{method}: the plain torch reference runs on {device}, right but slow ({'; '.join(reasons)})", stacklevel=4
+    )
 
 
 def plain_call(*tensors: torch.Tensor) -> bool:

@@ -1,11 +1,14 @@
 """The Gaussian filter: a kernel prepared once for an image, then applied as often as wanted (section 4.2)."""
 
+import math
+from copy import copy
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import dispatch
+from crfrnn.filtering import dispatch, layout_gpu
+from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
@@ -15,6 +18,10 @@ class Operator(Protocol):
     """The plain sum (K v)_i = sum_j k(f_i, f_j) v_j over (B, C, N), and its transpose."""
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor: ...
+
+    def diagonal(self) -> Tensor:
+        """k(f_i, f_i) as this operator sums it, (B or 1, 1, N)."""
+        ...
 
 
 class GaussianFilter:
@@ -42,13 +49,16 @@ class GaussianFilter:
         before: Tensor | None = None,
         after: Tensor | None = None,
         batch: int | None = None,
+        device: torch.device | None = None,
     ):
         self.operator = operator
         self.batch = batch  # images that it was prepared for; None where it is the same for all
         self.shape = shape
         self.dtype = dtype
+        self.device = device  # where it was prepared; None: filters that say nothing about it
         self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
         self.after = after  # (B, 1, N), multiplies the sums
+        self.left_out: Tensor | None = None  # (B or 1, 1, N), the filter's diagonal; see `without_self`
 
     def __call__(self, values: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S), in the dtype of `values` where that is a floating-point one."""
@@ -58,6 +68,29 @@ class GaussianFilter:
         """The adjoint: <filter(x), y> = <x, filter.transpose(y)>. It is what the backward pass applies."""
         return self._apply(values, self.after, self.before, transposed=True)
 
+    def without_self(self) -> "GaussianFilter":
+        """The same filter without the term j = i, as the sum over j != i in the CRF's energy has it.
+
+        Its diagonal is taken away, filter(v) - diagonal * v. The sum n that normalises keeps the term: weights then
+        mean the same with and without it, and a point without neighbours gets the message 0 instead of 0 / 0.
+
+        >>> from crfrnn import Features
+        >>> alone = Features().prepare(torch.tensor([[[0.0, 50.0]]])).without_self()
+        >>> alone(torch.ones(1, 1, 2)).tolist()
+        [[[0.0, 0.0]]]
+        """
+        if not hasattr(self.operator, "diagonal"):
+            raise ValueError(
+                f"self_connection: {type(self.operator).__module__} cannot leave it out; prepare the kernel with"
+                " implementation='reference'"
+            )
+        left_out = self.operator.diagonal().to(self.dtype)
+        for scale in (self.before, self.after):
+            left_out = left_out if scale is None else left_out * scale
+        other = copy(self)
+        other.left_out = left_out
+        return other
+
     def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
         if values.dim() < 3 or tuple(values.shape[2:]) != self.shape:
             raise ValueError(
@@ -66,15 +99,18 @@ class GaussianFilter:
             )
         if self.batch not in (None, values.shape[0]):
             raise ValueError(f"values: a batch of {values.shape[0]}, but the guide has {self.batch} images")
+        if self.device not in (None, values.device):
+            raise ValueError(f"values: on {values.device}, but the guide was on {self.device}; move one of them")
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
         with torch.autocast(values.device.type, enabled=False):
-            flat = values.to(self.dtype).flatten(2)
-            if before is not None:
-                flat = flat * before
+            given = values.to(self.dtype).flatten(2)
+            flat = given if before is None else given * before
             flat = self.operator.apply(flat, transposed)
             if after is not None:
                 flat = flat * after
+            if self.left_out is not None:
+                flat = flat - self.left_out.to(flat.device) * given
         return flat.reshape(values.shape).to(values.dtype if values.is_floating_point() else self.dtype)
 
 
@@ -89,9 +125,10 @@ def prepare(
     method: str = "permutohedral",
     normalization: str = "after",
     implementation: str | None = None,
+    accuracy: int = 1,
     dtype: torch.dtype | None = None,
 ) -> GaussianFilter:
-    """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S).
+    """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S); arguments as in `gaussian_filter`.
 
     `implementation` asks for one row of `dispatch.IMPLEMENTATIONS` by name; by default the fastest that fits.
     """
@@ -101,20 +138,28 @@ def prepare(
         raise ValueError("method: 'separable' filters positions on a grid; use Spatial(...).prepare(guide)")
     _check_normalization(normalization)
     dtype = dtype or working_dtype(features)
-    row = dispatch.choose(method, features.device, dtype, implementation)
-    if method == "permutohedral" and features.requires_grad and torch.is_grad_enabled():
-        raise ValueError("features: the lattice gives them no gradient; detach them (or the guide), or use 'exact'")
+    check_accuracy(accuracy)
+    knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
+    row = dispatch.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(features).all()):
+    if layout_gpu.readable(features) and not bool(torch.isfinite(features).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
-    operator = row.load()(features)
-    before, after = None, None
-    if normalization != "none":
-        with torch.autocast(features.device.type, enabled=False):
-            norm = operator.apply(torch.ones_like(features[:, :1]).flatten(2)) + TINY
-        before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
-        after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
-    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0])
+    operator = row.load()(features, **knob)
+    if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):
+        raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
+    before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
+    return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0], features.device)
+
+
+def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tensor | None, Tensor | None]:
+    """What multiplies the values and the sums, (B, 1, N), from n = K 1."""
+    if normalization == "none":
+        return None, None
+    with torch.autocast(ones.device.type, enabled=False):
+        norm = operator.apply(ones) + TINY
+    before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
+    after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
+    return before, after
 
 
 def _check_normalization(normalization: str) -> None:
@@ -124,17 +169,27 @@ def _check_normalization(normalization: str) -> None:
 
 def prepare_grid(
     shape: tuple[int, ...],
-    thetas: tuple[float, ...],
+    thetas: tuple[float, ...] | Tensor,
     *,
     normalization: str = "after",
     implementation: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> GaussianFilter:
-    """Prepare a Gaussian of the positions of a regular grid, one bandwidth in pixels for each axis of `shape`."""
+    """Prepare a Gaussian of the positions of a regular grid, one bandwidth in pixels for each axis of `shape`.
+
+    Bandwidths in a tensor (D,) get a gradient.
+    """
     _check_normalization(normalization)
-    row = dispatch.choose("separable", device or torch.device("cpu"), dtype, implementation)
-    return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype)
+    device = device or torch.device("cpu")
+    if isinstance(thetas, Tensor) and device.type != "cpu":
+        implementation = "reference"  # the others take numbers
+    row = dispatch.choose("separable", device, dtype, implementation)
+    if not isinstance(thetas, Tensor):
+        return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype, device=device)
+    operator = row.load()(shape, thetas, "none")  # the normalisation is not folded in, for autograd to see it
+    ones = torch.ones(1, 1, math.prod(shape), dtype=dtype, device=device)
+    return GaussianFilter(operator, shape, dtype, *_scales(operator, ones, normalization), device=device)
 
 
 def gaussian_filter(
@@ -143,23 +198,27 @@ def gaussian_filter(
     *,
     method: str = "permutohedral",
     normalization: str = "after",
+    accuracy: int = 1,
     implementation: str | None = None,
 ) -> Tensor:
     """Filter values by a Gaussian of features: out_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j, normalised.
 
     Args:
         values: (B, C, *S), any number of channels; differentiable.
-        features: (B, d, *S), already divided by their bandwidths. S is a grid of 1 to 3 dimensions or a point set.
+        features: (B, d, *S), already divided by their bandwidths; differentiable. S is a grid of 1 to 3 dimensions or a
+            point set.
         method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md) or ``exact``
             (O(N^2) time, O(N) memory).
         normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.
+        accuracy: of the lattice. 1 is the classic one; 2 and 3 have a finer lattice and a wider blur, a third and a
+            quarter of its error and take longer (docs/accuracy.md). `exact` needs none and ignores it.
         implementation: a name from `dispatch.IMPLEMENTATIONS`; by default the fastest one that fits the call.
 
     The term j = i is part of the sum, as in every released dense CRF.
 
     Raises:
         ValueError: features with NaN or infinity, features spread over more lattice cells than can be numbered,
-            or shapes that do not belong together. The message names the argument.
+            an accuracy that there is none of, or shapes that do not belong together. The message names the argument.
 
     Source: Adams, Baek and Davis 2010; equation (4.2) of Zheng et al. 2015.
 
@@ -167,13 +226,23 @@ def gaussian_filter(
     >>> gaussian_filter(values, features).shape
     torch.Size([1, 2, 8, 9])
     """
+    if values.device != features.device:
+        raise ValueError(f"values: on {values.device}, but the features are on {features.device}; move one of them")
     if values.shape[:1] != features.shape[:1]:
         raise ValueError(f"values: batch of {values.shape[0]}, but features have a batch of {features.shape[0]}")
+    dtype = working_dtype(values, features)
+    # K 1 comes with K v, as one channel more; what cannot be filtered goes the other way, to be told so
+    in_one_pass = normalization == "after" and values.shape[2:] == features.shape[2:] and not values.is_complex()
     prepared = prepare(
         features,
         method=method,
-        normalization=normalization,
+        normalization="none" if in_one_pass else normalization,
         implementation=implementation,
-        dtype=working_dtype(values, features),
+        accuracy=accuracy,
+        dtype=dtype,
     )
-    return prepared(values)
+    if not in_one_pass:
+        return prepared(values)
+    sums = prepared(torch.cat([values.to(dtype), torch.ones_like(values[:, :1], dtype=dtype)], dim=1))
+    out = sums[:, :-1] * (1 / (sums[:, -1:] + TINY))
+    return out.to(values.dtype) if values.is_floating_point() else out

@@ -3,18 +3,23 @@
     k_m(f_i, f_j) = exp(-|f_i - f_j|^2 / 2)
 
 A kernel is a small immutable description; ``kernel.prepare(guide)`` does all the work that depends on the image.
+
+A bandwidth is a number, or one for each axis or channel, or a tensor of these, which then gets a gradient. The guide
+gets one whenever it requires one.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid, working_dtype
+from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
-Bandwidth = float | tuple[float, ...]
+Bandwidth = float | tuple[float, ...] | Tensor
 
 
 class Kernel(Protocol):
@@ -32,8 +37,16 @@ class Kernel(Protocol):
         ...
 
 
-def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ...]:
-    """One positive bandwidth for each of `count` axes or channels."""
+def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ...] | Tensor:
+    """One positive bandwidth for each of `count` axes or channels; (count,) where they come in a tensor."""
+    if isinstance(theta, Tensor):
+        if theta.dim() and tuple(theta.shape) != (count,):
+            raise ValueError(
+                f"{name}: shape {tuple(theta.shape)}, expected one number or ({count},) for {count} {what}"
+            )
+        if not torch.compiler.is_compiling() and not bool((theta.isfinite() & (theta > 0)).all()):
+            raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta.tolist()}")
+        return theta.expand(count)
     thetas = tuple(float(t) for t in theta) if isinstance(theta, tuple | list) else (float(theta),) * count
     if len(thetas) != count:
         raise ValueError(f"{name}: {len(thetas)} bandwidths for {count} {what}")
@@ -42,8 +55,26 @@ def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ..
     return thetas
 
 
+def with_accuracy(kernels: Sequence[Kernel], accuracy: int | None) -> tuple[Kernel, ...]:
+    """The same kernels with lattices of that accuracy; None leaves each its own. Kernels without a lattice stay.
+
+    >>> with_accuracy([Bilateral(80, 13), Spatial(3)], 2)[0].accuracy
+    2
+    """
+    if accuracy is None:
+        return tuple(kernels)
+    check_accuracy(accuracy)
+    return tuple(replace(k, accuracy=accuracy) if isinstance(k, Bilateral | Features) else k for k in kernels)
+
+
 def _times(theta: Bandwidth, factor: float) -> Bandwidth:
     return tuple(t * factor for t in theta) if isinstance(theta, tuple | list) else theta * factor
+
+
+def _scale(thetas: tuple[float, ...] | Tensor, dtype: torch.dtype, guide: Tensor) -> Tensor:
+    """(C, 1, ...), to divide a guide (B, C, *S) by."""
+    scale = torch.as_tensor(thetas, dtype=dtype, device=guide.device)
+    return scale.view(-1, *(1,) * (guide.dim() - 2))
 
 
 def _check_guide(guide: Tensor) -> None:
@@ -51,11 +82,12 @@ def _check_guide(guide: Tensor) -> None:
         raise ValueError(f"guide: expected (batch, channels, *sizes), got {tuple(guide.shape)}")
 
 
-def _positions(guide: Tensor, thetas: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+def _positions(guide: Tensor, thetas: tuple[float, ...] | Tensor, dtype: torch.dtype) -> Tensor:
     """(B, D, *S) pixel positions over bandwidths, the last axis first: x, then y, then z."""
     sizes = guide.shape[2:]
     axes = [torch.arange(size, dtype=dtype, device=guide.device) for size in sizes]
-    scaled = [axis / theta for axis, theta in zip(axes, thetas, strict=True)]
+    each = thetas.to(dtype).unbind() if isinstance(thetas, Tensor) else thetas
+    scaled = [axis / theta for axis, theta in zip(axes, each, strict=True)]
     grid = torch.stack(torch.meshgrid(*scaled, indexing="ij")[::-1])
     return grid.unsqueeze(0).expand(guide.shape[0], *grid.shape)
 
@@ -65,10 +97,12 @@ class Bilateral:
     """The appearance kernel: near in the image and alike in the guide.
 
     Args:
-        theta_alpha: bandwidth of positions in pixels; one number, or one for each axis of the grid, (y, x).
+        theta_alpha: bandwidth of positions in pixels; one number, or one for each axis of the grid, (y, x). A tensor,
+            () or (2,) here, gets a gradient, as all bandwidths do.
         theta_beta: bandwidth of the guide in its own units (RGB: 0..255); one number, or one for each channel.
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
+        accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
 
     Source: the first term of equation (3), Kraehenbuehl and Koltun 2011; initial values of Zheng et al. 2015.
 
@@ -76,10 +110,13 @@ class Bilateral:
     torch.Size([1, 5, 4, 6])
     """
 
+    bandwidths: ClassVar[tuple[str, ...]] = ("theta_alpha", "theta_beta")
+
     theta_alpha: Bandwidth = 160.0
     theta_beta: Bandwidth = 3.0
     weight: float = 5.0
     method: str = "permutohedral"
+    accuracy: int = 1
 
     def features(self, guide: Tensor) -> Tensor:
         """guide (B, C, *S) -> (B, D + C, *S) for a grid of D dimensions."""
@@ -87,8 +124,7 @@ class Bilateral:
         dtype = working_dtype(guide)
         positions = _each("theta_alpha", self.theta_alpha, guide.dim() - 2, "axes")
         colours = _each("theta_beta", self.theta_beta, guide.shape[1], "channels")
-        scale = torch.tensor(colours, dtype=dtype, device=guide.device).view(-1, *(1,) * (guide.dim() - 2))
-        return torch.cat([_positions(guide, positions, dtype), guide.to(dtype) / scale], dim=1)
+        return torch.cat([_positions(guide, positions, dtype), guide.to(dtype) / _scale(colours, dtype, guide)], dim=1)
 
     def scaled(self, factor: float) -> "Bilateral":
         """The same kernel for a grid with `factor` times as many pixels along each axis.
@@ -103,7 +139,13 @@ class Bilateral:
     ) -> GaussianFilter:
         """The filter for values (B, L, *S) over this guide (B, C, *S)."""
         features = self.features(guide)
-        return prepare(features, method=self.method, normalization=normalization, implementation=implementation)
+        return prepare(
+            features,
+            method=self.method,
+            normalization=normalization,
+            implementation=implementation,
+            accuracy=self.accuracy,
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +162,8 @@ class Spatial:
     >>> Spatial(3).prepare(torch.zeros(1, 3, 4, 6))(torch.ones(1, 2, 4, 6)).mean().round().item()
     1.0
     """
+
+    bandwidths: ClassVar[tuple[str, ...]] = ("theta_gamma",)
 
     theta_gamma: Bandwidth = 3.0
     weight: float = 3.0
@@ -142,12 +186,13 @@ class Spatial:
             features = self.features(guide)
             return prepare(features, method=self.method, normalization=normalization, implementation=implementation)
         _check_guide(guide)
+        thetas, dtype = _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes"), working_dtype(guide)
         return prepare_grid(
             tuple(guide.shape[2:]),
-            _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes"),
+            thetas.to(dtype) if isinstance(thetas, Tensor) else thetas,
             normalization=normalization,
             implementation=implementation,
-            dtype=working_dtype(guide),
+            dtype=dtype,
             device=guide.device,
         )
 
@@ -160,22 +205,25 @@ class Features:
         theta: bandwidth in the guide's own units; one number, or one for each channel.
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
+        accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
 
     >>> Features(theta=2.0).prepare(torch.rand(1, 3, 50))(torch.rand(1, 4, 50)).shape
     torch.Size([1, 4, 50])
     """
 
+    bandwidths: ClassVar[tuple[str, ...]] = ("theta",)
+
     theta: Bandwidth = 1.0
     weight: float = 5.0
     method: str = "permutohedral"
+    accuracy: int = 1
 
     def features(self, guide: Tensor) -> Tensor:
         """guide (B, C, *S) -> (B, C, *S)."""
         _check_guide(guide)
         thetas = _each("theta", self.theta, guide.shape[1], "channels")
         dtype = working_dtype(guide)
-        scale = torch.tensor(thetas, dtype=dtype, device=guide.device).view(-1, *(1,) * (guide.dim() - 2))
-        return guide.to(dtype) / scale
+        return guide.to(dtype) / _scale(thetas, dtype, guide)
 
     def scaled(self, factor: float) -> "Features":
         """The same kernel: no feature counts in pixels of the grid."""
@@ -187,4 +235,10 @@ class Features:
     ) -> GaussianFilter:
         """The filter for values (B, L, *S) over this guide (B, C, *S)."""
         features = self.features(guide)
-        return prepare(features, method=self.method, normalization=normalization, implementation=implementation)
+        return prepare(
+            features,
+            method=self.method,
+            normalization=normalization,
+            implementation=implementation,
+            accuracy=self.accuracy,
+        )

@@ -1,12 +1,16 @@
 """Vectors of numbers for the operations in `rows.py`: a thin layer over llvmlite that emits their instructions."""
 
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
+
+Operation = TypeVar("Operation", bound=Callable[..., None])
 
 LANES = 8  # numbers in one vector: 256 bits of float32
 LOWEST = -60.0  # exp of anything smaller counts as exp of this, 9e-27: products with it stay normal floats
@@ -61,6 +65,10 @@ class Vectors:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
         return self.builder.shuffle_vector(value, ir.Constant(self.vector, ir.Undefined), mask)
 
+    def merge(self, a, b, order):
+        """Lanes of a (0 to LANES - 1) and of b (from LANES on) in this order."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), LANES), order))
+
     def call(self, name, *values):
         signature = ir.FunctionType(self.vector, [self.vector] * len(values))
         function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.{name}.{self.suffix}")
@@ -75,22 +83,43 @@ class Vectors:
     def maximum(self, a, b):
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
-    def across(self, operation, value):
-        """Reduce over the lanes; the result stands in every lane."""
+    def across(self, operation, values):
+        """Reduce each vector over its lanes; the result stands in every lane. Step by step for all of them."""
         for distance in (4, 2, 1):
-            value = operation(value, self.permute(value, [lane ^ distance for lane in range(LANES)]))
-        return value
+            order = [lane ^ distance for lane in range(LANES)]
+            others = [self.permute(value, order) for value in values]
+            values = [operation(value, other) for value, other in zip(values, others, strict=True)]
+        return values
 
-    def exp(self, x):
-        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n 2^r with n = round(x / ln 2)."""
-        x = self.maximum(x, self.constant(LOWEST))
-        shifted = self.fma(x, self.constant(LOG2_E), self.constant(ROUNDING))  # its last bits are n
-        n = self.builder.fsub(shifted, self.constant(ROUNDING))
-        r = self.fma(x, self.constant(LOG2_E), self.builder.fneg(n))
-        r = self.fma(x, self.constant(LOG2_E_LOW), r)
-        value = self.constant(EXP2_TERMS[0])
+    def transposed(self, lines):
+        """A square block: `LANES` vectors to as many, whose lanes they are. Halves change places, then quarters, ..."""
+        lines = list(lines)
+        for distance in (4, 2, 1):
+            for k in range(LANES):
+                if not k & distance:
+                    a, b = lines[k], lines[k + distance]
+                    lines[k] = self.merge(a, b, [j if not j & distance else LANES + j - distance for j in range(LANES)])
+                    lines[k + distance] = self.merge(
+                        a, b, [LANES + j if j & distance else j + distance for j in range(LANES)]
+                    )
+        return lines
+
+    def exp(self, values):
+        """exp of float32 between LOWEST and 0, relative error below 2e-7: 2^n 2^r with n = round(x / ln 2).
+
+        Step by step for all of them: each step waits for the one before.
+        """
+        xs = [self.maximum(x, self.constant(LOWEST)) for x in values]
+        shifted = [self.fma(x, self.constant(LOG2_E), self.constant(ROUNDING)) for x in xs]  # their last bits are n
+        ns = [self.builder.fsub(shift, self.constant(ROUNDING)) for shift in shifted]
+        rs = [self.fma(x, self.constant(LOG2_E), self.builder.fneg(n)) for x, n in zip(xs, ns, strict=True)]
+        rs = [self.fma(x, self.constant(LOG2_E_LOW), r) for x, r in zip(xs, rs, strict=True)]
+        powers = [self.constant(EXP2_TERMS[0])] * len(rs)
         for term in EXP2_TERMS[1:]:
-            value = self.fma(value, r, self.constant(term))
+            powers = [self.fma(power, r, self.constant(term)) for power, r in zip(powers, rs, strict=True)]
+        return [self._times_power_of_two(power, shift) for power, shift in zip(powers, shifted, strict=True)]
+
+    def _times_power_of_two(self, value, shifted):
         integers = ir.VectorType(ir.IntType(32), LANES)
         exponent = self.builder.shl(self.builder.bitcast(shifted, integers), ir.Constant(integers, [23] * LANES))
         bits = self.builder.add(self.builder.bitcast(value, integers), exponent)
@@ -111,3 +140,17 @@ class Vectors:
         slot = cgutils.alloca_once_value(self.builder, value)
         self.builder.store(value, slot)
         return slot
+
+
+def arrays_of(context, builder, signature, args):
+    """The arrays among the arguments of an intrinsic."""
+    return [
+        context.make_array(ty)(context, builder, arg)
+        for ty, arg in zip(signature.args, args, strict=True)
+        if isinstance(ty, types.Array)
+    ]
+
+
+def choose(plain: Operation, vector: Any) -> Operation:
+    """The plain Python where the JIT is off."""
+    return plain if getattr(config, "DISABLE_JIT", 0) else vector

@@ -7,34 +7,59 @@ from torch import Tensor
 
 from crfrnn.filtering.dispatch import load as load_module
 from crfrnn.filtering.dispatch import preload as preload_filters
+from crfrnn.filtering.dispatch import triton_ready
 from crfrnn.filtering.gaussian_filter import GaussianFilter
+
+MOST_LABELS = 1024  # that the registers of one program on a GPU hold
+HALVES = (torch.bfloat16, torch.float16)  # that `fused_gpu` takes beside float32
 
 
 def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
-    """None where `fused_cpu` takes the call, else the reason why it does not."""
-    if logits.device.type != "cpu":
-        return f"its kernels run on the CPU, the logits are on {logits.device.type}"
-    if logits.dtype != torch.float32:
+    """None where `fused_cpu` or `fused_gpu` takes the call, else the reason why neither does."""
+    if logits.device.type not in ("cpu", "cuda"):
+        return f"its kernels run on the CPU and on CUDA, the logits are on {logits.device.type}"
+    twin = _twin(filters)
+    reasons = [_refused(gaussian, twin) for gaussian in filters]
+    reasons.append(_refused_logits(logits, twin))
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:
+    if torch.is_grad_enabled() and getattr(gaussian.operator, "features", None) is not None:
+        return "the features of a filter need a gradient"
+    if not twin or getattr(gaussian.operator, "fusable", None) != twin:
+        return f"{type(gaussian.operator).__name__} is filtered by itself"
+    if gaussian.left_out is not None:
+        return "a filter leaves out the term j = i"
+    return None if gaussian.dtype == torch.float32 else f"a filter was prepared in {gaussian.dtype}"
+
+
+def _refused_logits(logits: Tensor, twin: str | None) -> str | None:
+    if logits.dtype != torch.float32 and not (twin == "fused_gpu" and logits.dtype in HALVES):
         return f"it computes in float32, not {logits.dtype}"
-    for gaussian in filters:
-        if not getattr(gaussian.operator, "fusable", False):
-            return f"{type(gaussian.operator).__name__} is filtered by itself"
-        if gaussian.dtype != torch.float32:
-            return f"a filter was prepared in {gaussian.dtype}"
+    if twin == "fused_gpu" and logits.shape[1] > MOST_LABELS:
+        return f"it keeps at most {MOST_LABELS} labels in registers, there are {logits.shape[1]}"
     return None
 
 
-def load() -> Callable[..., Tensor]:
-    """The fused recurrence; loads its kernels at first use."""
-    return load_module("crfrnn.mean_field.fused_cpu", "mean_field")
+def _twin(filters: Sequence[GaussianFilter]) -> str | None:
+    """The module that the first filter can be fused by: all must have the same."""
+    return getattr(filters[0].operator, "fusable", None)
 
 
-def load_trajectory() -> Callable[..., Iterator[Tensor]]:
-    """The same, keeping the marginals of every iteration."""
-    return load_module("crfrnn.mean_field.fused_cpu", "trajectory")
+def load(filters: Sequence[GaussianFilter]) -> Callable[..., Tensor]:
+    """The fused recurrence for filters that `fused` accepts; loads its kernels at first use."""
+    return load_module(f"crfrnn.mean_field.{_twin(filters)}", "mean_field")
+
+
+def load_trajectory(filters: Sequence[GaussianFilter]) -> Callable[..., Iterator[Tensor]] | None:
+    """The same, keeping the marginals of every iteration; None on a GPU, where there is no such thing."""
+    return load_module("crfrnn.mean_field.fused_cpu", "trajectory") if _twin(filters) == "fused_cpu" else None
 
 
 def preload() -> None:
     """See `filtering.dispatch.preload`; a layer does it when it is made, as it may be compiled before it is called."""
     preload_filters()
-    load()
+    load_module("crfrnn.mean_field.fused_cpu", "mean_field")
+    if triton_ready():
+        load_module("crfrnn.mean_field.fused_gpu", "mean_field")

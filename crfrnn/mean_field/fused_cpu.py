@@ -112,9 +112,12 @@ def _prepared(
             thetas += [0.0] * (axes + 1)
         else:
             assert isinstance(operator, SeparableOperator)
+            assert not isinstance(operator.thetas, Tensor)
             lattices += [logits.new_empty(0)] * LATTICE_TENSORS
             thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
-        scales += [logits.new_empty(0) if s is None else s.flatten(1) for s in (gaussian.before, gaussian.after)]
+        scales += [
+            logits.new_empty(0) if s is None else s.detach().flatten(1) for s in (gaussian.before, gaussian.after)
+        ]
     return transforms, KernelTensors(lattices, thetas, scales, list(logits.shape[2:]))
 
 

@@ -22,14 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from crfrnn.filtering.rows import (
-    add_products,
-    logits_row,
-    scatter_row,
-    softmax_backward_row,
-    softmax_row,
-    weighted_rows,
-)
+from crfrnn.filtering.rows import add_products, scatter_row, transpose, weighted_rows
+from crfrnn.filtering.vectors import LANES
+from crfrnn.mean_field.softmax_cpu import logits_row, softmax_backward_row, softmax_rows
 
 TILE = 64  # points whose messages are in the L1 cache together
 PADDING = np.float32(-1e30)  # logits of the channels that are no labels
@@ -66,10 +61,15 @@ class Grids(NamedTuple):
 def to_rows(planes, rows, padding, start, stop):
     """Points start..stop of planes (L, N) -> rows (at least stop - start, C); `padding` in the channels beyond L."""
     labels, channels = planes.shape[0], rows.shape[1]
+    whole = labels - labels % LANES
     for begin in range(start, stop, TILE):
         end = min(begin + TILE, stop)
+        blocks = end - (end - begin) % LANES
+        for label in range(0, whole, LANES):
+            for p in range(begin, blocks, LANES):
+                transpose(rows, p - start, label, planes, label, p)
         for label in range(labels):
-            for p in range(begin, end):
+            for p in range(begin if label >= whole else blocks, end):
                 rows[p - start, label] = planes[label, p]
         for p in range(begin, end):
             for label in range(labels, channels):
@@ -79,10 +79,16 @@ def to_rows(planes, rows, padding, start, stop):
 @njit(nogil=True, cache=True)
 def to_planes(rows, planes, start, stop):
     """The reverse: rows (at least stop - start, C) -> the points start..stop of planes (L, N)."""
+    labels = planes.shape[0]
+    whole = labels - labels % LANES
     for begin in range(start, stop, TILE):
         end = min(begin + TILE, stop)
-        for label in range(planes.shape[0]):
-            for p in range(begin, end):
+        blocks = end - (end - begin) % LANES
+        for label in range(0, whole, LANES):
+            for p in range(begin, blocks, LANES):
+                transpose(planes, label, p, rows, p - start, label)
+        for label in range(labels):
+            for p in range(begin if label >= whole else blocks, end):
                 planes[label, p] = rows[p - start, label]
 
 
@@ -170,13 +176,14 @@ def initialise(planes, unary, kept, lattices, grids, mixing, lanes, width, strip
     planes (L, N); unary (N, C); kept (N, C) receives Q, or is empty.
     """
     _clear(lattices, strip, after)
-    line, nothing = np.empty((width, unary.shape[1]), np.float32), np.empty((0, unary.shape[1]), np.float32)
+    channels = unary.shape[1]
+    line, no_messages = np.empty((width, channels), np.float32), np.empty((width, 0, channels), np.float32)
+    no_weights = np.empty((0, channels), np.float32)
     for first in range(start, stop, width):
         size = min(width, stop - first)
         to_rows(planes, unary[first:], PADDING, first, first + size)
         q = kept[first : first + size] if kept.size else line
-        for x in range(size):
-            softmax_row(q[x], unary[first + x], nothing, nothing, lanes)
+        softmax_rows(q[:size], unary[first:], no_messages, no_weights, lanes)
         _splat(lattices, q, lanes, first, 0, size)
         _gather(grids, q, lanes, first // width)
 
@@ -197,8 +204,7 @@ def update(unary, diagonal, kept, lattices, grids, mixing, lanes, width, strip, 
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
-            for x in range(begin, end):
-                softmax_row(q[x], unary[first + x], passed[x - begin], diagonal, lanes)
+            softmax_rows(q[begin:end], unary[first + begin :], passed, diagonal, lanes)
             _splat(lattices, q, lanes, first, begin, end)
         _gather(grids, q, lanes, y)
 
@@ -217,10 +223,10 @@ def finish(unary, diagonal, common, normalize, out, lattices, grids, mixing, lan
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
-            for x in range(begin, end):
-                if normalize:
-                    softmax_row(line[x], unary[first + x], passed[x - begin], diagonal, lanes)
-                else:
+            if normalize:
+                softmax_rows(line[begin:end], unary[first + begin :], passed, diagonal, lanes)
+            else:
+                for x in range(begin, end):
                     logits_row(line[x], unary[first + x], passed[x - begin], diagonal, common, lanes)
             to_planes(line[begin:], out, first + begin, first + end)
 

@@ -16,7 +16,6 @@ from crfrnn.filtering import layout, threads
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.permutohedral import lattice_cpu
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeTensors
-from crfrnn.filtering.permutohedral.reference import gain
 from crfrnn.filtering.separable.grid_cpu import line_passes, run_passes
 from crfrnn.mean_field import numba_cpu
 
@@ -59,8 +58,8 @@ class _Lattice:
             before, after = after, before
         self.tensors, self.transposed = tensors, transposed
         self.corners, self.weights = tensors.vertices.numpy().view(np.uint32), tensors.weights.numpy()
-        points, corners = self.corners.shape
-        scale = np.float32(gain(corners - 1))
+        points = len(self.corners)
+        scale = np.float32(lattice_cpu.lattice_gain(tensors))
         self.before = np.ones(points, np.float32) if before is None else before
         self.after = np.full(points, scale) if after is None else scale * after
         self.rows = tensors.rows.numpy()

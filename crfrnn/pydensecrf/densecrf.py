@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare
-from crfrnn.filtering.permutohedral.reference import gain
+from crfrnn.filtering.permutohedral.stencil import gain
 from crfrnn.pydensecrf import arguments
 from crfrnn.recurrence import mean_field
 

@@ -6,5 +6,5 @@ them when a training begins.
 Everything that happens is a function of the recipe and of the position (epoch, batch): the batches, and through a
 seed for each batch also dropout. A checkpoint therefore holds the position in place of Lightning's own loop counters,
 and a training that goes on from it, at an epoch's end or in its middle, gives the same weights to the last bit (on the
-CPU; on a GPU as far as its kernels are deterministic).
+CPU with the same number of threads; on a GPU as far as its kernels are deterministic).
 """

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ class TestTable:
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_the_first_that_fits_is_chosen(self, method, dtype):
-        fitting = [row for row in dispatch.IMPLEMENTATIONS[method] if row.refuses(CPU, dtype) is None]
+        rows = (row for row in dispatch.IMPLEMENTATIONS[method] if row.name != "triton")
+        fitting = [row for row in rows if row.refuses(CPU, dtype) is None]
         assert dispatch.choose(method, CPU, dtype) is fitting[0]
 
     def test_asking_by_name(self, method):
@@ -60,6 +62,39 @@ def test_refusals_say_why(method):
         dispatch.choose(method, torch.device("meta"), torch.float32, "numba_cpu")
     with pytest.raises(ValueError, match=r"numba_cpu: .*float32 or float64, not torch.bfloat16"):
         dispatch.choose(method, CPU, torch.bfloat16, "numba_cpu")
+
+
+def test_triton_says_what_it_needs(monkeypatch):
+    with pytest.raises(ValueError, match=r"\(triton: its kernels run on CUDA, the tensors are on meta\)"):
+        dispatch.choose("permutohedral", torch.device("meta"), torch.float32, "triton")
+    monkeypatch.setattr(dispatch, "triton_installed", lambda: False)
+    with pytest.raises(ValueError, match=r"pip install 'crfrnn\[triton\]'"):
+        dispatch.choose("permutohedral", torch.device("cuda"), torch.float32, "triton")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_one_warning_where_a_gpu_gets_the_reference(device, monkeypatch):
+    monkeypatch.setattr(dispatch, "triton_installed", lambda: False)
+    monkeypatch.setattr(dispatch, "_warned", set())
+    with pytest.warns(UserWarning, match=rf"^separable: the plain torch reference runs on {device}.*triton: "):
+        row = dispatch.choose("separable", torch.device(device), torch.float32)
+    assert row.name == "reference"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dispatch.choose("separable", torch.device(device), torch.float32)
+
+
+def test_cuda_gets_triton(monkeypatch):
+    monkeypatch.setattr(dispatch, "triton_installed", lambda: True)
+    for method in ("separable", "permutohedral"):
+        assert dispatch.choose(method, torch.device("cuda"), torch.float32).name == "triton"
+
+
+def test_the_interpreter_runs_only_for_those_who_ask(monkeypatch):
+    monkeypatch.setattr(dispatch, "interpreted", lambda: True)
+    for method in dispatch.IMPLEMENTATIONS:
+        assert dispatch.choose(method, CPU, torch.float32).name != "triton"
+    assert dispatch.choose("separable", CPU, torch.float32, "triton").name == "triton"
 
 
 def test_unknown_method():

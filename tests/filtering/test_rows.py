@@ -33,18 +33,8 @@ def blur_row(row, before, after, lanes):
 
 
 @njit
-def softmax_row(out, unary, messages, weights, lanes):
-    rows.softmax_row(out, unary, messages, weights, lanes)
-
-
-@njit
-def logits_row(out, unary, messages, diagonal, common, lanes):
-    rows.logits_row(out, unary, messages, diagonal, common, lanes)
-
-
-@njit
-def softmax_backward_row(grad, total, q, messages, diagonal, common, lanes):
-    rows.softmax_backward_row(grad, total, q, messages, diagonal, common, lanes)
+def transpose(out, row, column, source, source_row, source_column):
+    rows.transpose(out, row, column, source, source_row, source_column)
 
 
 def noise(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -103,62 +93,10 @@ class TestAnyFloat:
         assert_equal("before", before, expected_before, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("kernels", [0, 1, 3])
-@pytest.mark.parametrize("channels", CHANNELS)
-class TestPixels:
-    """float32, as the fused recurrence is."""
-
-    def arguments(self, channels: int, kernels: int) -> list[np.ndarray]:
-        return [noise(kernels, channels, seed=seed) for seed in range(2)]
-
-    @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
-    def test_softmax_row(self, channels, kernels, scale):
-        unary, got = np.float32(scale) * noise(channels, seed=5), np.full(channels, np.nan, np.float32)
-        messages, weights = self.arguments(channels, kernels)
-        softmax_row(got, unary, messages, weights, layout.lanes(channels))
-        expected = np.empty(channels)
-        rows.softmax_row_python(expected, wide(unary), wide(messages), wide(weights), ())
-        assert_equal("softmax", got, expected, 4e-6 if scale < 100 else 1e-3)  # float32 logits of 1e4 end at 1e-3
-        assert got.sum() == pytest.approx(1, abs=1e-6)
-
-    def test_softmax_of_padding(self, channels, kernels):
-        """Channels that are no labels have logits of -1e30 and no share."""
-        unary, got = noise(channels, seed=5), np.full(channels, np.nan, np.float32)
-        unary[channels // 2 :] = -1e30
-        messages, weights = self.arguments(channels, kernels)
-        softmax_row(got, unary, messages, weights, layout.lanes(channels))
-        assert got[channels // 2 :].max() <= 1.001 * np.exp(rows.LOWEST)
-        assert got.sum() == pytest.approx(1, abs=1e-6)
-
-    def test_logits_row(self, channels, kernels):
-        unary, got = noise(channels, seed=5), np.full(channels, np.nan, np.float32)
-        messages, diagonal = self.arguments(channels, kernels)
-        common = noise(kernels, channels, seed=9)
-        logits_row(got, unary, messages, diagonal, common, layout.lanes(channels))
-        expected = np.empty(channels)
-        rows.logits_row_python(expected, wide(unary), wide(messages), wide(diagonal), wide(common), ())
-        assert_equal("logits", got, expected, 4e-6)
-
-    def test_softmax_backward_row(self, channels, kernels):
-        q = np.exp(noise(channels, seed=5))
-        q /= q.sum()
-        messages, diagonal = self.arguments(channels, kernels)
-        common, total = noise(kernels, channels, seed=9), noise(channels, seed=10)
-        got, got_total = np.full(channels, np.nan, np.float32), total.copy()
-        softmax_backward_row(got, got_total, q, messages, diagonal, common, layout.lanes(channels))
-        expected, expected_total = np.empty(channels), wide(total)
-        rows.softmax_backward_row_python(
-            expected, expected_total, wide(q), wide(messages), wide(diagonal), wide(common), ()
-        )
-        assert_equal("gradient", got, expected, 4e-6)
-        assert_equal("total", got_total, expected_total, 4e-6)
-
-
-def test_exponential():
-    """exp by a polynomial, through a softmax of two: relative error below 2e-7 from 0 down to where it saturates."""
-    for x in np.linspace(0, rows.LOWEST + 0.1, 400, dtype=np.float32):
-        unary, got = np.full(8, -np.inf, np.float32), np.empty(8, np.float32)
-        unary[:2] = 0, x
-        nothing = np.empty((0, 8), np.float32)
-        softmax_row(got, unary, nothing, nothing, layout.lanes(8))
-        assert float(got[1]) / float(got[0]) == pytest.approx(np.exp(np.float64(x)), rel=3e-7)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_transpose(dtype):
+    source, got = noise(11, 20, dtype=dtype), np.full((17, 13), np.nan, dtype)
+    transpose(got, 4, 5, source, 2, 9)
+    expected = np.full((17, 13), np.nan, dtype)
+    expected[4:12, 5:13] = source[2:10, 9:17].T
+    np.testing.assert_array_equal(got, expected)

@@ -39,3 +39,7 @@ class ExactOperator:
             else:
                 tiles.append(_tile(rows, features, values))
         return torch.cat(tiles, dim=2) if tiles else torch.zeros_like(values)
+
+    def diagonal(self) -> Tensor:
+        """k(f_i, f_i) = 1, (B, 1, N)."""
+        return torch.ones_like(self.features[:, :1])

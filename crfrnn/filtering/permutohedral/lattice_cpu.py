@@ -6,6 +6,7 @@ only after counting, but an op's output shape may not depend on data under `torc
 room for the most there can be, N (d + 1). Memory that is never touched is never taken from the system.
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
+from crfrnn.filtering.feature_gradient import feature_gradient
 from crfrnn.filtering.permutohedral import numba_cpu
-from crfrnn.filtering.permutohedral.reference import axis_scale, gain
+from crfrnn.filtering.permutohedral.own_weight import own_weight
+from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 KEY_BITS = 62  # in each of at most two words
@@ -27,7 +30,7 @@ SMALLEST_CHAIN = 16384  # likewise for vertices, which are blurred in less time 
 
 
 class LatticeTensors(NamedTuple):
-    """The lattices of a batch; B images, N points, d dimensions, R rows, for which there is room V = N (d + 1).
+    """The lattices of a batch; B images, N points, d dimensions, R rows, for which there is room V (see `_room`).
 
     What strips, ghosts and owners are is said in `numba_cpu.py`.
     """
@@ -38,19 +41,21 @@ class LatticeTensors(NamedTuple):
     owners: Tensor  # (B, V) int32, and the rows where those are
     chains: Tensor  # (B, d + 1, V) int32, the order of the blur along each axis
     rows: Tensor  # (B, MOST_STRIPS + 1) int64, where the rows of each strip begin; from the last one's end on, R
-    sizes: Tensor  # (B, d + 2) int64: number of ghosts, length of each chain
+    sizes: Tensor  # (B, d + 3) int64: number of ghosts, length of each chain, accuracy
 
 
-def key_strides(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray:
     """Strides (words, d + 1) that give every lattice point within reach of the features a key of its own.
 
-    low, high (d,): the range of each scaled feature. A key is a mixed-radix number, sum of coordinate times
-    stride, in one int64 word or two; the last column is 0, as the last coordinate follows from the others.
+    low, high (d,): the range of each scaled feature; rings: of vertices around those that points have. A key is a
+    mixed-radix number, sum of coordinate times stride, in one int64 word or two; the last column is 0, as the last
+    coordinate follows from the others.
     """
     dimensions = low.size
     reach = high - low
     extent = np.array([reach[k:].sum() + k * (reach[k - 1] if k else 0.0) for k in range(dimensions)])
-    bits = np.log2(np.ceil(extent) + 6 * (dimensions + 1))
+    margin = (6 + 2 * rings) * (dimensions + 1)
+    bits = np.log2(np.ceil(extent) + margin)
     largest = float(max(np.abs(low).max(), np.abs(high).max()))
     words: list[list[int]] = [[]]
     used = 0.0
@@ -70,12 +75,23 @@ def key_strides(low: np.ndarray, high: np.ndarray) -> np.ndarray:
         stride = 1
         for k in coordinates:
             strides[word, k] = stride
-            stride *= int(np.ceil(extent[k])) + 6 * (dimensions + 1)
+            stride *= int(np.ceil(extent[k])) + margin
     return strides
 
 
-def _build(features: Tensor, line: int, into: LatticeTensors) -> None:
-    """One image: features (d, N), float32 or float64, into row views of the batch's tensors."""
+def _room(points: int, corners: int, accuracy: int) -> int:
+    """The most vertices there can be: all corners differ, and none shares its neighbours with another."""
+    room = points * corners
+    for neighbours in STENCILS[accuracy].rings:
+        room += room * 2 * corners // neighbours
+    return room
+
+
+def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> tuple[int, Callable[[Tensor], object]]:
+    """One image: features (d, N), float32 or float64, into row views of the batch's tensors, all but the chains.
+
+    Returns the number of rows and the function that makes the chains, (d + 1, that many or more).
+    """
     dimensions, points = features.shape
     corners = dimensions + 1
     if points * corners >= MOST_ENTRIES:
@@ -84,11 +100,12 @@ def _build(features: Tensor, line: int, into: LatticeTensors) -> None:
             f" {MOST_ENTRIES // corners - 1}); split the image into overlapping tiles"
         )
     f = features.numpy()
-    scale = axis_scale(dimensions).numpy()
+    scale = axis_scale(dimensions, accuracy).numpy()
     low, high = f.min(axis=1).astype(np.float64), f.max(axis=1).astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
-    strides = key_strides(low * scale, high * scale)
+    rings = STENCILS[accuracy].rings
+    strides = key_strides(low * scale, high * scale, len(rings))
 
     vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
     strips = list(pairwise(layout.strips(points, line)))
@@ -103,24 +120,44 @@ def _build(features: Tensor, line: int, into: LatticeTensors) -> None:
     places = np.array([start * corners for start, _ in strips])
     count, table, slot_keys = numba_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
 
-    chains, sizes = into.chains.numpy(), into.sizes.numpy()
-    sizes[0] = count
+    sizes = into.sizes.numpy()
+    sizes[0], sizes[-1] = count, accuracy
+    offsets = strides.sum(axis=1, keepdims=True) - corners * strides
+    for least in rings:
+        row_keys, table, slot_keys = numba_cpu.surround(row_keys, ghosts[:count], table, slot_keys, offsets, least)
+    rows[len(strips) :] = row_keys.shape[1]  # the last strip clears what was added around all of them
 
-    def link(axis: int) -> None:
-        offsets = strides.sum(axis=1) - corners * strides[:, axis]
-        sizes[1 + axis] = numba_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, offsets, chains[axis])
+    def link(axis: int, chain: np.ndarray) -> None:
+        along = offsets[:, axis].copy()
+        sizes[1 + axis] = numba_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, along, chain)
 
     move = [partial(numba_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))]
-    threads.together([*(partial(link, axis) for axis in range(corners)), *move])
+
+    def link_all(chains: Tensor) -> None:
+        threads.together([*(partial(link, axis, chain) for axis, chain in enumerate(chains.numpy())), *move])
+
+    return row_keys.shape[1], link_all
 
 
-def build(features: Tensor, line: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def build(
+    features: Tensor, line: int, accuracy: int, tight: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The `LatticeTensors` of features (B, d, N). With `tight` the chains have no more room than they need."""
+    shapes = _empty(features, line, accuracy, tight)
     # zeros that the system gives when they are touched: what is not used is neither memory nor different each time
-    lattices = LatticeTensors(*(torch.from_numpy(np.zeros(t.shape, NUMPY[t.dtype])) for t in _empty(features, line)))
+    lattices = LatticeTensors(*(torch.from_numpy(np.zeros(t.shape, NUMPY[t.dtype])) for t in shapes))
+    chains: list[Tensor] = []
     if features.shape[2]:
         features = features.detach().contiguous()
         for image in range(features.shape[0]):
-            _build(features[image], line, LatticeTensors(*(tensor[image] for tensor in lattices)))
+            into = LatticeTensors(*(tensor[image] for tensor in lattices))
+            rows, link = _build(features[image], line, accuracy, into)
+            chains.append(torch.zeros(len(into.chains), rows, dtype=torch.int32) if tight else into.chains)
+            link(chains[-1])
+    if tight and chains:
+        room = max(chain.shape[1] for chain in chains)
+        padded = [torch.nn.functional.pad(chain, (0, room - chain.shape[1])) for chain in chains]
+        lattices = lattices._replace(chains=torch.stack(padded))
     return lattices[0], lattices[1], lattices[2], lattices[3], lattices[4], lattices[5], lattices[6]
 
 
@@ -128,36 +165,48 @@ _build_op = torch.library.custom_op("crfrnn::permutohedral_build", build, mutate
 
 
 @_build_op.register_fake
-def _empty(features: Tensor, line: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _empty(
+    features: Tensor, line: int, accuracy: int, tight: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     del line
     batch, dimensions, points = features.shape
     corners = dimensions + 1
-    room = points * corners
+    room = 0 if tight else _room(points, corners, accuracy)
     return (
         features.new_empty((batch, points, corners), dtype=torch.int32),
         features.new_empty((batch, points, corners)),
-        features.new_empty((batch, room), dtype=torch.int32),
-        features.new_empty((batch, room), dtype=torch.int32),
+        features.new_empty((batch, points * corners), dtype=torch.int32),
+        features.new_empty((batch, points * corners), dtype=torch.int32),
         features.new_empty((batch, corners, room), dtype=torch.int32),
         features.new_empty((batch, layout.MOST_STRIPS + 1), dtype=torch.int64),
-        features.new_empty((batch, corners + 1), dtype=torch.int64),
+        features.new_empty((batch, corners + 2), dtype=torch.int64),
     )
 
 
 def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], transposed: bool) -> None:
     """One image: what the strips have splatted, (R, C), becomes the blurred values, in place."""
-    count, *lengths = lattice.sizes.tolist()
+    count, *lengths, accuracy = lattice.sizes.tolist()
     ghosts = lattice.ghosts.numpy().view(np.uint32)[:count]
     owners, chains = lattice.owners.numpy().view(np.uint32), lattice.chains.numpy()
     numba_cpu.add_ghosts(values, ghosts, owners, lanes)
     axes = range(len(lengths))
+    taps = np.array(STENCILS[accuracy].taps, values.dtype)
     for axis in reversed(axes) if transposed else axes:
-        threads.over_range(partial(numba_cpu.blur, values, chains[axis], lanes), lengths[axis], SMALLEST_CHAIN)
+        kernel = partial(numba_cpu.blur, values, chains[axis], lanes)
+        if accuracy > 1:
+            kernel = partial(numba_cpu.blur_wide, values, chains[axis], taps, lanes)
+        threads.over_range(kernel, lengths[axis], SMALLEST_CHAIN)
     threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, lanes), count, SMALLEST_CHAIN)
+
+
+def lattice_gain(lattice: LatticeTensors) -> float:
+    """What the sums of one image are multiplied by; see `stencil.gain`."""
+    return gain(lattice.vertices.shape[1] - 1, int(lattice.sizes[-1]))
 
 
 def filter_points(
     values: Tensor,
+    features: Tensor | None,
     vertices: Tensor,
     weights: Tensor,
     ghosts: Tensor,
@@ -168,6 +217,7 @@ def filter_points(
     line: int,
     transposed: bool,
 ) -> Tensor:
+    """(B, C, N) -> (B, C, N). `features` (B, d, N), where they need a gradient, are there for autograd to see."""
     lattices = LatticeTensors(vertices, weights, ghosts, owners, chains, rows, sizes)
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     for image in range(values.shape[0] if values.shape[2] else 0):
@@ -188,7 +238,7 @@ def _filter_image(values: Tensor, lattice: LatticeTensors, line: int, transposed
     ranges = zip(pairwise(rows), pairwise(layout.strips(points, line)), strict=False)
     threads.together([partial(splat, *own, *strip) for own, strip in ranges])
     blur(lattice, table, lanes, transposed)
-    factor = np.full(points, gain(corners.shape[1] - 1), result.dtype)
+    factor = np.full(points, lattice_gain(lattice), result.dtype)
     read = partial(numba_cpu.slice_points, table, corners, weights, factor, result, lanes)
     threads.over_range(read, points, SMALLEST_RANGE)
     layout.to_channel_major(inside, channels, out)
@@ -198,32 +248,118 @@ _filter_op = torch.library.custom_op("crfrnn::permutohedral_filter", filter_poin
 
 
 @_filter_op.register_fake
-def _(values, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
+def _(values, features, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
     return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
+@torch.library.custom_op("crfrnn::permutohedral_feature_gradient", mutates_args=(), device_types="cpu")
+def _feature_gradient_op(
+    values: Tensor,
+    grad: Tensor,
+    features: Tensor,
+    vertices: Tensor,
+    weights: Tensor,
+    ghosts: Tensor,
+    owners: Tensor,
+    chains: Tensor,
+    rows: Tensor,
+    sizes: Tensor,
+    line: int,
+    transposed: bool,
+) -> Tensor:
+    """values, the gradient of their sums (B, C, N), features (B, d, N) -> the gradient of the features."""
+    out = torch.zeros_like(features, memory_format=torch.contiguous_format)
+    for image in range(values.shape[0] if values.shape[2] else 0):
+        tensors = (vertices, weights, ghosts, owners, chains, rows, sizes)
+        lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
+
+        def sums(v: Tensor, turned: bool, lattice: LatticeTensors = lattice) -> Tensor:
+            result = torch.empty_like(v, memory_format=torch.contiguous_format)
+            _filter_image(v, lattice, line, turned != transposed, result)
+            return result
+
+        out[image] = feature_gradient(sums, features[image], values[image], grad[image])
+    return out
+
+
+@_feature_gradient_op.register_fake
+def _(values, grad, features, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
+    return torch.empty_like(features, memory_format=torch.contiguous_format)
+
+
 def _save(ctx, inputs, output) -> None:
-    _, *lattice, ctx.line, ctx.transposed = inputs
-    ctx.save_for_backward(*lattice)
+    values, features, *lattice, ctx.line, ctx.transposed = inputs
+    ctx.save_for_backward(*lattice, *([] if features is None else [values, features]))
 
 
 def _backward(ctx, grad: Tensor):
-    return _filter_op(grad, *ctx.saved_tensors, ctx.line, not ctx.transposed), *[None] * 9
+    count = len(LatticeTensors._fields)
+    lattice, rest = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    of_values, of_features = None, None
+    if ctx.needs_input_grad[0]:
+        of_values = _filter_op(grad, None, *lattice, ctx.line, not ctx.transposed)
+    if ctx.needs_input_grad[1]:
+        values, features = rest
+        of_features = _feature_gradient_op(values, grad, features, *lattice, ctx.line, ctx.transposed)
+    return of_values, of_features, *[None] * (count + 2)
 
 
 _filter_op.register_autograd(_backward, setup_context=_save)
 
 
+def own_weights(
+    vertices: Tensor, weights: Tensor, ghosts: Tensor, owners: Tensor, chains: Tensor, rows: Tensor, sizes: Tensor
+) -> Tensor:
+    """The diagonal of the whole filter, (B, 1, N); see `own_weight.py`."""
+    out = weights.new_zeros(weights.shape[0], 1, weights.shape[1])
+    for image in range(out.shape[0] if out.numel() else 0):
+        lattice = LatticeTensors(*(t[image] for t in (vertices, weights, ghosts, owners, chains, rows, sizes)))
+        count, *lengths, accuracy = lattice.sizes.tolist()
+        nothing = int(lattice.rows[-1])
+        owner_of = torch.arange(nothing)
+        owner_of[lattice.ghosts[:count].long()] = lattice.owners[:count].long()
+        following, previous = torch.full((2, len(lengths), nothing + 1), nothing)
+        for axis, length in enumerate(lengths):
+            chain = lattice.chains[axis, :length].long()
+            row, inside = torch.where(chain < 0, ~chain, chain), chain[:-1] >= 0
+            following[axis, row[:-1][inside]] = row[1:][inside]
+            previous[axis, row[1:][inside]] = row[:-1][inside]
+        corners = owner_of[lattice.vertices.long()]
+        taps = STENCILS[accuracy].taps
+        out[image, 0] = lattice_gain(lattice) * own_weight(corners, lattice.weights, following, previous, taps)
+    return out
+
+
+_own_weights_op = torch.library.custom_op(
+    "crfrnn::permutohedral_own_weights", own_weights, mutates_args=(), device_types="cpu"
+)
+
+
+@_own_weights_op.register_fake
+def _(vertices, weights, ghosts, owners, chains, rows, sizes):
+    return weights.new_empty(weights.shape[0], 1, weights.shape[1])
+
+
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
 
-    fusable = True  # by mean_field/fused_cpu.py
+    fusable = "fused_cpu"  # the module in mean_field/
 
-    def __init__(self, features: Tensor):
+    def __init__(self, features: Tensor, accuracy: int = 1):
         self.line = layout.line(tuple(features.shape[2:]))
         flat = features.flatten(2)
-        self.lattices = LatticeTensors(*(build if plain_call(flat) else _build_op)(flat, self.line))
+        self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
+        flat = flat.detach()
+        plain = plain_call(flat)  # then shapes may depend on the data
+        tensors = (build if plain else _build_op)(flat, self.line, accuracy, plain and accuracy > 1)
+        self.lattices = LatticeTensors(*tensors)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, self.line, transposed)
+        known = [values] if self.features is None else [values, self.features]
+        run = filter_points if plain_call(*known) else _filter_op
+        return run(values, self.features, *self.lattices, self.line, transposed)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (B, 1, N)."""
+        return (own_weights if plain_call(self.lattices.weights) else _own_weights_op)(*self.lattices)

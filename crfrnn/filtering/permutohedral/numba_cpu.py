@@ -194,6 +194,79 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
 
 
 @njit(nogil=True, cache=True)
+def surround(row_keys, ghosts, table, slot_keys, offsets, neighbours):
+    """Add the vertices that have at least so many neighbours among these.
+
+    row_keys, table, slot_keys, ghosts as in `link_chain`; offsets (words, d + 1): the key of the next vertex along
+    each axis minus that of this one. Returns the keys with those of the new rows behind them, and their hash table.
+    """
+    high, count = row_keys.shape[0] - 1, row_keys.shape[1]
+    axes = offsets.shape[1]
+    keys = np.empty((high + 1, 2 * count + 2 * axes), np.int64)
+    keys[:, :count] = row_keys
+    met = np.zeros(keys.shape[1], np.uint8)  # by how many
+    found, ghost = count, 0
+    for vertex in range(count):
+        if ghost < ghosts.size and ghosts[ghost] == vertex:
+            ghost += 1
+            continue
+        if found + 2 * axes > keys.shape[1]:
+            more = np.empty((high + 1, 2 * keys.shape[1]), np.int64)
+            more[:, :found] = keys[:, :found]
+            keys = more
+            met = np.concatenate((met, np.zeros_like(met)))
+        if 2 * (found + 2 * axes) > table.size:
+            table, slot_keys = _hash_rows(keys[:, :found], ghosts, 4 * table.size)
+        bits = _bits(table)
+        for axis in range(axes):
+            for sign in (1, -1):
+                key = row_keys[0, vertex] + sign * offsets[0, axis]
+                key2 = row_keys[high, vertex] + sign * offsets[high, axis]
+                slot = _find(key, key2, table, slot_keys, keys, bits)
+                if table[slot] == EMPTY:
+                    table[slot] = found
+                    slot_keys[slot] = key
+                    keys[0, found] = key
+                    keys[high, found] = key2
+                    found += 1
+                met[table[slot]] += 1
+    if neighbours == 1:
+        return keys[:, :found].copy(), table, slot_keys
+    kept = count
+    for row in range(count, found):
+        if met[row] >= neighbours:
+            keys[:, kept] = keys[:, row]
+            kept += 1
+    keys = keys[:, :kept].copy()
+    table, slot_keys = _hash_rows(keys, ghosts, table.size)
+    return keys, table, slot_keys
+
+
+@njit(nogil=True, cache=True)
+def _bits(table):
+    bits = 0
+    while (1 << bits) < table.size:
+        bits += 1
+    return bits
+
+
+@njit(nogil=True, cache=True)
+def _hash_rows(keys, ghosts, size):
+    """A hash table of that size for all rows but the ghosts, as `merge_strips` makes it; keys (words, R)."""
+    table = np.full(size, EMPTY, np.int32)
+    slot_keys = np.empty(size, np.int64)
+    bits, high, ghost = _bits(table), keys.shape[0] - 1, 0
+    for row in range(keys.shape[1]):
+        if ghost < ghosts.size and ghosts[ghost] == row:
+            ghost += 1
+            continue
+        slot = _find(keys[0, row], keys[high, row], table, slot_keys, keys, bits)
+        table[slot] = row
+        slot_keys[slot] = keys[0, row]
+    return table, slot_keys
+
+
+@njit(nogil=True, cache=True)
 def move_vertices(vertices, first, start, stop):
     """From numbers within a strip, which begin at 0, to rows, for the points start..stop; vertices (N, d + 1)."""
     for p in range(start, stop):
@@ -210,9 +283,7 @@ def link_chain(row_keys, ghosts, table, slot_keys, offsets, chain):
     run by run; the last of each run is stored as ``~v``. A vertex without neighbours is left alone by the blur, so it
     is not listed at all, and neither is a ghost.
     """
-    bits = 0
-    while (1 << bits) < table.size:
-        bits += 1
+    bits = _bits(table)
     high, count = row_keys.shape[0] - 1, row_keys.shape[1]
     following = np.empty(count, np.int32)
     has_previous = np.zeros(count, np.bool_)
@@ -293,6 +364,42 @@ def blur(lattice, chain, lanes, start, stop):
         else:
             blur_row(lattice[~entry], before, nothing, lanes)
             before[:] = 0
+
+
+@njit(nogil=True, cache=True)
+def blur_wide(lattice, chain, taps, lanes, start, stop):
+    """The same with a wider stencil: taps (r + 1,), the weights of a vertex and of those 1 to r steps away.
+
+    A row is needed as it was until r later ones are done, so new rows wait for their turn in `later`.
+    """
+    radius = taps.size - 1
+    one = taps.dtype.type(1)
+    weights = np.concatenate((taps[:0:-1], taps))
+    later = np.empty((radius + 1, lattice.shape[1]), lattice.dtype)
+    run = np.empty(64, np.uint32)  # its rows, the first of them at `radius`: so that they line up with the weights
+    slot, alone = np.empty(1, np.uint32), np.ones(1, lattice.dtype)
+    at = start
+    while at > 0 and at < stop and chain[at - 1] >= 0:
+        at += 1  # a run that began earlier belongs to the range before
+    while at < stop:
+        length, inside = 0, True
+        while inside:
+            if at + AHEAD < stop:
+                ahead = chain[at + AHEAD]
+                prefetch_row(lattice, ahead if ahead >= 0 else ~ahead)
+            if length + radius == run.size:
+                run = np.concatenate((run, np.empty_like(run)))
+            inside = chain[at] >= 0
+            run[length + radius] = chain[at] if inside else ~chain[at]
+            length += 1
+            at += 1
+        for k in range(length + radius):
+            if k < length:
+                first, last = max(0, radius - k), min(2 * radius + 1, length + radius - k)
+                weighted_rows(later[k % (radius + 1)], lattice, run[k:], weights, first, last, one, lanes)
+            if k >= radius:
+                slot[0] = (k - radius) % (radius + 1)
+                weighted_rows(lattice[run[k]], later, slot, alone, 0, 1, one, lanes)
 
 
 @njit(nogil=True, cache=True)

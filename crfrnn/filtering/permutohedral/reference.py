@@ -1,30 +1,18 @@
-"""The permutohedral lattice in plain torch: readable, on any device, differentiable in the values.
+"""The permutohedral lattice in plain torch: readable, on any device, differentiable in the values and the features.
 
 Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics 2010):
 splat the values to the corners of each point's simplex, blur along each of the d + 1 lattice directions, slice.
 The mathematics is in this folder's README; `numba_cpu.py` is the fast twin and is tested equal to this file.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-def axis_scale(dimensions: int) -> Tensor:
-    """Scale of each feature axis, (d,) float64, so that the lattice's blur has unit variance in feature space."""
-    k = torch.arange(1, dimensions + 1, dtype=torch.float64)
-    return math.sqrt(2 / 3) * (dimensions + 1) / torch.sqrt(k * (k + 1))
-
-
-def gain(dimensions: int) -> float:
-    """Mass of the true Gaussian over the mass of the blur stencil: what makes normalisation "none" right.
-
-    A Gaussian sums to (2 pi)^(d/2) / cell volume over the lattice's vertices, which is
-    (4 pi / 3)^(d/2) sqrt(d + 1); the stencil [1/2 1 1/2] along d + 1 directions sums to 2^(d + 1).
-    """
-    return (4 * math.pi / 3) ** (dimensions / 2) * math.sqrt(dimensions + 1) / 2 ** (dimensions + 1)
+from crfrnn.filtering.feature_gradient import DifferentiableSums
+from crfrnn.filtering.permutohedral.own_weight import own_weight
+from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
 
 
 class Corners(NamedTuple):
@@ -34,11 +22,11 @@ class Corners(NamedTuple):
     weights: Tensor
 
 
-def embed(features: Tensor) -> Corners:
+def embed(features: Tensor, accuracy: int = 1) -> Corners:
     """features (d, N) -> the corners of the enclosing simplex of every point. float64 throughout."""
     dimensions = features.shape[0]
     corners = dimensions + 1
-    scaled = features.double() * axis_scale(dimensions).to(features.device).unsqueeze(1)
+    scaled = features.double() * axis_scale(dimensions, accuracy).to(features.device).unsqueeze(1)
 
     # elevate: d features to d + 1 coordinates that sum to zero
     total = torch.zeros_like(scaled[0])
@@ -92,24 +80,47 @@ def number(keys: Tensor) -> Tensor:
 class Lattice:
     """The lattice of one set of points: features (d, N). Values are (N, C) outside and (M, C) on the vertices."""
 
-    def __init__(self, features: Tensor):
+    def __init__(self, features: Tensor, accuracy: int = 1):
         self.dimensions, self.points = features.shape
+        self.accuracy = accuracy
         corners = self.dimensions + 1
-        keys, weights = embed(features)
+        keys, weights = embed(features, accuracy)
         self.weights = weights.to(features.dtype)  # (N, d + 1)
         self.vertices = number(keys.reshape(-1, self.dimensions)).view(-1, corners)  # (N, d + 1)
         self.count = int(self.vertices.max()) + 1
         vertex_keys = keys.new_empty(self.count, self.dimensions)
         vertex_keys[self.vertices.flatten()] = keys.reshape(-1, self.dimensions)
+        for neighbours in STENCILS[accuracy].rings:
+            vertex_keys = self._surround(vertex_keys, neighbours)
         self.next = [self._neighbours(vertex_keys, axis, +1) for axis in range(corners)]
         self.previous = [self._neighbours(vertex_keys, axis, -1) for axis in range(corners)]
 
-    def _neighbours(self, vertex_keys: Tensor, axis: int, sign: int) -> Tensor:
-        """The vertex one step along `axis`, (M,); M itself (a row of zeros) where there is none."""
-        offset = torch.ones(self.dimensions, dtype=torch.int64, device=vertex_keys.device)
+    def _surround(self, vertex_keys: Tensor, neighbours: int) -> Tensor:
+        """Add the vertices that have at least so many neighbours among these, for the blur to pass through.
+
+        keys (M, d) -> (M', d)
+        """
+        axes = range(self.dimensions + 1)
+        around = [vertex_keys + sign * self._step(axis, vertex_keys) for axis in axes for sign in (+1, -1)]
+        keys = torch.cat([vertex_keys, *around])
+        ids = number(keys)
+        keep = torch.bincount(ids[self.count :]) >= neighbours
+        keep[ids[: self.count]] = True
+        ids = torch.where(keep, keep.cumsum(0) - 1, -1)[ids]
+        self.vertices = ids[self.vertices]
+        self.count = int(keep.sum())
+        return keys.new_empty(self.count, self.dimensions).index_copy_(0, ids[ids >= 0], keys[ids >= 0])
+
+    def _step(self, axis: int, vertex_keys: Tensor) -> Tensor:
+        """What one step along `axis` adds to a key, (d,)."""
+        offset = torch.ones_like(vertex_keys[0])
         if axis < self.dimensions:
             offset[axis] = -self.dimensions
-        ids = number(torch.cat([vertex_keys, vertex_keys + sign * offset]))
+        return offset
+
+    def _neighbours(self, vertex_keys: Tensor, axis: int, sign: int) -> Tensor:
+        """The vertex one step along `axis`, (M,); M itself (a row of zeros) where there is none."""
+        ids = number(torch.cat([vertex_keys, vertex_keys + sign * self._step(axis, vertex_keys)]))
         vertex_of = torch.full((2 * self.count,), self.count, device=vertex_keys.device)
         vertex_of[ids[: self.count]] = torch.arange(self.count, device=vertex_keys.device)
         return vertex_of[ids[self.count :]]
@@ -119,8 +130,17 @@ class Lattice:
         return values.new_zeros(self.count, values.shape[1]).index_add(0, self.vertices.flatten(), spread)
 
     def blur(self, lattice: Tensor, axis: int) -> Tensor:
+        """The stencil along one axis; what is several steps away is reached through the vertices between."""
+        centre, *sides = STENCILS[self.accuracy].taps
         padded = torch.cat([lattice, lattice.new_zeros(1, lattice.shape[1])])
-        return lattice + 0.5 * (padded[self.next[axis]] + padded[self.previous[axis]])
+        nothing = torch.full((1,), self.count, device=lattice.device)
+        following, previous = torch.cat([self.next[axis], nothing]), torch.cat([self.previous[axis], nothing])
+        ahead, behind = following[:-1], previous[:-1]
+        out = centre * lattice
+        for tap in sides:
+            out = out + tap * (padded[ahead] + padded[behind])
+            ahead, behind = following[ahead], previous[behind]
+        return out
 
     def slice(self, lattice: Tensor) -> Tensor:
         return (self.weights.unsqueeze(2) * lattice[self.vertices]).sum(dim=1)
@@ -131,18 +151,44 @@ class Lattice:
         axes = range(self.dimensions, -1, -1) if transposed else range(self.dimensions + 1)
         for axis in axes:
             lattice = self.blur(lattice, axis)
-        return gain(self.dimensions) * self.slice(lattice)
+        return gain(self.dimensions, self.accuracy) * self.slice(lattice)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (N,)."""
+        nothing = self.next[0].new_full((1,), self.count)
+        following, previous = (
+            torch.stack([torch.cat([table, nothing]) for table in tables]) for tables in (self.next, self.previous)
+        )
+        taps = STENCILS[self.accuracy].taps
+        return gain(self.dimensions, self.accuracy) * own_weight(self.vertices, self.weights, following, previous, taps)
+
+    def sums(self, values: Tensor, transposed: bool) -> Tensor:
+        """`filter` for values (C, N)."""
+        return self.filter(values.t(), transposed).t()
 
 
 class LatticeOperator:
-    """One lattice for each image of a batch: features (B, d, *S), N points in all."""
+    """One lattice for each image of a batch: features (B, d, *S), N points in all.
 
-    def __init__(self, features: Tensor):
-        self.lattices = [Lattice(image) for image in features.flatten(2) if image.numel()]
+    Differentiable in the values, by autograd; in the features, where they need it, by `feature_gradient`.
+    """
+
+    def __init__(self, features: Tensor, accuracy: int = 1):
+        flat = features.flatten(2)
+        self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
+        self.lattices = [Lattice(image, accuracy) for image in flat.detach() if image.numel()]
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
         if values.numel() == 0:
             return torch.zeros_like(values)
-        images = zip(self.lattices, values, strict=True)
-        return torch.stack([lattice.filter(image.t(), transposed).t() for lattice, image in images])
+        sums = [lattice.sums for lattice in self.lattices]
+        if self.features is not None and torch.is_grad_enabled():
+            out = DifferentiableSums.apply(values, self.features, sums, transposed)
+            assert isinstance(out, Tensor)
+            return out
+        return torch.stack([k(image, transposed) for k, image in zip(sums, values, strict=True)])
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (B, 1, N)."""
+        return torch.stack([lattice.diagonal() for lattice in self.lattices]).unsqueeze(1)

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
+from crfrnn.filtering.feature_gradient import contract
 from crfrnn.filtering.separable import numba_cpu
-from crfrnn.filtering.separable.bands import Band, gaussian_bands
+from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands, grid_diagonal
+
+NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class Pass(NamedTuple):
@@ -37,10 +40,21 @@ def _chain(shape: tuple[int, ...], steps: list[tuple[int, Band]], dtype: str) ->
 
 @lru_cache(maxsize=16)
 def passes(
-    shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str, transposed: bool, dtype: str
+    shape: tuple[int, ...],
+    thetas: tuple[float, ...],
+    normalization: str,
+    transposed: bool,
+    dtype: str,
+    differentiated: int | None = None,
 ) -> tuple[Pass, ...]:
-    """The passes of a whole filter, coarsening first and refining last, so that most of them are small."""
+    """The passes of a whole filter, coarsening first and refining last, so that most of them are small.
+
+    With `differentiated`, an axis, they are those of its derivative with respect to the bandwidth of that axis; it goes
+    with the normalization "none".
+    """
     bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
+    if differentiated is not None:
+        bands[differentiated] = derivative_bands(shape[differentiated], thetas[differentiated])
     coarsen = [(axis, band) for axis in reversed(range(len(shape))) for band in bands[axis][:2]]
     refine = [(axis, band) for axis in range(len(shape)) for band in bands[axis][2:]]
     return _chain(shape, coarsen + refine, dtype)
@@ -109,14 +123,17 @@ def run_passes(
 
 def filter_grid(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
-    channels = values.shape[1]
     for image in range(values.shape[0] if out.numel() else 0):
-        inside = layout.to_point_major(values[image]).numpy()
-        todo = passes(tuple(shape), tuple(thetas), normalization, transposed, inside.dtype.name)
-        layout.to_channel_major(
-            torch.from_numpy(run_passes(inside, todo, layout.lanes(channels))), channels, out[image]
-        )
+        todo = passes(tuple(shape), tuple(thetas), normalization, transposed, NAMES[values.dtype])
+        _filter_image(values[image], todo, out[image])
     return out
+
+
+def _filter_image(values: Tensor, todo: tuple[Pass, ...], out: Tensor) -> None:
+    """values, out (C, N)."""
+    channels = values.shape[0]
+    inside = layout.to_point_major(values).numpy()
+    layout.to_channel_major(torch.from_numpy(run_passes(inside, todo, layout.lanes(channels))), channels, out)
 
 
 _filter_op = torch.library.custom_op("crfrnn::separable_filter", filter_grid, mutates_args=(), device_types="cpu")
@@ -138,17 +155,75 @@ def _backward(ctx, grad: Tensor):
 _filter_op.register_autograd(_backward, setup_context=_save)
 
 
+def filter_learned(values: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
+    """The plain sum, which is its own transpose, with the bandwidths in a tensor (D,)."""
+    return filter_grid(values, shape, thetas.tolist(), "none", False)
+
+
+_learned_op = torch.library.custom_op(
+    "crfrnn::separable_filter_learned", filter_learned, mutates_args=(), device_types="cpu"
+)
+
+
+@_learned_op.register_fake
+def _(values: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
+    return torch.empty_like(values, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("crfrnn::separable_bandwidth_gradient", mutates_args=(), device_types="cpu")
+def _bandwidth_gradient_op(values: Tensor, grad: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
+    """values, the gradient of their sums (B, C, N), thetas (D,) -> the gradient of the bandwidths (D,)."""
+    out = torch.zeros(len(shape), dtype=torch.float64)
+    numbers = tuple(thetas.tolist())
+    for image in range(values.shape[0] if values.numel() else 0):
+        v, g = contract(values[image], grad[image])
+        for axis in range(len(shape)):
+            todo = passes(tuple(shape), numbers, "none", False, NAMES[values.dtype], axis)
+            _filter_image(v, todo, summed := torch.empty_like(v))
+            out[axis] += (summed * g).sum()
+    return out.to(thetas.dtype)
+
+
+@_bandwidth_gradient_op.register_fake
+def _(values: Tensor, grad: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
+    return torch.empty_like(thetas)
+
+
+def _save_learned(ctx, inputs, output) -> None:
+    values, thetas, ctx.shape = inputs
+    ctx.save_for_backward(values, thetas)
+
+
+def _backward_learned(ctx, grad: Tensor):
+    values, thetas = ctx.saved_tensors
+    of_values = _learned_op(grad, thetas, ctx.shape) if ctx.needs_input_grad[0] else None
+    of_thetas = _bandwidth_gradient_op(values, grad, thetas, ctx.shape) if ctx.needs_input_grad[1] else None
+    return of_values, of_thetas, None
+
+
+_learned_op.register_autograd(_backward_learned, setup_context=_save_learned)
+
+
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
-    fusable = True  # by mean_field/fused_cpu.py
-
-    def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str):
+    def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...] | Tensor, normalization: str):
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
+        self.fusable = (
+            None if isinstance(thetas, Tensor) else "fused_cpu"
+        )  # the module in mean_field/, which takes numbers
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
+        if isinstance(self.thetas, Tensor):
+            run = filter_learned if plain_call(values, self.thetas) else _learned_op
+            return run(values, self.thetas, list(self.shape))
         run = filter_grid if plain_call(values) else _filter_op
         return run(values, list(self.shape), list(self.thetas), self.normalization, transposed)
+
+    def diagonal(self) -> Tensor:
+        """What each point gets of its own value, (1, 1, N)."""
+        thetas = self.thetas.tolist() if isinstance(self.thetas, Tensor) else self.thetas
+        return torch.from_numpy(grid_diagonal(self.shape, thetas, self.normalization)).view(1, 1, -1)
