@@ -69,10 +69,10 @@ def serve(
     folder = Path(tempfile.mkdtemp(prefix="crfrnn-serve-")).resolve()
     try:
         blocks, address = launch(studio, folder, host=host, port=port, share=share)
-        print(f"serving {name} on {address} (Ctrl-C stops it)", flush=True)
-        if share:
-            print(f"and for everybody on {blocks.share_url}", flush=True)
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):  # from the first word on
+            print(f"serving {name} on {address} (Ctrl-C stops it)", flush=True)
+            if share:
+                print(f"and for everybody on {blocks.share_url}", flush=True)
             blocks.block_thread()
         blocks.close(verbose=False)
         print("stopped; the visitors' files are deleted")

@@ -187,9 +187,10 @@ def draw(page, *points: tuple[float, float]) -> None:
 
 
 def choose_colour(page, number: int) -> None:
-    if not page.locator("#canvas .swatch-wrap, #canvas .swatches").first.is_visible():
+    colours = page.locator("#canvas menu.swatch button")
+    if not colours.first.is_visible():
         page.locator("#canvas button[aria-label='Color']").click()
-    page.locator("#canvas .swatch").nth(number).click()
+    colours.nth(number).click()
 
 
 def test_strokes_of_ones_own(visit, tmp_path):
