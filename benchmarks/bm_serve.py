@@ -29,7 +29,7 @@ from crfrnn.demo.studio import Studio
 from crfrnn.models import load_model
 
 SIZE = (500, 375)  # (width, height)
-ROUNDS = 5
+ROUNDS = 3
 REQUESTS = 100
 
 
@@ -96,7 +96,8 @@ def load(folder: Path) -> list[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split(" on ")[1].split()[0]
-        clients = [Client(address, verbose=False) for _ in range(REQUESTS)]
+        with ThreadPoolExecutor(4) as pool:
+            clients = list(pool.map(lambda _: Client(address, verbose=False), range(REQUESTS)))
         photos = []
         for number in range(REQUESTS):
             photo = np.roll(data.coffee(), 3 * number, axis=1)
@@ -136,13 +137,18 @@ def load(folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The latency table and the load test of crfrnn serve.")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--note", nargs="*", default=[], help="sentences about the machine: what else runs there")
     options = parser.parse_args()
+    parts = [f"`python -m benchmarks.bm_serve`. {' '.join([f'{machine()}.', *options.note])} Medians of {ROUNDS}."]
+    print(parts[0], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         rows = ["| 500 x 375 | seconds |", "|---|---|"]
         rows += [f"| {what} | {taken:.2f} |" for what, taken in latencies(Path(folder))]
-        tables = ["\n".join(rows), "\n".join(load(Path(folder)))]
-    text = "\n\n".join([f"`python -m benchmarks.bm_serve`. {machine()}. Medians of {ROUNDS}.", *tables])
-    print(text)
+        parts.append("\n".join(rows))
+        print(f"\n{parts[-1]}", flush=True)
+        parts.append("\n".join(load(Path(folder))))
+        print(f"\n{parts[-1]}", flush=True)
+    text = "\n\n".join(parts)
     if options.out:
         head = options.out.read_text().split("<!-- table -->")[0]
         options.out.write_text(f"{head}<!-- table -->\n\n{text}\n")

@@ -106,6 +106,9 @@ class Exploration:
         self.occurring = _occurring(whole)
         self.logits = whole if len(self.occurring) == self.labels else whole[:, self.occurring]
         self.learned: Settings | None = None
+        self.class_weights: np.ndarray | None = (
+            None  # (2, L), by which the learned kernels' weights differ among labels
+        )
         if crf is not None:
             scale = math.hypot(*size) / math.hypot(logits.shape[2], logits.shape[3])
             self._learn(crf, crf.scaled(scale))
@@ -118,6 +121,8 @@ class Exploration:
         self.learned = Settings.of_kernels(scaled.kernels, means, crf.normalization, crf.eval_iterations)
         # in the order of Settings.kernels
         order = [next(m for m, k in enumerate(crf.kernels) if isinstance(k, kind)) for kind in (Bilateral, Spatial)]
+        if diagonal.shape[1] > 1 and bool((diagonal >= 0).all()) and min(means) > 0:
+            self.class_weights = (diagonal / diagonal.mean(dim=1, keepdim=True))[order].numpy()
         self._weights = weights[order][..., self.occurring] if weights.shape[-1] > 1 else weights[order]
         if weights.dim() == 3:
             self._weights = self._weights[:, self.occurring]

@@ -17,6 +17,7 @@ from crfrnn.data.predictions import write_predictions
 from crfrnn.demo.drawing import entries, overlays
 from crfrnn.demo.wording import Refusal
 from crfrnn.demo.workspaces import Workspace
+from crfrnn.parameters import CRFParameters
 from crfrnn.photo_size import bands
 from crfrnn.refine import SMALLEST
 
@@ -61,10 +62,18 @@ def full_size_labels(workspace: Workspace) -> np.ndarray:
 
 def settings_yaml(workspace: Workspace) -> str:
     """What ``crfrnn refine --config`` reads; bandwidths in pixels of the photo as it came."""
-    if workspace.settings is None:
+    settings = workspace.settings
+    if settings is None:
         raise Refusal("no_result")
     factor = (workspace.full_size[0] * workspace.full_size[1] / workspace.before.size) ** 0.5
-    return "\n".join([*_comments(workspace, factor), *_options(workspace, factor), ""])
+    weights = workspace.exploration.class_weights if workspace.learned else None
+    parameters = CRFParameters(
+        kernels=settings.kernels(factor),
+        normalization=settings.normalization,
+        iterations=settings.iterations,
+        class_weights=None if weights is None else tuple(map(tuple, weights.tolist())),
+    )
+    return "\n".join([*_comments(workspace, factor), parameters.as_yaml()])
 
 
 def _comments(workspace: Workspace, factor: float) -> Iterator[str]:
@@ -72,16 +81,5 @@ def _comments(workspace: Workspace, factor: float) -> Iterator[str]:
     yield "# crfrnn refine photos/ --probabilities predictions/ --out labels/ --config settings.yaml"
     yield f"# Bandwidths are for photos of {width} x {height} pixels, {factor:.3g} times those on the page."
     if workspace.learned:
-        yield "# The CRF on the page was a learned one, with weights of its own for each class and a learned"
-        yield "# compatibility: they stay with the model (crfrnn segment). These are their means, with Potts."
-
-
-def _options(workspace: Workspace, factor: float) -> Iterator[str]:
-    settings = workspace.settings
-    assert settings is not None
-    bilateral, spatial = settings.kernels(factor)
-    yield "kernel:"
-    yield f"- bilateral:{bilateral.theta_alpha:.6g},{bilateral.theta_beta:.6g},{bilateral.weight:.6g}"
-    yield f"- spatial:{spatial.theta_gamma:.6g},{spatial.weight:.6g}"
-    yield f"normalization: {settings.normalization}"
-    yield f"iterations: {settings.iterations}"
+        yield "# The CRF on the page was a learned one; its learned compatibility stays with the model (crfrnn segment),"
+        yield "# here it is Potts."

@@ -30,8 +30,10 @@ CSS = """
 .names label > span::before { content: ""; display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border-radius: 50%; border: 1px solid #999; vertical-align: -.1em; background: var(--swatch); }
 @media (max-width: 640px) {
+  #canvas, #canvas .image-container { height: 340px !important; }
   #head { flex-wrap: wrap; } #head > * { flex: 1 1 100%; } h1 { font-size: 1.5rem !important; }
 }
+footer .divider { display: none; }
 #head { align-items: center; } #language { max-width: 220px; }
 """ + "".join(f"#name-{name} {{ --swatch: rgb{colour}; }}\n" for name, colour in BRUSHES.items())
 

@@ -77,7 +77,7 @@ class Page:
         controls = [*at.settings().values()]
         for control in controls:
             control.input(self.change, [at.key, at.preset, at.language, *controls], shown, **live)
-        at.preset.input(self.start_from, [at.key, at.preset, at.language], shown, **live)
+        at.preset.select(self.start_from, [at.key, at.preset, at.language], shown, **live)
         at.download.click(self.download, [at.key, at.language], [at.files], **slow)
 
     def greet(self, request: gr.Request) -> str:

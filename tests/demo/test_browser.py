@@ -147,6 +147,7 @@ def test_a_photo_is_uploaded_looked_at_and_taken_home(visit, tmp_path, monkeypat
     page.wait_for_selector("#curve b:has-text('t = 3')")
     changed(page, before)
     assert page.locator("#curve circle").count() == 3
+    assert page.locator("#iterations input[type=number]").input_value() == "3"  # the preset does not take it back
 
     # downloads
     page.locator("#download").click()

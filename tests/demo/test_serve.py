@@ -31,6 +31,7 @@ from crfrnn.demo.wording import Refusal
 from crfrnn.demo.workspaces import Workspace, Workspaces
 from crfrnn.explore import Exploration, Settings
 from crfrnn.models import load_model
+from crfrnn.parameters import CRFParameters
 from crfrnn.presets import parse_kernel
 from tests.demo.server import missing, serving
 
@@ -89,6 +90,14 @@ class TestStudio:
         assert isinstance(spatial, Spatial)
         assert bilateral.theta_alpha == pytest.approx(49 * (150 * 100 / (63 * 95)) ** 0.5, rel=1e-4)
         assert (bilateral.theta_beta, bilateral.weight, spatial.weight) == (5, 4, 3)
+
+    def test_settings_of_a_learned_crf_have_its_weights_for_each_class(self, studio, photo, tmp_path):
+        workspace = studio.workspaces.find(studio.segment(photo, "en").key)
+        (tmp_path / "settings.yaml").write_text(settings_yaml(workspace))
+        parameters = CRFParameters.from_yaml(tmp_path / "settings.yaml")
+        means = np.array([[kernel.weight] for kernel in parameters.kernels])
+        learned = studio.network.crf.kernel_weights.detach().numpy()
+        np.testing.assert_allclose(means * np.array(parameters.class_weights), learned, rtol=1e-4)
 
     def test_the_lattice_is_kept_until_a_bandwidth_changes(self, studio, photo, monkeypatch):
         key = studio.segment(photo, "en").key
