@@ -81,5 +81,5 @@ def _comments(workspace: Workspace, factor: float) -> Iterator[str]:
     yield "# crfrnn refine photos/ --probabilities predictions/ --out labels/ --config settings.yaml"
     yield f"# Bandwidths are for photos of {width} x {height} pixels, {factor:.3g} times those on the page."
     if workspace.learned:
-        yield "# The CRF on the page was a learned one; its learned compatibility stays with the model (crfrnn segment),"
-        yield "# here it is Potts."
+        yield "# The CRF on the page was a learned one. Its weights for each class are here; its compatibility is not,"
+        yield "# it stays with the model (crfrnn segment): here it is Potts."
