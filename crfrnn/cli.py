@@ -17,6 +17,7 @@ from crfrnn.evaluate import evaluate
 from crfrnn.fit_files import fit_files
 from crfrnn.refine_files import refine_files
 from crfrnn.segment_files import segment_files
+from crfrnn.serve import serve
 from crfrnn.train import train
 
 VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words on the command line too
@@ -26,6 +27,7 @@ VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words o
     "fit": fit_files,
     "refine": refine_files,
     "segment": segment_files,
+    "serve": serve,
     "train": train,
 }
 

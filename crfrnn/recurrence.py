@@ -103,6 +103,49 @@ def _steps(problem: Problem, iterations: int, solver: Solver) -> Iterator[Iterat
         yield (now := solver(now))
 
 
+def trajectory(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int = 10,
+) -> Iterator[Tensor]:
+    """The marginals of all iterations from one run: Q(0) = softmax(U), ..., Q(T), each (B, L, *S). No gradients.
+
+    The arguments are those of `mean_field`; the last one is `marginals`. Each stays as it is until the next but one
+    is asked for: copy what is to be kept.
+
+    >>> from crfrnn import Spatial
+    >>> logits, image = torch.randn(1, 3, 8, 9), torch.rand(1, 3, 8, 9)
+    >>> run = trajectory(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3), iterations=2)
+    >>> [tuple(q.shape) for q in run]
+    [(1, 3, 8, 9), (1, 3, 8, 9), (1, 3, 8, 9)]
+    """
+    _check(logits, filters, kernel_weights, compatibility, iterations, None)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    unary, weights, mu = (given.detach().to(dtype) for given in (logits, kernel_weights, compatibility))
+    fused = dispatch.load_trajectory(filters) if dispatch.fused(unary, filters) is None else None
+    if fused is not None and iterations and logits.numel():
+        return fused(unary, filters, weights, mu, iterations)
+    return _trajectory(unary, filters, weights, mu, iterations)
+
+
+def _trajectory(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+) -> Iterator[Tensor]:
+    """The reference for the fused one."""
+    q = normalization(logits)
+    yield q
+    for _ in range(iterations):
+        with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+            q = normalization(iteration(logits, q, filters, kernel_weights, compatibility))
+        yield q
+
+
 def _run(
     logits: Tensor,
     filters: Sequence[GaussianFilter],

@@ -190,7 +190,7 @@ def checked(image: Image, predictions: Any, name: str) -> tuple[Tensor, Tensor]:
     guide = _guide(image, colour_units=True)
     values = _tensor(predictions, name)
     planes = values.movedim(-1, 0) if _labels_last(values, guide, name) else values
-    return guide, _unary(planes.unsqueeze(0), name)
+    return guide, unary_logits(planes.unsqueeze(0), name)
 
 
 def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
@@ -202,7 +202,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
     if settings.class_weights is not None:
         check_class_weights(settings.class_weights, len(settings.kernels), values.shape[1])
         weights = weights * torch.tensor(settings.class_weights, device=values.device)
-    unary = _unary(values, settings.name)
+    unary = unary_logits(values, settings.name)
     if settings.temperature != 1:
         unary /= settings.temperature
     labels = _occurring(unary, settings)
@@ -240,7 +240,7 @@ def _occurring(unary: Tensor, settings: _Settings) -> list[int]:
     return (highest >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()
 
 
-def _unary(values: Tensor, name: str) -> Tensor:
+def unary_logits(values: Tensor, name: str) -> Tensor:
     """U (1, L, H, W) float32 from probabilities or logits, which are checked."""
     values = values.float()
     total = values.sum(dim=1)

@@ -30,6 +30,16 @@ class Segmentation:
     probabilities: np.ndarray | None  # (L, H, W) float16 in the order of `classes`, where they were asked for
 
 
+@dataclass(frozen=True)
+class LearnedStrokes:
+    """What was learned from the strokes on one photo, at a reduced size (h, w) of it."""
+
+    classes: tuple[int, ...]  # (L,) the numbers that occur in the strokes, ascending
+    alone: torch.Tensor  # (1, L, h, w) logits of the network before the CRF came behind it
+    joint: torch.Tensor  # (1, L, h, w) logits of the network that was trained with its CRF
+    crf: CRFRNN  # for photos of (h, w)
+
+
 def segment_photo(
     network: SegmentationNetwork, photo: np.ndarray, *, iterations: int | None = None, probabilities: bool = False
 ) -> Segmentation:
@@ -99,10 +109,34 @@ def segment_strokes(
     >>> np.unique(segment_strokes(image, strokes).labels[10], return_counts=True)
     (array([2, 7]), array([15, 15]))
     """
-    classes = _check(image, strokes, void)
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")
-    total = training.NETWORK_STEPS + training.JOINT_STEPS
+    learned = learn_strokes(image, strokes, void=void, seed=seed, progress=progress)
+    label = partial(_label, image=image, classes=learned.classes, iterations=iterations)
+    network_labels, _ = label(learned.alone, crf=None, keep=False)
+    labels, kept = label(learned.joint, crf=learned.crf, keep=probabilities)
+    return Segmentation(labels, network_labels, learned.classes, kept)
+
+
+def learn_strokes(
+    image: np.ndarray,
+    strokes: np.ndarray,
+    *,
+    void: int = -1,
+    seed: int = 0,
+    end_to_end: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> LearnedStrokes:
+    """The first half of `segment_strokes`, with the same arguments: network and CRF-RNN, before the photo is labelled.
+
+    Without `end_to_end` the CRF keeps its initial parameters and the network learns alone, in a fraction of the time.
+
+    >>> strokes = np.array([[0, 0, -1, -1, 1, 1]] * 6)
+    >>> learn_strokes(np.uint8(40 + 100 * np.stack([strokes == 1] * 3, axis=2)), strokes).joint.shape[:2]
+    torch.Size([1, 2])
+    """
+    classes = _check(image, strokes, void)
+    total = training.NETWORK_STEPS + training.JOINT_STEPS * end_to_end
     done = 0
 
     def step() -> None:
@@ -118,12 +152,10 @@ def segment_strokes(
         crf = build_crf(len(classes), given.size)
         train_network(network, given, progress=step)
         alone = network_logits(network, given)
-        train_end_to_end(network, crf, given, progress=step)
+        if end_to_end:
+            train_end_to_end(network, crf, given, progress=step)
         joint = network_logits(network, given)
-    label = partial(_label, image=image, classes=classes, iterations=iterations)
-    network_labels, _ = label(alone, crf=None, keep=False)
-    labels, kept = label(joint, crf=crf, keep=probabilities)
-    return Segmentation(labels, network_labels, classes, kept)
+    return LearnedStrokes(classes, alone, joint, crf)
 
 
 @contextmanager

@@ -29,6 +29,8 @@ def draw_overlay(photo: np.ndarray, indices: np.ndarray, colours: np.ndarray, un
     strength = np.where(table.any(axis=1), TINT, 0.0).astype(np.float32)[shown][..., None]
     blend = photo * (1 - strength) + table[shown] * strength
     width = 2 * round(min(indices.shape) / 1600) + 1
-    edge = Image.fromarray(boundaries(indices).astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(width))
+    edge = Image.fromarray(boundaries(indices).astype(np.uint8) * 255)
+    if width > 1:  # Pillow 12.3 dies of a filter of 1
+        edge = edge.filter(ImageFilter.MaxFilter(width))
     line = np.asarray(edge.filter(ImageFilter.GaussianBlur(0.5)), np.float32)[..., None] / 255
     return np.rint(blend * (1 - line) + 255 * line).astype(np.uint8)

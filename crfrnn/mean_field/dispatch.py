@@ -1,6 +1,6 @@
 """Whether the fused recurrence runs a call, and if not, why."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +50,11 @@ def _twin(filters: Sequence[GaussianFilter]) -> str | None:
 def load(filters: Sequence[GaussianFilter]) -> Callable[..., Tensor]:
     """The fused recurrence for filters that `fused` accepts; loads its kernels at first use."""
     return load_module(f"crfrnn.mean_field.{_twin(filters)}", "mean_field")
+
+
+def load_trajectory(filters: Sequence[GaussianFilter]) -> Callable[..., Iterator[Tensor]] | None:
+    """The same, keeping the marginals of every iteration; None on a GPU, where there is no such thing."""
+    return load_module("crfrnn.mean_field.fused_cpu", "trajectory") if _twin(filters) == "fused_cpu" else None
 
 
 def preload() -> None:

@@ -12,7 +12,7 @@ with nothing stored but the marginals Q of each iteration:
     dL/dA_m = - h_m Q^T        dL/dQ = - sum_m A_m^T h_m        g <- softmax'(Q) dL/dQ
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -41,6 +41,61 @@ def mean_field(
     With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. With
     `overwrite` the result takes the place of the logits where that can be done.
     """
+    transforms, kernels = _prepared(logits, filters, kernel_weights, compatibility)
+    keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
+    flat = logits.flatten(2)
+    if not plain_call(logits, transforms):
+        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize)
+    elif overwrite and flat.is_contiguous():
+        _infer(flat, transforms, kernels, iterations, flat.new_empty(0), normalize, y := flat)
+    else:
+        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize)
+    return y.reshape(logits.shape)
+
+
+def trajectory(
+    logits: Tensor,
+    filters: Sequence[GaussianFilter],
+    kernel_weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+) -> Iterator[Tensor]:
+    """Same contract as `recurrence.trajectory`, for calls that `dispatch.fused` accepts and iterations > 0.
+
+    Two copies of Q are written in turn: what was yielded last but one is overwritten.
+    """
+    transforms, kernels = _prepared(logits, filters, kernel_weights, compatibility)
+    flat = logits.detach().flatten(2).contiguous()
+    images = [
+        _steps(planes, transforms, MessagePassing(image, kernels, logits.shape[1]), iterations)
+        for image, planes in enumerate(flat)
+    ]
+    for q in zip(*images, strict=True):
+        yield q[0].reshape(logits.shape) if len(q) == 1 else torch.stack(q).reshape(logits.shape)
+
+
+def _steps(logits: Tensor, transforms: Tensor, passing: MessagePassing, iterations: int) -> Iterator[Tensor]:
+    """One image: logits (L, N) -> Q(0), ..., Q(T), (L, N) each; see `_infer_image`, which does it in less memory."""
+    (labels, points), channels = logits.shape, layout.padded(logits.shape[0])
+    transform = _Transform(transforms[passing.order], channels, transposed=False)
+    unary, *q = (layout.empty((points, channels)) for _ in range(3))
+    passing.over_pixels(numba_cpu.initialise, logits.numpy(), unary, q[0], mixing=transform.mixing)
+    for t in range(1, iterations):
+        yield torch.from_numpy(q[(t - 1) % 2])[:, :labels].t()
+        passing.exchange()
+        passing.over_pixels(numba_cpu.update, unary, transform.diagonal, q[t % 2], mixing=transform.mixing)
+    yield torch.from_numpy(q[(iterations - 1) % 2])[:, :labels].t()
+    passing.exchange()
+    out = torch.empty_like(logits)
+    arguments = unary, transform.diagonal, transform.common, True, out.numpy()
+    passing.over_pixels(numba_cpu.finish, *arguments, mixing=transform.mixing)
+    yield out
+
+
+def _prepared(
+    logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor
+) -> tuple[Tensor, KernelTensors]:
+    """The matrices A_m (M, L, L), and the filters as tensors that an operator takes."""
     labels = logits.shape[1]
     weights = kernel_weights
     if weights.dim() == 2:
@@ -63,16 +118,7 @@ def mean_field(
         scales += [
             logits.new_empty(0) if s is None else s.detach().flatten(1) for s in (gaussian.before, gaussian.after)
         ]
-    keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
-    shape = list(logits.shape[2:])
-    flat, kernels = logits.flatten(2), KernelTensors(lattices, thetas, scales, shape)
-    if not plain_call(logits, transforms):
-        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize)
-    elif overwrite and flat.is_contiguous():
-        _infer(flat, transforms, kernels, iterations, flat.new_empty(0), normalize, y := flat)
-    else:
-        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize)
-    return y.reshape(logits.shape)
+    return transforms, KernelTensors(lattices, thetas, scales, list(logits.shape[2:]))
 
 
 class _Transform:

@@ -41,7 +41,7 @@ def test_a_map_comes_back_as_it_came(tmp_path, mode):
     with Image.open(path) as first, Image.open(tmp_path / "again.png") as second:
         assert second.mode == first.mode == mode
         assert (np.asarray(first) == np.asarray(second)).all()
-        assert np.array_equal(first.convert("RGB"), second.convert("RGB"))  # the palette too
+        assert np.array_equal(np.asarray(first.convert("RGB")), np.asarray(second.convert("RGB")))  # the palette too
 
 
 @pytest.mark.parametrize(("mode", "unsure"), [("P", 255), ("L", 255), ("I;16", 255), ("RGB", (224, 224, 192))])

@@ -1,0 +1,171 @@
+"""Every word of the page, in English and Chinese."""
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+
+WORDS: dict[str, tuple[str, str]] = {
+    # the page
+    "title": ("CRF-RNN: segmentations with sharp edges", "CRF-RNN：让分割边缘更清晰"),
+    "about": (
+        "A network guesses what each pixel is. Its CRF-RNN lets neighbouring pixels of like colour agree, step by step,"
+        " until the guess settles on the edges. What you upload stays on this server, and is deleted within two hours.",
+        "网络先猜测每个像素的类别；CRF-RNN 让颜色相近的邻近像素逐步达成一致，使结果贴合物体边缘。"
+        "上传的内容只保存在本服务器上，并会在两小时内删除。",
+    ),
+    "language": ("Language", "语言"),
+    "tab_photo": ("Photo", "照片"),
+    "tab_strokes": ("Strokes", "笔触"),
+    "tab_predictions": ("Predictions", "预测"),
+    "about_photo": (
+        "The model **{model}** knows: {classes}. Other things it guesses: paint strokes for them.",
+        "模型 **{model}** 认识：{classes}。其他物体只能猜测：请使用“笔触”。",
+    ),
+    "photo": ("Upload, paste or take a photo", "上传、粘贴或拍摄照片"),
+    "samples": ("Or pick a sample", "或选择示例"),
+    "about_strokes": (
+        "Any photo, any classes, no trained network: open a photo below, then draw a line on each thing "
+        "and on the background, each in its own colour. Not right yet? Paint more and press the button again.",
+        "任何照片、任何类别，无需预训练网络：打开照片，用不同颜色在每个物体和背景上各画几笔。结果不理想？继续涂画，再按一次按钮。",
+    ),
+    "names": ("What each colour means", "每种颜色的含义"),
+    "learn": ("Segment from the strokes", "按笔触分割"),
+    "live": ("Repeat whenever I paint", "涂画后自动更新"),
+    "sample_strokes": ("Show me: a cat with strokes", "示例：带笔触的猫"),
+    "red": ("red", "红色"),
+    "blue": ("blue", "蓝色"),
+    "green": ("green", "绿色"),
+    "yellow": ("yellow", "黄色"),
+    "magenta": ("magenta", "品红"),
+    "cyan": ("cyan", "青色"),
+    "about_predictions": (
+        "Predictions of your own network, or a rough label map, with their photo.",
+        "上传您自己网络的预测或粗略的标签图，以及对应的照片。",
+    ),
+    "predictions": (
+        "Predictions: label PNG, or probabilities (labels, height, width) as .npz or .npy",
+        "预测：标签 PNG，或概率数组（类别, 高, 宽）.npz / .npy",
+    ),
+    "confidence": ("Label PNG: how sure it is", "标签 PNG：可信度"),
+    "unsure": ("Label PNG: value that means “no label”, such as 255", "标签 PNG：表示“无标签”的值，如 255"),
+    "refine": ("Refine", "细化"),
+    "sample_predictions": ("Show me: a rough outline of a cat", "示例：猫的粗略轮廓"),
+    # the result
+    "comparison": ("before | after the CRF", "CRF 之前 | 之后"),
+    "iteration": ("Iteration t: watch the labels settle", "迭代 t：观察标签逐步稳定"),
+    "play": ("▶ Play", "▶ 播放"),
+    "settings": ("The CRF’s settings", "CRF 参数"),
+    "preset": ("Start from", "预设"),
+    "learned": ("learned with the network", "随网络学得"),
+    "theta_alpha": ("θα: reach of the bilateral kernel (pixels)", "θα：双边核的空间带宽（像素）"),
+    "theta_beta": ("θβ: its tolerance of colour (0–255)", "θβ：双边核的颜色带宽（0–255）"),
+    "bilateral_weight": ("w⁽¹⁾: weight of the bilateral kernel", "w⁽¹⁾：双边核的权重"),
+    "theta_gamma": ("θγ: reach of the spatial kernel (pixels)", "θγ：空间核的带宽（像素）"),
+    "spatial_weight": ("w⁽²⁾: weight of the spatial kernel", "w⁽²⁾：空间核的权重"),
+    "iterations": ("T: iterations", "T：迭代次数"),
+    "normalization": ("Normalisation of the kernels", "核的归一化"),
+    "downloads": ("Make the files to download", "生成下载文件"),
+    "files": (
+        "Label PNG, overlay, probabilities, and the settings for crfrnn refine --config",
+        "标签 PNG、叠加图、概率，以及供 crfrnn refine --config 使用的参数",
+    ),
+    "api": ("Use it from a program", "通过程序调用"),
+    # what came of it
+    "nothing_yet": (
+        "The result appears here. Pick a sample to begin.",
+        "结果会显示在这里。请先选择一个示例。",
+    ),
+    "done": (
+        "{width} × {height} pixels, {labels} classes, {seconds:.2f} s."
+        " The CRF changed the label of {changed:.1%} of the pixels.",
+        "{width} × {height} 像素，{labels} 个类别，{seconds:.2f} 秒。CRF 改变了 {changed:.1%} 像素的标签。",
+    ),
+    "scaled": (
+        "Your photo has {width} × {height} pixels; the CRF worked on a smaller copy, and the label map is scaled back.",
+        "您的照片为 {width} × {height} 像素；CRF 在缩小的副本上计算，标签图会放大回原尺寸。",
+    ),
+    "animated": ("Only the first picture of the animation is used.", "仅使用动画的第一帧。"),
+    "resized": (
+        "The predictions were scaled to the photo.",
+        "预测已缩放到照片尺寸。",
+    ),
+    "curve": ("probability that changed class in each iteration", "每次迭代中改变类别的概率"),
+    "learning": ("learning from the strokes", "正在学习笔触"),
+    "segmenting": ("segmenting", "正在分割"),
+    "refining": ("refining", "正在细化"),
+    "writing": ("writing the files", "正在生成文件"),
+    # refusals: one sentence each
+    "no_photo": ("Choose a photo first.", "请先选择一张照片。"),
+    "no_result": (
+        "There is no result yet, or it was put away while others were busy: start again with the photo.",
+        "尚无结果，或结果已被清理：请重新选择照片。",
+    ),
+    "unreadable": (
+        "This file is not a picture that can be read: use JPEG, PNG, WebP, BMP, TIFF or GIF, whole and undamaged.",
+        "无法读取此图片：请使用完整无损的 JPEG、PNG、WebP、BMP、TIFF 或 GIF 文件。",
+    ),
+    "too_large": (
+        "This picture has more than {limit} megapixels: scale it down.",
+        "此图片超过 {limit} 百万像素：请先缩小。",
+    ),
+    "too_heavy": (
+        "This file has {megabytes:.0f} MB, at most {limit} are taken.",
+        "此文件有 {megabytes:.0f} MB，上限为 {limit} MB。",
+    ),
+    "too_thin": ("This picture is too small or too thin to segment.", "此图片太小或太窄，无法分割。"),
+    "no_strokes": (
+        "Nothing is drawn: draw on each thing that is to be told apart, and on the background.",
+        "尚未涂画：请在每个要区分的物体和背景上涂画。",
+    ),
+    "one_class": (
+        "Only one colour is drawn: draw on the background, too, in another colour.",
+        "只用了一种颜色：请用另一种颜色在背景上涂画。",
+    ),
+    "no_predictions": ("Choose a file of predictions, too.", "请再选择一个预测文件。"),
+    "not_predictions": (
+        "These predictions cannot be used: {reason}.",
+        "无法使用此预测文件：{reason}。",
+    ),
+    "other_shape": (
+        "The predictions are {w} × {h}, which is another shape than the photo’s {width} × {height}.",
+        "预测为 {w} × {h}，与照片 {width} × {height} 的形状不符。",
+    ),
+    "wrong_settings": (
+        "These settings are outside of their range.",
+        "参数超出范围。",
+    ),
+    "busy": ("Too many visitors at once: try again in a minute.", "访问者过多：请稍后再试。"),
+    "failed": ("Something went wrong on the server; your picture was not kept.", "服务器出错；您的图片没有保留。"),
+}
+
+
+class Refusal(ValueError):
+    """What a visitor is told, in one sentence of `WORDS`, when something cannot be done."""
+
+    def __init__(self, key: str, **values: object):
+        self.key, self.values = key, values
+        super().__init__(say("en", key, **values))
+
+    def said(self, language: str) -> str:
+        return say(language, self.key, **self.values)
+
+
+def say(language: str, key: str, **values: object) -> str:
+    """The words for `key` in a language of `LANGUAGES`, English for any other.
+
+    >>> say("zh", "play"), say("fr", "refine")
+    ('▶ 播放', 'Refine')
+    """
+    words = WORDS[key][1 if language == "zh" else 0]
+    return words.format(**values) if values else words
+
+
+def language_of(accepted: str) -> str:
+    """The language for a browser's Accept-Language header: the first of its wishes that there is.
+
+    >>> language_of("de,zh-CN;q=0.8,en;q=0.5"), language_of("")
+    ('zh', 'en')
+    """
+    for wish in accepted.lower().split(","):
+        short = wish.split(";")[0].split("-")[0].strip()
+        if short in LANGUAGES:
+            return short
+    return "en"
