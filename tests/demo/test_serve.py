@@ -300,19 +300,33 @@ def test_wrong_usage(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def heed_ctrl_c():
+    """Also where the tests run in the background of a shell, which makes its jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @with_gradio
 def test_ctrl_c_stops_it_cleanly(tmp_path):
     command = [sys.executable, "-m", "crfrnn", "serve", "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("serving camvid on http://127.0.0.1:"), line
-        assert any(tmp_path.iterdir())
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("serving camvid on http://127.0.0.1:"), line
+            assert any(tmp_path.iterdir())
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "deleted" in out
     assert "Traceback" not in err
