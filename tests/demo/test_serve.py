@@ -300,23 +300,18 @@ def test_wrong_usage(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def heed_ctrl_c():
-    """Also where the tests run in the background of a shell, which makes its jobs ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# heeds Ctrl-C also where the tests run in the background of a shell, which makes its jobs ignore it
+HEEDING = """import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("crfrnn", run_name="__main__")"""
 
 
 @with_gradio
 def test_ctrl_c_stops_it_cleanly(tmp_path):
-    command = [sys.executable, "-m", "crfrnn", "serve", "--port", "0"]
+    command = [sys.executable, "-c", HEEDING, "serve", "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heed_ctrl_c,
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
