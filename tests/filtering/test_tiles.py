@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from crfrnn.filtering import dispatch
+from crfrnn.filtering import dispatch, layout_gpu
 from crfrnn.filtering.exact import reference
 from crfrnn.filtering.exact.tiles import morton_keys, reach, tile
 from crfrnn.filtering.gaussian_filter import gaussian_filter, prepare
@@ -198,6 +198,12 @@ class TestSum:
         sums = operator(features)
         expected = reference.ExactOperator(features.double()).apply(values.double())
         assert_equal("sums", sums.apply(values.to(sums.features.device)).cpu().double(), expected, 2e-6)
+
+    def test_values_that_do_not_fit(self, monkeypatch):
+        exact = operator(random_features(2, 3, (9,)))
+        monkeypatch.setattr(layout_gpu, "spare", lambda needed, device: 5000)
+        with pytest.raises(ValueError, match=r"^values: .* GB .* split the batch into \d+ or more parts"):
+            exact.apply(random_values(2, 4, 9).to(device_for(ROW)))
 
     def test_under_torchs_compiler(self):
         """One graph, with gradients."""

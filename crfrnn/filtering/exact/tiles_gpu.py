@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from crfrnn.filtering import layout_gpu
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.exact import triton_gpu
 from crfrnn.filtering.exact.tiles import TOLERANCE, Tiles, reach, tile
@@ -14,6 +15,7 @@ TILE = {torch.float32: 64, torch.float64: 32}  # points; larger ones leave fewer
 WIDEST = 64  # channels that one program sums: with 128 there is room for one program only in a multiprocessor
 LIST = 1 << 28  # entries of the lists of near tiles in memory at a time: 1 GiB
 BOXES = 1024  # boxes that are compared at a time
+COPIES = 5  # of the values at a time: sorted, as tf32, what that left over, the sums, and those unsorted
 
 
 class Near(NamedTuple):
@@ -61,9 +63,12 @@ def _precision(values: Tensor) -> str:
 
 def sum_tiles(values: Tensor, tiles: Tiles, tolerance: float) -> Tensor:
     """K v for values (B, C, N), of the features' dtype or of half precision; sums have the features' dtype."""
+    block = _block(values.shape[1])
+    numbers = values.shape[0] * -(-values.shape[1] // block) * block * tiles.features.shape[2]
+    layout_gpu.demand("values", COPIES * numbers * tiles.features.dtype.itemsize, values.device)
     packed = _pack(tiles, values)
     batch, channels, _ = packed.shape
-    block, precision = _block(values.shape[1]), _precision(packed)
+    precision = _precision(packed)
     # three products of tf32 numbers for one of float32: each factor is the sum of two tf32 numbers
     split = packed.dtype == torch.float32 and precision == "tf32"
     rest = packed
