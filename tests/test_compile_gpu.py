@@ -1,54 +1,13 @@
 """The Triton kernels compile for Hopper (sm_90): whole sectors, matrix units, no spilled registers, no fused rounding.
 
-Triton carries its whole compiler, so this needs no GPU; the interpreter, which proves the arithmetic, knows neither
-types nor registers. A process of its own compiles, for kernels of a process in the interpreter cannot be compiled.
+`tests/hopper.py` says how, without a GPU.
 """
-
-import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from crfrnn.filtering import dispatch
+from tests.hopper import MARKS, Case, compiled
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not dispatch.triton_installed(), reason="needs pip install 'crfrnn[triton]'"),
-]
-
-PROGRAM = """
-import importlib, json, os, re, subprocess, sys, tempfile
-import triton
-import triton.language as tl
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
-tool = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
-built = {}
-for case, (module, kernel, types, constants, options) in json.loads(sys.argv[1]).items():
-    function = getattr(importlib.import_module(module), kernel)
-    names = function.arg_names
-    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in names if signature[name][0] == "*"}
-    types_of = {"ACCUMULATE": tl.float32}  # what JSON cannot say
-    values = {(names.index(name),): types_of.get(name, value) for name, value in constants.items()}
-    source = ASTSource(function, signature, values, aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
-    built[case] = {
-        "stack": int(re.search(r"STACK:(\\d+)", usage.stdout + usage.stderr).group(1)),
-        "wgmma": "wgmma" in compiled.asm["ptx"],
-        "fused": "fma.rn.f64" in compiled.asm["ptx"],
-        "wide": bool(re.search(r"ld\\.global[.\\w]*\\.v4", compiled.asm["ptx"])),
-    }
-print(json.dumps(built))
-"""
-
+pytestmark = MARKS
 LATTICE = "crfrnn.filtering.permutohedral.triton_gpu"
 PIXELS = "crfrnn.mean_field.triton_gpu"
 MESSAGES = {
@@ -73,48 +32,37 @@ BACKWARD = {**PASS, "SHARED": False, "SAVE": True, "CHAINED": False}
 L21 = {"POINTS": 64, "C": 24, "ALL": 32, "BLOCK": 32}
 L150 = {"POINTS": 32, "C": 152, "ALL": 256, "BLOCK": 32}
 CASES = {
-    "embed": (LATTICE, "embed", BUILD, SIZES, {"enable_fp_fusion": False}),
-    "link": (LATTICE, "link", BUILD, SIZES, {}),
-    "splat": (LATTICE, "splat", ROWS, {**TILE, "AHEAD": 4}, {}),
-    "blur": (LATTICE, "blur", ROWS, TILE, {}),
-    "apply_band": (
+    "embed": Case(LATTICE, "embed", BUILD, SIZES, {"enable_fp_fusion": False}),
+    "link": Case(LATTICE, "link", BUILD, SIZES),
+    "splat": Case(LATTICE, "splat", ROWS, {**TILE, "AHEAD": 4}),
+    "blur": Case(LATTICE, "blur", ROWS, TILE),
+    "apply_band": Case(
         "crfrnn.filtering.separable.triton_gpu",
         "apply_band",
         {"values": "*fp32", "columns": "*i32", "weights": "*fp32", "out": "*fp32"},
         {"C": 24, "ACCUMULATE": "fp32", "ROWS": 8, "WIDTH": 128},
-        {},
     ),
-    "update": (PIXELS, "update", {**MESSAGES, "unary": "*fp32", "out": "*fp32"}, {**L21, **FORWARD}, {}),
-    "update, bfloat16": (PIXELS, "update", {**MESSAGES, "unary": "*bf16", "out": "*bf16"}, {**L21, **FORWARD}, {}),
-    "update, 150 labels": (
+    "update": Case(PIXELS, "update", {**MESSAGES, "unary": "*fp32", "out": "*fp32"}, {**L21, **FORWARD}),
+    "update, bfloat16": Case(PIXELS, "update", {**MESSAGES, "unary": "*bf16", "out": "*bf16"}, {**L21, **FORWARD}),
+    "update, 150 labels": Case(
         PIXELS,
         "update",
         {**MESSAGES, "unary": "*fp32", "out": "*fp32"},
         {**L150, **FORWARD},
         {"num_warps": 8},
     ),
-    "update_gradient": (
+    "update_gradient": Case(
         PIXELS,
         "update_gradient",
         {**MESSAGES, **dict.fromkeys(("q", "partial", "total", "out"), "*fp32")},
         {**L21, **BACKWARD},
-        {},
     ),
 }
 
 
 @pytest.fixture(scope="module")
 def built() -> dict[str, dict]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(CASES)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return compiled(CASES)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "embed"])
