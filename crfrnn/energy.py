@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.mean_field.iteration import iteration
+from crfrnn.mean_field.iteration import iteration, label_transforms
 
 VANISHING = 1e-30  # a probability below counts as this in a logarithm
 ROUNDING = 1e-12  # of float64 sums over labels
@@ -102,7 +102,7 @@ def common_part(
     logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor
 ) -> Tensor | None:
     """What 1 a_m^T (above) would add to the energy, 1/2 sum_m a_m(l) (K_m^T 1)_i, (B, L, *S); None where a_m is 0."""
-    transforms = label_transforms(kernel_weights, compatibility)
+    transforms = label_transforms(kernel_weights.double(), compatibility.double())
     a = (transforms.sum(dim=1) - transforms.sum(dim=2)) / len(compatibility)
     if a.abs().max() <= ROUNDING * transforms.abs().max():
         return None
@@ -110,14 +110,6 @@ def common_part(
     columns = a.to(logits.dtype).view(*a.shape, *(1,) * (logits.dim() - 2))
     parts = [0.5 * column * gaussian.transpose(ones) for column, gaussian in zip(columns, filters, strict=True)]
     return torch.stack(parts).sum(dim=0)
-
-
-def label_transforms(kernel_weights: Tensor, compatibility: Tensor) -> Tensor:
-    """A_m = mu W_m, (M, L, L) float64, for weights (M, L, L), (M, L) or (M, 1)."""
-    weights = kernel_weights.double()
-    if weights.dim() == 2:
-        weights = torch.diag_embed(weights.expand(-1, len(compatibility)))
-    return compatibility.double() @ weights
 
 
 def entropy(q: Tensor) -> Tensor:

@@ -127,23 +127,7 @@ def trajectory(
     fused = dispatch.load_trajectory(filters) if dispatch.fused(unary, filters) is None else None
     if fused is not None and iterations and logits.numel():
         return fused(unary, filters, weights, mu, iterations)
-    return _trajectory(unary, filters, weights, mu, iterations)
-
-
-def _trajectory(
-    logits: Tensor,
-    filters: Sequence[GaussianFilter],
-    kernel_weights: Tensor,
-    compatibility: Tensor,
-    iterations: int,
-) -> Iterator[Tensor]:
-    """The reference for the fused one."""
-    q = normalization(logits)
-    yield q
-    for _ in range(iterations):
-        with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-            q = normalization(iteration(logits, q, filters, kernel_weights, compatibility))
-        yield q
+    return (now.q for now in _steps(Problem(unary, filters, weights, mu), iterations, MeanField()))
 
 
 def _run(

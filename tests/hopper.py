@@ -61,7 +61,7 @@ def _compile(case: Case) -> dict[str, Any]:
     values = {(names.index(name),): types_of.get(name, value) for name, value in case.constants.items()}
     source = compiler.ASTSource(function, signature, values, aligned)
     built = triton.compile(source, target=backends.GPUTarget("cuda", 90, 32), options=dict(case.options))
-    tool = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
+    tool = os.path.join(triton.__path__[0], "backends", "nvidia", "bin", "cuobjdump")
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
         file.flush()

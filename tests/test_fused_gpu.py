@@ -151,7 +151,7 @@ def test_ops_keep_torchs_contract():
     operator: Any = problem.filters()[0].operator
     flat, nothing = problem.logits.flatten(2), torch.zeros(0, device=problem.logits.device)
     transforms = (problem.mu @ torch.diag_embed(problem.weights[:1])).detach().requires_grad_()
-    lattices, scales = list(operator.lattice), [nothing, nothing]
+    lattices, scales = list(operator.lattices), [nothing, nothing]
     arguments = flat.detach().requires_grad_(), transforms, problem.mu.detach(), problem.weights[:1].detach()
     torch.library.opcheck(
         torch.ops.crfrnn.mean_field_forward_gpu.default,

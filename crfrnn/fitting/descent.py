@@ -38,7 +38,7 @@ def descend(
     classes = samples[0].classes
     initial = _Logarithms.of(start, classes, per_class)
     values = initial.flat.clone()
-    adam = _Adam(len(values))
+    adam = torch.optim.Adam([values], betas=(0.9, 0.95), eps=FLAT, maximize=True)
     with torch.no_grad():
         alone = workers.over(samples, lambda sample: sample.counts(None, torch.tensor(1.0), torch.empty(0)))
     measure = SoftMeanIoU(torch.stack(alone))
@@ -59,7 +59,9 @@ def descend(
                 measure.remember(index, counts)
                 slopes[index], seen[index] = gradient, True
             whole = slopes.sum(0) * (len(samples) / int(seen.sum()))
-            values += adam.step(whole - 2 * PULL * (values - initial.flat), RATE / 2**number)
+            values.grad = whole - 2 * PULL * (values - initial.flat)
+            adam.param_groups[0]["lr"] = RATE / 2**number
+            adam.step()
         value = measure.value()
         if value < best + GAIN:
             break
@@ -98,20 +100,6 @@ class _Logarithms:
         factors = tuple(map(tuple, (logs - means).exp().tolist())) if logs.shape[1] > 1 else None
         temperature = float(self.flat[0].double().exp())
         return replace(start, kernels=kernels, temperature=temperature, class_weights=factors)
-
-
-class _Adam:
-    """Steps upwards along a gradient (Kingma and Ba, ICLR 2015)."""
-
-    def __init__(self, size: int):
-        self.mean, self.square, self.count = torch.zeros(size), torch.zeros(size), 0
-
-    def step(self, gradient: Tensor, rate: float) -> Tensor:
-        self.count += 1
-        self.mean.lerp_(gradient, 0.1)
-        self.square.lerp_(gradient**2, 0.05)
-        mean, square = self.mean / (1 - 0.9**self.count), self.square / (1 - 0.95**self.count)
-        return rate * mean / (square.sqrt() + FLAT)
 
 
 def _gradient(sample: Sample, start: CRFParameters, now: _Logarithms, slope: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from crfrnn.filtering import layout
 from crfrnn.filtering.dispatch import plain_call
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
-from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
-from crfrnn.filtering.separable.grid_cpu import SeparableOperator
+from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.mean_field import numba_cpu
-from crfrnn.mean_field.passing_cpu import LATTICE_TENSORS, KernelTensors, MessagePassing
+from crfrnn.mean_field.iteration import label_transforms
+from crfrnn.mean_field.kernel_tensors import KernelTensors, kernel_tensors
+from crfrnn.mean_field.passing_cpu import LATTICE_TENSORS, MessagePassing
 
 
 def mean_field(
@@ -41,7 +41,8 @@ def mean_field(
     With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. With
     `overwrite` the result takes the place of the logits where that can be done.
     """
-    transforms, kernels = _prepared(logits, filters, kernel_weights, compatibility)
+    transforms = label_transforms(kernel_weights, compatibility)
+    kernels = kernel_tensors(logits, filters, LATTICE_TENSORS)
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
     flat = logits.flatten(2)
     if not plain_call(logits, transforms):
@@ -64,7 +65,8 @@ def trajectory(
 
     Two copies of Q are written in turn: what was yielded last but one is overwritten.
     """
-    transforms, kernels = _prepared(logits, filters, kernel_weights, compatibility)
+    transforms = label_transforms(kernel_weights, compatibility)
+    kernels = kernel_tensors(logits, filters, LATTICE_TENSORS)
     flat = logits.detach().flatten(2).contiguous()
     images = [
         _steps(planes, transforms, MessagePassing(image, kernels, logits.shape[1]), iterations)
@@ -90,35 +92,6 @@ def _steps(logits: Tensor, transforms: Tensor, passing: MessagePassing, iteratio
     arguments = unary, transform.diagonal, transform.common, True, out.numpy()
     passing.over_pixels(numba_cpu.finish, *arguments, mixing=transform.mixing)
     yield out
-
-
-def _prepared(
-    logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor
-) -> tuple[Tensor, KernelTensors]:
-    """The matrices A_m (M, L, L), and the filters as tensors that an operator takes."""
-    labels = logits.shape[1]
-    weights = kernel_weights
-    if weights.dim() == 2:
-        weights = torch.diag_embed(weights.expand(-1, labels))
-    transforms = compatibility @ weights  # A_m, (M, L, L)
-    lattices: list[Tensor] = []
-    scales: list[Tensor] = []
-    thetas: list[float] = []
-    axes = len(logits.shape) - 2
-    for gaussian in filters:
-        operator = gaussian.operator
-        if isinstance(operator, LatticeOperator):
-            lattices += operator.lattices
-            thetas += [0.0] * (axes + 1)
-        else:
-            assert isinstance(operator, SeparableOperator)
-            assert not isinstance(operator.thetas, Tensor)
-            lattices += [logits.new_empty(0)] * LATTICE_TENSORS
-            thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
-        scales += [
-            logits.new_empty(0) if s is None else s.detach().flatten(1) for s in (gaussian.before, gaussian.after)
-        ]
-    return transforms, KernelTensors(lattices, thetas, scales, list(logits.shape[2:]))
 
 
 class _Transform:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from crfrnn.filtering import layout_gpu
 from crfrnn.filtering.dispatch import plain_call
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
-from crfrnn.filtering.permutohedral.lattice_gpu import LatticeOperator
-from crfrnn.filtering.separable.grid_gpu import SeparableOperator
+from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.mean_field import triton_gpu
-from crfrnn.mean_field.passing_gpu import LATTICE_TENSORS, KernelTensors, MessagePassing
+from crfrnn.mean_field.iteration import label_transforms
+from crfrnn.mean_field.kernel_tensors import KernelTensors, kernel_tensors
+from crfrnn.mean_field.passing_gpu import LATTICE_TENSORS, MessagePassing
 
 
 def mean_field(
@@ -40,29 +40,12 @@ def mean_field(
     changes nothing. The result is float32.
     """
     del overwrite
-    labels = logits.shape[1]
-    weights, shares = kernel_weights, logits.new_empty(0, dtype=torch.float32)
-    if weights.dim() == 2:  # one product with the compatibility is enough, after weighting by class
-        shares = weights.detach().expand(-1, labels).contiguous()
-        weights = torch.diag_embed(weights.expand(-1, labels))
-    transforms = compatibility @ weights  # A_m, (M, L, L)
-    lattices: list[Tensor] = []
-    scales: list[Tensor] = []
-    thetas: list[float] = []
-    axes = len(logits.shape) - 2
-    nothing = logits.new_empty(0, dtype=torch.float32)
-    for gaussian in filters:
-        operator = gaussian.operator
-        if isinstance(operator, LatticeOperator):
-            lattices += operator.lattice
-            thetas += [0.0] * (axes + 1)
-        else:
-            assert isinstance(operator, SeparableOperator)
-            lattices += [nothing] * LATTICE_TENSORS
-            thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
-        scales += [nothing if s is None else s.flatten(1) for s in (gaussian.before, gaussian.after)]
+    shares = logits.new_empty(0, dtype=torch.float32)
+    if kernel_weights.dim() == 2:  # one product with the compatibility is enough, after weighting by class
+        shares = kernel_weights.detach().expand(-1, logits.shape[1]).contiguous()
+    transforms = label_transforms(kernel_weights, compatibility)
+    kernels = kernel_tensors(logits, filters, LATTICE_TENSORS)
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
-    kernels = KernelTensors(lattices, thetas, scales, list(logits.shape[2:]))
     run = infer if plain_call(logits, transforms) else _forward_op
     mu = compatibility.detach()
     y, _ = run(logits.flatten(2), transforms, mu, shares, *kernels, iterations, keep, normalize)

@@ -59,3 +59,10 @@ def iteration(
 def mix_labels(matrix: Tensor, values: Tensor) -> Tensor:
     """(L, L) times (B, L, *S) over the labels."""
     return (matrix @ values.flatten(2)).reshape(values.shape)
+
+
+def label_transforms(kernel_weights: Tensor, compatibility: Tensor) -> Tensor:
+    """A_m = mu W_m (M, L, L), equations (4.3) and (4.4) as one matrix for each kernel: Qc = sum_m A_m Qm."""
+    if kernel_weights.dim() == 2:
+        kernel_weights = torch.diag_embed(kernel_weights.expand(-1, compatibility.shape[0]))
+    return compatibility @ kernel_weights

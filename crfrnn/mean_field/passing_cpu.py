@@ -7,40 +7,22 @@ happens on the small side of every kernel, on the vertices of a lattice or the c
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from crfrnn.filtering import layout, threads
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.permutohedral import lattice_cpu
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeTensors
 from crfrnn.filtering.separable.grid_cpu import line_passes, run_passes
 from crfrnn.mean_field import numba_cpu
+from crfrnn.mean_field.kernel_tensors import KernelTensors
 
 LATTICE_TENSORS = len(LatticeTensors._fields)
 _VALUES, _INDICES = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32)
 # what stands in the tuples of `numba_cpu.py` where there is no kernel of a kind: the compiler wants to know its types
 _NO_LATTICE = (_INDICES, _VALUES, _VALUES[:, 0].copy(), _VALUES[:, 0].copy(), np.zeros(1, np.int64), _VALUES, _VALUES)
 _NO_GRID = (_VALUES, *3 * (_INDICES, _VALUES), _VALUES)
-
-
-class KernelTensors(NamedTuple):
-    """The kernels of a batch as an op can take them: lists of tensors and numbers, M kernels after each other."""
-
-    lattices: list[Tensor]  # `LatticeTensors` of each; empty tensors for a separable kernel
-    thetas: list[float]  # of each axis, then the number of the normalization; zeros for a lattice
-    scales: list[Tensor]  # before and after, (B, N); empty for none
-    shape: list[int]  # of the grid
-
-    def of(self, m: int, image: int) -> tuple[LatticeTensors | None, list[float], list[np.ndarray | None]]:
-        """Kernel m for one image of the batch: its lattice if it has one, thetas, and what scales it."""
-        tensors = self.lattices[m * LATTICE_TENSORS : (m + 1) * LATTICE_TENSORS]
-        lattice = LatticeTensors(*(tensor[image] for tensor in tensors)) if tensors[0].numel() else None
-        numbers = len(self.shape) + 1
-        scales = [s[image].numpy() if s.numel() else None for s in self.scales[2 * m : 2 * m + 2]]
-        return lattice, self.thetas[m * numbers : (m + 1) * numbers], scales
 
 
 class _Lattice:
@@ -107,14 +89,15 @@ class MessagePassing:
         self._lattices: list[_Lattice] = []
         self._grids: list[_Grid] = []
         numbers: tuple[list[int], list[int]] = [], []
-        for m in range(len(kernels.scales) // 2):
-            lattice, (*widths, normalization), (before, after) = kernels.of(m, image)
-            if lattice is not None:
+        for m in range(kernels.count):
+            tensors = kernels.tensors(m)
+            if tensors[0].numel():
+                lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
+                before, after = (s[image].numpy() if s.numel() else None for s in kernels.scaled_by(m))
                 self._lattices.append(_Lattice(lattice, before, after, channels, transposed))
                 numbers[0].append(m)
             else:
-                name = NORMALIZATIONS[int(normalization)]
-                self._grids.append(_Grid(size, tuple(widths), name, channels, transposed))
+                self._grids.append(_Grid(size, *kernels.separable(m), channels, transposed))
                 numbers[1].append(m)
         self.order = numbers[0] + numbers[1]
         points = int(np.prod(size))

@@ -6,15 +6,15 @@ is in between happens on the vertices of the lattices and the coarse grids of th
 
 import math
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.layout_gpu import padded, power_of_two
 from crfrnn.filtering.permutohedral.lattice_gpu import LatticeTensors, splat_and_blur, tables
 from crfrnn.filtering.separable.grid_gpu import passes, run_passes
+from crfrnn.mean_field.kernel_tensors import KernelTensors
 
 LATTICE_TENSORS = len(LatticeTensors._fields)
 BLOCK = 32  # channels that are gathered together: a cache line of float32
@@ -28,15 +28,6 @@ def _tile(labels: int) -> tuple[int, int]:
     if labels <= 128:
         return 64, 4 if labels <= 32 else 8
     return (32, 8) if labels <= 256 else (16, 8)
-
-
-class KernelTensors(NamedTuple):
-    """The kernels of a batch as an op can take them: lists of tensors and numbers, M kernels after each other."""
-
-    lattices: list[Tensor]  # `LatticeTensors` of each; empty tensors for a separable kernel
-    thetas: list[float]  # of each axis, then the number of the normalization; zeros for a lattice
-    scales: list[Tensor]  # before and after, (B, N); empty for none
-    shape: list[int]  # of the grid
 
 
 class _Lattice:
@@ -58,10 +49,16 @@ class _Lattice:
 class _Grid:
     """A separable kernel: all of its passes but the last."""
 
-    def __init__(self, shape: list[int], thetas: list[float], transposed: bool, batch: int, device: torch.device):
-        *widths, number = thetas
-        name = NORMALIZATIONS[int(number)]
-        *self.passes, self.last = passes(tuple(shape), tuple(widths), name, transposed, torch.float32, device)
+    def __init__(
+        self,
+        shape: list[int],
+        thetas: tuple[float, ...],
+        name: str,
+        transposed: bool,
+        batch: int,
+        device: torch.device,
+    ):
+        *self.passes, self.last = passes(tuple(shape), thetas, name, transposed, torch.float32, device)
         self.batch = batch
 
     def exchange(self, rows: Tensor) -> None:
@@ -79,9 +76,8 @@ class MessagePassing:
         lattices: list[tuple[int, _Lattice]] = []
         grids: list[tuple[int, _Grid]] = []
         scratch: Tensor | None = None
-        for m in range(len(kernels.scales) // 2):
-            tensors = kernels.lattices[m * LATTICE_TENSORS : (m + 1) * LATTICE_TENSORS]
-            thetas = kernels.thetas[m * (len(kernels.shape) + 1) : (m + 1) * (len(kernels.shape) + 1)]
+        for m in range(kernels.count):
+            tensors = kernels.tensors(m)
             if tensors[0].numel():
                 lattice = LatticeTensors(*tensors)
                 enough = scratch is not None and scratch.shape[0] >= lattice.points.numel()
@@ -89,10 +85,9 @@ class MessagePassing:
                 scratch = more[0] if scratch is None or not enough else scratch
                 # the last of the d + 1 passes of the blur ends in its own table
                 two = (own, scratch) if lattice.vertices.shape[1] % 2 == 0 else (scratch, own)
-                scales = kernels.scales[2 * m : 2 * m + 2]
-                lattices.append((m, _Lattice(lattice, scales, transposed, two)))
+                lattices.append((m, _Lattice(lattice, kernels.scaled_by(m), transposed, two)))
             else:
-                grids.append((m, _Grid(kernels.shape, thetas, transposed, batch, device)))
+                grids.append((m, _Grid(kernels.shape, *kernels.separable(m), transposed, batch, device)))
         self.pairs = list(zip_longest(lattices, grids))
         # Hopper and Ampere multiply float32 as three products of shorter numbers, with the error of one of float32
         modern = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -6,9 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crfrnn.energy import IMPOSSIBLE, common_part, energy_of, entropy, label_transforms
+from crfrnn.energy import IMPOSSIBLE, common_part, energy_of, entropy
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.mean_field.iteration import iteration, normalization
+from crfrnn.mean_field.iteration import iteration, label_transforms, normalization
 
 SMALLEST = 1e-10  # a marginal of zero becomes the logarithm of this
 POWER_ITERATIONS = 4
@@ -48,7 +48,7 @@ class Problem:
         labels = self.unary.shape[1]
         if labels == 1:
             return self.unary.new_zeros(())
-        transforms = label_transforms(self.kernel_weights, self.compatibility)
+        transforms = label_transforms(self.kernel_weights.double(), self.compatibility.double())
         basis = _zero_sum_basis(labels).to(transforms.device)
         restricted = basis.T @ (0.5 * (transforms + transforms.transpose(1, 2))) @ basis
         largest = torch.linalg.eigvalsh(restricted)[:, -1].clamp(min=0)

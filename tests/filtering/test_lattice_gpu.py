@@ -28,7 +28,7 @@ def operator(gaussian: GaussianFilter) -> Any:
 
 
 def lattice_of(gaussian: GaussianFilter) -> Any:
-    return operator(gaussian).lattice
+    return operator(gaussian).lattices
 
 
 def pair(features: torch.Tensor, normalization: str = "none"):

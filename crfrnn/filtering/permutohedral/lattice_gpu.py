@@ -281,12 +281,12 @@ class LatticeOperator:
         self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
         self.images = [] if self.features is None else [LatticeOperator(image.unsqueeze(0)) for image in flat.detach()]
         if self.features is None:
-            self.lattice = _lattice(flat)
+            self.lattices = _lattice(flat)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
         if self.features is None:
-            return (filter_points if plain_call(values) else _filter_op)(values, *self.lattice, transposed)
+            return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, transposed)
         out = DifferentiableSums.apply(values, self.features, [image.sums for image in self.images], transposed)
         assert isinstance(out, Tensor)
         return out
