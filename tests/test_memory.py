@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crfrnn import CRFRNN, Bilateral, Spatial, mean_field
-from crfrnn.filtering.permutohedral import numba_cpu
+from crfrnn.filtering.permutohedral import vertices_cpu
 from tests.problems import photo, potts, random_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,13 +58,13 @@ def test_training_step():
 def built(monkeypatch) -> list[int]:
     """The number of points of every lattice that is built on the CPU while a test runs."""
     points: list[int] = []
-    original = numba_cpu.number_vertices
+    original = vertices_cpu.number_vertices
 
     def counting(features, *rest):
         points.append(features.shape[1])
         return original(features, *rest)
 
-    monkeypatch.setattr(numba_cpu, "number_vertices", counting)
+    monkeypatch.setattr(vertices_cpu, "number_vertices", counting)
     return points
 
 

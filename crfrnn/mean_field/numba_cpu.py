@@ -10,7 +10,7 @@ kernel is a chain of banded matrices (`separable/grid_cpu.py`): the first, along
 line and along x to its points, are applied here, what is between them elsewhere.
 
 A pass over the points start..stop works on whole lines and on the strips from `strip` up to `after`
-(`permutohedral/numba_cpu.py`).
+(`permutohedral/vertices_cpu.py`).
 
 The compatibility transform of kernel m is A_m = mu W_m. Where it is 1 c_m^T + diag(e_m) for every m, as in the Potts
 model, it is an elementwise product; the first term is the same for all labels and cancels in the softmax. Otherwise

@@ -14,6 +14,7 @@ from crfrnn.filtering.gaussian_filter import gaussian_filter, prepare
 from tests.compare import assert_equal
 from tests.problems import NORMALIZATIONS, device_for, photo, random_features, random_values
 
+pytest.importorskip("triton", reason="Triton is not installed")
 ROW = dispatch.choose("exact", torch.device("cuda"), torch.float32, "triton")
 HALVES = [torch.float16] if dispatch.interpreted() else [torch.float16, torch.bfloat16]  # NumPy has no bfloat16
 EQUAL = {torch.float32: 2e-6, torch.float64: 1e-12}

@@ -1,4 +1,4 @@
-"""The lattice on the CPU: allocation, threads and torch's custom ops around the kernels of `numba_cpu.py`.
+"""The lattice on the CPU: allocation, threads, custom ops around the kernels of `vertices_cpu.py` and `numba_cpu.py`.
 
 A lattice is a handful of tensors, so that it can be the output of one op and the input of others: it is built
 once for each image and shared by all iterations, forward and backward. How many vertices there are is known
@@ -18,7 +18,7 @@ from torch import Tensor
 from crfrnn.filtering import layout, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import feature_gradient
-from crfrnn.filtering.permutohedral import numba_cpu
+from crfrnn.filtering.permutohedral import numba_cpu, vertices_cpu
 from crfrnn.filtering.permutohedral.own_weight import own_weight
 from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
 
@@ -32,7 +32,7 @@ SMALLEST_CHAIN = 16384  # likewise for vertices, which are blurred in less time 
 class LatticeTensors(NamedTuple):
     """The lattices of a batch; B images, N points, d dimensions, R rows, for which there is room V (see `_room`).
 
-    What strips, ghosts and owners are is said in `numba_cpu.py`.
+    What strips, ghosts and owners are is said in `vertices_cpu.py`.
     """
 
     vertices: Tensor  # (B, N, d + 1) int32, the rows of the corners of each point
@@ -110,7 +110,7 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
     strips = list(pairwise(layout.strips(points, line)))
     vertex_keys = np.empty((strides.shape[0], points * corners), np.int64)
-    number = partial(numba_cpu.number_vertices, f, scale, strides, vertices, weights, vertex_keys)
+    number = partial(vertices_cpu.number_vertices, f, scale, strides, vertices, weights, vertex_keys)
     rows = into.rows.numpy()
     rows[1 : 1 + len(strips)] = np.cumsum(threads.together([partial(number, *strip) for strip in strips]))
     rows[1 + len(strips) :] = rows[len(strips)]
@@ -118,20 +118,22 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = np.empty((strides.shape[0], rows[-1]), np.int64)
     places = np.array([start * corners for start, _ in strips])
-    count, table, slot_keys = numba_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
+    count, table, slot_keys = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
 
     sizes = into.sizes.numpy()
     sizes[0], sizes[-1] = count, accuracy
     offsets = strides.sum(axis=1, keepdims=True) - corners * strides
     for least in rings:
-        row_keys, table, slot_keys = numba_cpu.surround(row_keys, ghosts[:count], table, slot_keys, offsets, least)
+        row_keys, table, slot_keys = vertices_cpu.surround(row_keys, ghosts[:count], table, slot_keys, offsets, least)
     rows[len(strips) :] = row_keys.shape[1]  # the last strip clears what was added around all of them
 
     def link(axis: int, chain: np.ndarray) -> None:
         along = offsets[:, axis].copy()
-        sizes[1 + axis] = numba_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, along, chain)
+        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, along, chain)
 
-    move = [partial(numba_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))]
+    move = [
+        partial(vertices_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))
+    ]
 
     def link_all(chains: Tensor) -> None:
         threads.together([*(partial(link, axis, chain) for axis, chain in enumerate(chains.numpy())), *move])
