@@ -10,6 +10,7 @@ Source: Schmidt, Le Roux and Bach, "Minimizing Finite Sums with the Stochastic A
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from crfrnn.fitting.workers import Workers
 from crfrnn.parameters import CRFParameters
 from crfrnn.soft_iou import SoftMeanIoU
 
-ROUNDS = 3  # at most; each sees every image once, or a few times where they are few
+ROUNDS = 4  # at most; each sees every image once, or a few times where they are few
 STEPS = 12  # at least, in a round
 BATCH = 8  # images for one step, at most
 RATE = 0.12  # the largest step of a logarithm; halved after every round
@@ -28,25 +29,34 @@ FLAT = 2e-4  # a gradient below this moves its parameter hardly at all (Adam's e
 PULL = 1e-3  # towards the start: what a factor of e costs, in mean IoU
 
 
+class Descent(NamedTuple):
+    """What a descent found, and the soft mean IoU of its samples with it."""
+
+    parameters: CRFParameters
+    value: float
+
+
 def descend(
-    samples: Sequence[Sample], start: CRFParameters, workers: Workers, per_class: bool, seed: int = 0
-) -> CRFParameters:
+    samples: Sequence[Sample],
+    start: CRFParameters,
+    workers: Workers,
+    per_class: bool,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> Descent:
     """The start with another temperature and other kernel weights, one for each kernel or, `per_class`, for each class.
 
-    Stops early where a round over the images no longer pays.
+    Stops early where a round over the images no longer pays, and returns the best that there was after a round.
     """
-    classes = samples[0].classes
-    initial = _Logarithms.of(start, classes, per_class)
+    initial = _Logarithms.of(start, samples[0].classes, per_class)
     values = initial.flat.clone()
     adam = torch.optim.Adam([values], betas=(0.9, 0.95), eps=FLAT, maximize=True)
-    with torch.no_grad():
-        alone = workers.over(samples, lambda sample: sample.counts(None, torch.tensor(1.0), torch.empty(0)))
-    measure = SoftMeanIoU(torch.stack(alone))
     slopes, seen = torch.zeros(len(samples), len(values)), torch.zeros(len(samples), dtype=torch.bool)
+    measure = SoftMeanIoU(_counts(samples, start, initial, workers))
+    best, found = measure.value(), values.clone()
     generator = torch.Generator().manual_seed(seed)
     batch = max(1, min(BATCH, len(samples) // STEPS))
-    best = -1.0
-    for number in range(ROUNDS):
+    for number in range(rounds):
         repeats = math.ceil(STEPS * batch / len(samples))
         order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(repeats)])
         for chosen in order.split(batch):
@@ -62,11 +72,19 @@ def descend(
             values.grad = whole - 2 * PULL * (values - initial.flat)
             adam.param_groups[0]["lr"] = RATE / 2**number
             adam.step()
-        value = measure.value()
-        if value < best + GAIN:
+        measure = SoftMeanIoU(_counts(samples, start, initial.at(values), workers))
+        gained = measure.value() - best
+        if gained > 0:
+            best, found = measure.value(), values.clone()
+        if number and gained < GAIN:
             break
-        best = value
-    return initial.at(values).parameters(start)
+    return Descent(initial.at(found).parameters(start), best)
+
+
+def steps(images: int, rounds: int = ROUNDS) -> int:
+    """Pieces of work of `descend`, at most: each is one image."""
+    batch = max(1, min(BATCH, images // STEPS))
+    return images * (1 + rounds * (1 + math.ceil(STEPS * batch / images)))
 
 
 class _Logarithms:
@@ -100,6 +118,12 @@ class _Logarithms:
         factors = tuple(map(tuple, (logs - means).exp().tolist())) if logs.shape[1] > 1 else None
         temperature = float(self.flat[0].double().exp())
         return replace(start, kernels=kernels, temperature=temperature, class_weights=factors)
+
+
+def _counts(samples: Sequence[Sample], start: CRFParameters, now: _Logarithms, workers: Workers) -> Tensor:
+    """(N, 2, L), what every image comes to."""
+    with torch.no_grad():
+        return torch.stack(workers.over(samples, lambda sample: sample.counts(sample.filters(start), *now.unpacked())))
 
 
 def _gradient(sample: Sample, start: CRFParameters, now: _Logarithms, slope: Tensor) -> tuple[Tensor, Tensor]:

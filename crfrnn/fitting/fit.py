@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crfrnn.data.datasets import VOID
 from crfrnn.data.progress import steps_bar
-from crfrnn.fitting import bandwidths, descent
+from crfrnn.fitting import candidates, descent
 from crfrnn.fitting.held_out import Gain, gain, merit, table
 from crfrnn.fitting.sample import Sample
 from crfrnn.fitting.workers import Workers, workers
@@ -213,11 +213,12 @@ def learn(
     samples: Sequence[Sample], pool: Workers, preset: str | None, seed: int, only: str | None = None
 ) -> tuple[CRFParameters, dict[str, CRFParameters]]:
     """The start, unchanged, and the parameters of every rung, or of those up to `only`."""
-    start, begun = bandwidths.begin(samples, preset, pool)
-    scalar = descent.descend(samples, begun, pool, per_class=False, seed=seed)
+    start = candidates.best_preset(samples, preset, pool)
+    begun = candidates.begin(samples, preset, pool, seed)
+    scalar = descent.descend(samples, begun, pool, per_class=False, seed=seed).parameters
     rungs = {RUNGS[0]: scalar}
     if only != RUNGS[0]:
-        rungs[RUNGS[1]] = descent.descend(samples, scalar, pool, per_class=True, seed=seed)
+        rungs[RUNGS[1]] = descent.descend(samples, scalar, pool, per_class=True, seed=seed).parameters
     return start, rungs
 
 
@@ -290,8 +291,7 @@ def steps(images: int, folds: int) -> int:
     """Pieces of work, at most: each is one image."""
 
     def learned(count: int) -> int:
-        scans = min(count, bandwidths.SUBSET) * (len(bandwidths.PRESETS) + len(bandwidths.FURTHER) + 7)
-        return scans + 2 * (1 + descent.ROUNDS) * max(count, descent.STEPS)
+        return candidates.steps(count) + 2 * descent.steps(count)
 
     parts = [images - len(part) for part in np.array_split(np.arange(images), folds)]
     return 2 * images + sum(map(learned, parts)) + learned(images)

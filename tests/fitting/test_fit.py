@@ -6,7 +6,7 @@ import torch
 
 from crfrnn import fit, refine
 from crfrnn.filtering import threads
-from crfrnn.fitting.bandwidths import neighbours, subset
+from crfrnn.fitting.candidates import neighbours, subset
 from crfrnn.fitting.descent import descend
 from crfrnn.fitting.fit import ALONE, RUNGS, START, Fit, Images, cross_validate
 from crfrnn.fitting.held_out import gain, merit
@@ -122,7 +122,7 @@ class TestParts:
         for count in (1, 3):  # threads: what comes out does not depend on them
             with threads.limited(count), workers() as pool:
                 samples = Images(images, logits, truths, logits=True).samples(pool)
-                learned.append(descend(samples, begun, pool, per_class=False))
+                learned.append(descend(samples, begun, pool, per_class=False).parameters)
         assert learned[0] == learned[1]
         outcome = [mean_iou(refine(images, logits=logits, **one.options()), truths) for one in (begun, learned[0])]
         assert outcome[1] > outcome[0] + 0.05
