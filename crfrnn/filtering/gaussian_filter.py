@@ -142,7 +142,7 @@ def prepare(
     knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
     row = dispatch.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
-    if layout_gpu.readable(features) and not bool(torch.isfinite(features).all()):
+    if layout_gpu.readable(features) and features.numel() and not torch.stack(features.aminmax()).isfinite().all():
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     operator = row.load()(features, **knob)
     if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):

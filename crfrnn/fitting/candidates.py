@@ -55,20 +55,20 @@ def presets(name: str | None) -> list[CRFParameters]:
 
 def best_preset(samples: Sequence[Sample], preset: str | None, workers: Workers) -> CRFParameters:
     """The best of the presets as it is, or the one that is asked for."""
-    return _best(subset(samples), presets(preset), workers)
+    return _best(samples, presets(preset), workers)
 
 
 def begin(samples: Sequence[Sample], preset: str | None, workers: Workers, seed: int = 0) -> CRFParameters:
-    """Where the descent over all samples begins: the candidate that a short descent over a subset brings furthest.
+    """Where the descent over all samples begins: the best of some that went a short way on a subset.
 
-    Candidates are the presets and `FURTHER`, or only the preset that is asked for. At the end each bandwidth is tried a
+    These are the presets and `FURTHER`, or only the preset that is asked for. At the end each bandwidth is tried a
     little larger and smaller.
     """
-    chosen = subset(samples)
+    few = subset(samples)
     options = [*presets(preset), *(() if preset else FURTHER)]
-    ends = [descent.descend(chosen, option, workers, per_class=False, rounds=ROUNDS, seed=seed) for option in options]
-    furthest = max(ends, key=lambda end: end.value).parameters
-    return _best(chosen, [furthest, *neighbours(furthest)], workers)
+    ends = [descent.descend(few, option, workers, per_class=False, rounds=ROUNDS, seed=seed) for option in options]
+    best = _best(samples, ends, workers)
+    return _best(few, [best, *neighbours(best)], workers)
 
 
 def _best(samples: Sequence[Sample], options: Sequence[CRFParameters], workers: Workers) -> CRFParameters:
@@ -90,5 +90,5 @@ def steps(images: int) -> int:
     """Pieces of work of all of this, at most: each is one image."""
     few = min(images, SUBSET)
     options = [*presets(None), *FURTHER]
-    scans = len(PRESETS) + 1 + max(len(neighbours(option)) for option in options)
-    return few * scans + len(options) * descent.steps(few, ROUNDS)
+    scans = 1 + max(len(neighbours(option)) for option in options)
+    return few * scans + images * len(PRESETS) + len(options) * (images + descent.steps(few, ROUNDS))

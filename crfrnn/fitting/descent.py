@@ -10,7 +10,6 @@ Source: Schmidt, Le Roux and Bach, "Minimizing Finite Sums with the Stochastic A
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,13 +28,6 @@ FLAT = 2e-4  # a gradient below this moves its parameter hardly at all (Adam's e
 PULL = 1e-3  # towards the start: what a factor of e costs, in mean IoU
 
 
-class Descent(NamedTuple):
-    """What a descent found, and the soft mean IoU of its samples with it."""
-
-    parameters: CRFParameters
-    value: float
-
-
 def descend(
     samples: Sequence[Sample],
     start: CRFParameters,
@@ -43,7 +35,7 @@ def descend(
     per_class: bool,
     rounds: int = ROUNDS,
     seed: int = 0,
-) -> Descent:
+) -> CRFParameters:
     """The start with another temperature and other kernel weights, one for each kernel or, `per_class`, for each class.
 
     Stops early where a round over the images no longer pays, and returns the best that there was after a round.
@@ -78,7 +70,7 @@ def descend(
             best, found = measure.value(), values.clone()
         if number and gained < GAIN:
             break
-    return Descent(initial.at(found).parameters(start), best)
+    return initial.at(found).parameters(start)
 
 
 def steps(images: int, rounds: int = ROUNDS) -> int:

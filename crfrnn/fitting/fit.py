@@ -215,10 +215,10 @@ def learn(
     """The start, unchanged, and the parameters of every rung, or of those up to `only`."""
     start = candidates.best_preset(samples, preset, pool)
     begun = candidates.begin(samples, preset, pool, seed)
-    scalar = descent.descend(samples, begun, pool, per_class=False, seed=seed).parameters
+    scalar = descent.descend(samples, begun, pool, per_class=False, seed=seed)
     rungs = {RUNGS[0]: scalar}
     if only != RUNGS[0]:
-        rungs[RUNGS[1]] = descent.descend(samples, scalar, pool, per_class=True, seed=seed).parameters
+        rungs[RUNGS[1]] = descent.descend(samples, scalar, pool, per_class=True, seed=seed)
     return start, rungs
 
 

@@ -122,7 +122,7 @@ class TestParts:
         for count in (1, 3):  # threads: what comes out does not depend on them
             with threads.limited(count), workers() as pool:
                 samples = Images(images, logits, truths, logits=True).samples(pool)
-                learned.append(descend(samples, begun, pool, per_class=False).parameters)
+                learned.append(descend(samples, begun, pool, per_class=False))
         assert learned[0] == learned[1]
         outcome = [mean_iou(refine(images, logits=logits, **one.options()), truths) for one in (begun, learned[0])]
         assert outcome[1] > outcome[0] + 0.05
