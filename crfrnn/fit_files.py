@@ -53,7 +53,7 @@ def fit_files(
         resize: scale predictions of another size to the photograph's, bilinearly.
         void: the value of label maps that does not count (255 never counts).
         classes: a text file with the name of a class on each line, for the table.
-        preset: begin with crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of them where it is left out.
+        preset: begin with crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of several where it is left out.
         folds: parts of the cross-validation.
         iterations: mean-field iterations of the result.
         seed: of the order in which images are seen.

@@ -11,7 +11,7 @@ from torch import Tensor
 from crfrnn.data.datasets import VOID
 from crfrnn.data.progress import steps_bar
 from crfrnn.fitting import candidates, descent
-from crfrnn.fitting.held_out import Gain, gain, merit, table
+from crfrnn.fitting.held_out import Gain, gain, merit, painted_over, table
 from crfrnn.fitting.sample import Sample
 from crfrnn.fitting.workers import Workers, workers
 from crfrnn.metrics import Scores, confusion_matrix, scores
@@ -141,8 +141,10 @@ class Fit:
                 f"Fitting did not help: {self.held_out.gain(best, START)} over the start on held-out images ({images})."
                 f" The parameters are the unchanged start, which is worth {self.held_out.gain(START)}."
             )
+        gone = painted_over(self.held_out.counts[best], self.held_out.counts[ALONE])
+        cost = f", and it paints over class {', '.join(map(str, gone))}" if gone else ""
         return (
-            f"A CRF does not help here: {self.held_out.gain(best)} on held-out images ({images}), fitted;"
+            f"A CRF does not help here: {self.held_out.gain(best)} on held-out images ({images}), fitted{cost};"
             f" {self.held_out.gain(START)} as it was. The parameters are the unchanged start;"
             " the predictions are better left as they are."
         )
@@ -171,7 +173,7 @@ def fit(
         predictions: N arrays of probabilities (L, H, W).
         truths: N arrays of class numbers (H, W), 255 where no class counts.
         logits: the predictions are logits.
-        preset: begin with this one; with the best of all where it is left out.
+        preset: begin with this one; with the best of several where it is left out.
         folds: of the cross-validation, neighbours together: images that resemble each other, as the frames of a video
             do, should follow each other in the lists.
         iterations: T of the result, and of the measurement.

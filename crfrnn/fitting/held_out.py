@@ -10,6 +10,7 @@ from torch import Tensor
 from crfrnn.metrics import Scores, scores
 
 RESAMPLES = 2000
+FOUND = 0.1  # IoU from which on a class counts as found by the network
 HARM = 0.01  # IoU that a class may lose for nothing; what it loses beyond that counts twice
 
 
@@ -59,14 +60,20 @@ def _resampled(counts: Tensor, times: Tensor) -> Tensor:
 def merit(counts: Tensor, alone: Tensor) -> float:
     """Mean IoU, less what classes lose beyond a point against the network alone; confusion matrices (N, L, L).
 
-    Fits are chosen by this: a mean that rises because a rare class is painted over is no gain. Where a class loses more
-    than half of its IoU it is -1, below anything.
+    Fits are chosen by this: a mean that rises because a rare class is painted over is no gain. Where that happens
+    (`painted_over`) it is -1, below anything.
     """
-    fitted, before = scores(counts.sum(0)), scores(alone.sum(0))
-    if bool((fitted.iou < before.iou / 2).any()):
+    if painted_over(counts, alone):
         return -1.0
+    fitted, before = scores(counts.sum(0)), scores(alone.sum(0))
     lost = (before.iou - fitted.iou - HARM).clamp_min(0)
     return fitted.mean_iou - lost.nan_to_num(0).sum().item() / len(lost)
+
+
+def painted_over(counts: Tensor, alone: Tensor) -> list[int]:
+    """The classes that lose more than half of an IoU that was worth something; confusion matrices (N, L, L)."""
+    fitted, before = scores(counts.sum(0)).iou, scores(alone.sum(0)).iou
+    return ((before >= FOUND) & (fitted < before / 2)).nonzero().flatten().tolist()
 
 
 def table(columns: Mapping[str, Scores], names: Sequence[str]) -> list[list[str]]:

@@ -8,8 +8,8 @@ from crfrnn import fit, refine
 from crfrnn.filtering import threads
 from crfrnn.fitting.candidates import neighbours, subset
 from crfrnn.fitting.descent import descend
-from crfrnn.fitting.fit import ALONE, RUNGS, START, Fit, Images, cross_validate
-from crfrnn.fitting.held_out import gain, merit
+from crfrnn.fitting.fit import ALONE, RUNGS, START, CrossValidation, Fit, Images, cross_validate
+from crfrnn.fitting.held_out import gain, merit, painted_over
 from crfrnn.fitting.sample import PIXELS, Sample
 from crfrnn.fitting.workers import workers
 from crfrnn.metrics import confusion_matrix, scores
@@ -112,6 +112,21 @@ class TestHeldOut:
         assert merit(painted, alone) < scores(painted.sum(0)).mean_iou - 0.05
         gone = torch.tensor([[[100, 0, 0], [0, 100, 0], [5, 5, 0]]])
         assert merit(gone, alone) == -1
+        assert painted_over(gone, alone) == [2]
+
+    def test_a_class_that_was_hardly_found_is_not_worth_a_veto(self):
+        alone = torch.tensor([[[80, 20, 0], [20, 80, 0], [9, 9, 1]]])
+        gone = torch.tensor([[[100, 0, 0], [0, 100, 0], [9, 10, 0]]])
+        assert painted_over(gone, alone) == []
+        assert merit(gone, alone) > scores(alone.sum(0)).mean_iou
+
+    def test_the_verdict_names_the_class_that_is_lost(self):
+        alone = torch.tensor([[[80, 20, 0], [20, 80, 0], [2, 2, 6]]] * 4)
+        gone = torch.tensor([[[100, 0, 0], [0, 100, 0], [5, 5, 0]]] * 4)
+        found = CrossValidation({ALONE: alone, START: alone, **dict.fromkeys(RUNGS, gone)})
+        verdict = Fit(CRFParameters.of_preset("crfrnn"), START, False, found).verdict()
+        assert verdict.startswith("A CRF does not help here: ")
+        assert "it paints over class 2;" in verdict
 
 
 class TestParts:
