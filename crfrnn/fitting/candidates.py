@@ -19,8 +19,8 @@ FACTOR = 1.6  # of a bandwidth, up and down
 FURTHER = (  # beside the presets
     CRFParameters((Bilateral(30, 5, weight=3), Spatial(1.5, weight=2))),
     CRFParameters((Bilateral(60, 8, weight=3), Spatial(1.0, weight=2))),
-    # A large region of almost one colour, and a small one of similar colours: what is thin is kept by the first and
-    # rounded off by the second, so that a class can choose (class weights).
+    # Far and of almost one colour, near and of similar colours: with a choice between them for each class it was the
+    # best of our trials on CamVid (docs/fit.md).
     CRFParameters((Bilateral(67, 3, weight=2), Bilateral(15, 8, weight=0.5), Spatial(1, weight=1)), "symmetric"),
 )
 
@@ -73,6 +73,8 @@ def begin(samples: Sequence[Sample], preset: str | None, workers: Workers, seed:
 
 def _best(samples: Sequence[Sample], options: Sequence[CRFParameters], workers: Workers) -> CRFParameters:
     """The one with the highest soft mean IoU of the samples."""
+    if len(options) == 1:
+        return options[0]
     tasks = [(option, sample) for option in options for sample in samples]
 
     def work(task: tuple[CRFParameters, Sample]) -> torch.Tensor:

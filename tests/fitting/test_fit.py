@@ -6,6 +6,7 @@ import torch
 
 from crfrnn import fit, refine
 from crfrnn.filtering import threads
+from crfrnn.fitting import descent
 from crfrnn.fitting.candidates import neighbours, subset
 from crfrnn.fitting.descent import descend
 from crfrnn.fitting.fit import ALONE, RUNGS, START, CrossValidation, Fit, Images, cross_validate
@@ -144,6 +145,18 @@ class TestParts:
         assert learned[0].class_weights is None
         assert learned[0].kernels[0].weight != begun.kernels[0].weight
         assert learned[0].temperature < 1
+
+    def test_descent_that_only_does_harm_ends_where_it_began(self, monkeypatch):
+        images, logits, truths = scenes(3)
+        begun = CRFParameters.of_preset("deeplab-v2")
+        with workers() as pool:
+            samples = Images(images, logits, truths, logits=True).samples(pool)
+            good = descend(samples, begun, pool, per_class=False)
+            monkeypatch.setattr(descent, "RATE", -1.0)  # downhill
+            found = descend(samples, good, pool, per_class=False)
+        assert good.temperature != begun.temperature
+        assert found.temperature == pytest.approx(good.temperature)
+        assert [k.weight for k in found.kernels] == pytest.approx([k.weight for k in good.kernels])  # type: ignore[attr-defined]
 
     def test_large_images_are_searched_small(self):
         guide, unary, truth = torch.rand(1, 3, 400, 500), torch.randn(1, 5, 400, 500), torch.ones(400, 500)
