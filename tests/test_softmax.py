@@ -11,19 +11,22 @@ from tests.compare import assert_equal
 from tests.filtering.test_rows import CHANNELS, noise, wide
 
 
-@njit
-def softmax_rows(out, unary, messages, weights, lanes):
-    softmax_cpu.softmax_rows(out, unary, messages, weights, lanes)
+ROOM = np.full((2, softmax_cpu.TILE, 8), np.nan, np.float32)
 
 
 @njit
-def logits_row(out, unary, messages, diagonal, common, lanes):
-    softmax_cpu.logits_row(out, unary, messages, diagonal, common, lanes)
+def softmax_rows(out, unary, messages, weights, room, lanes):
+    softmax_cpu.softmax_rows(out, unary, messages, weights, room, lanes)
 
 
 @njit
-def softmax_backward_row(grad, total, q, messages, diagonal, common, lanes):
-    softmax_cpu.softmax_backward_row(grad, total, q, messages, diagonal, common, lanes)
+def logits_rows(out, unary, messages, diagonal, common, room, lanes):
+    softmax_cpu.logits_rows(out, unary, messages, diagonal, common, room, lanes)
+
+
+@njit
+def softmax_backward_rows(grad, total, q, messages, diagonal, common, room, lanes):
+    softmax_cpu.softmax_backward_rows(grad, total, q, messages, diagonal, common, room, lanes)
 
 
 @pytest.mark.parametrize("kernels", [0, 1, 3])
@@ -31,18 +34,15 @@ def softmax_backward_row(grad, total, q, messages, diagonal, common, lanes):
 class TestPixels:
     """float32, as the fused recurrence is."""
 
-    def arguments(self, channels: int, kernels: int) -> list[np.ndarray]:
-        return [noise(kernels, channels, seed=seed) for seed in range(2)]
-
     @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
-    @pytest.mark.parametrize("count", [0, 1, 4, 11])
+    @pytest.mark.parametrize("count", [0, 1, 4, 11, softmax_cpu.TILE])
     def test_softmax_rows(self, channels, kernels, scale, count):
         unary = np.float32(scale) * noise(count + 1, channels, seed=5)
         got = np.full((count + 1, channels), np.nan, np.float32)
         messages, weights = noise(count + 2, kernels, channels), noise(kernels, channels, seed=1)
-        softmax_rows(got[:count], unary, messages, weights, layout.lanes(channels))
+        softmax_rows(got[:count], unary, messages, weights, ROOM, layout.lanes(channels))
         expected = np.empty((count, channels))
-        softmax_cpu.softmax_rows_python(expected, wide(unary), wide(messages), wide(weights), ())
+        softmax_cpu.softmax_rows_python(expected, wide(unary), wide(messages), wide(weights), ROOM, ())
         for row in range(count):
             limit = 4e-6 if scale < 100 else 1e-3  # float32 logits of 1e4 end at 1e-3
             assert_equal("softmax", got[row], expected[row], limit)
@@ -54,39 +54,44 @@ class TestPixels:
         unary, got = noise(3, channels, seed=5), np.full((3, channels), np.nan, np.float32)
         unary[:, channels // 2 :] = -1e30
         messages, weights = noise(3, kernels, channels), noise(kernels, channels, seed=1)
-        softmax_rows(got, unary, messages, weights, layout.lanes(channels))
+        softmax_rows(got, unary, messages, weights, ROOM, layout.lanes(channels))
         assert got[:, channels // 2 :].max() <= 1.001 * np.exp(LOWEST)
         assert got.sum(axis=1) == pytest.approx(1, abs=1e-6)
 
-    def test_logits_row(self, channels, kernels):
-        unary, got = noise(channels, seed=5), np.full(channels, np.nan, np.float32)
-        messages, diagonal = self.arguments(channels, kernels)
+    @pytest.mark.parametrize("count", [0, 1, 11])
+    def test_logits_rows(self, channels, kernels, count):
+        unary, got = noise(count, channels, seed=5), np.full((count, channels), np.nan, np.float32)
+        messages, diagonal = noise(count, kernels, channels), noise(kernels, channels, seed=1)
         common = noise(kernels, channels, seed=9)
-        logits_row(got, unary, messages, diagonal, common, layout.lanes(channels))
-        expected = np.empty(channels)
-        softmax_cpu.logits_row_python(expected, wide(unary), wide(messages), wide(diagonal), wide(common), ())
+        logits_rows(got, unary, messages, diagonal, common, ROOM, layout.lanes(channels))
+        expected = np.empty((count, channels))
+        arguments = (wide(array) for array in (unary, messages, diagonal, common))
+        softmax_cpu.logits_rows_python(expected, *arguments, ROOM, ())
         assert_equal("logits", got, expected, 4e-6)
 
-    def test_softmax_backward_row(self, channels, kernels):
-        q = np.exp(noise(channels, seed=5))
-        q /= q.sum()
-        messages, diagonal = self.arguments(channels, kernels)
-        common, total = noise(kernels, channels, seed=9), noise(channels, seed=10)
-        got, got_total = np.full(channels, np.nan, np.float32), total.copy()
-        softmax_backward_row(got, got_total, q, messages, diagonal, common, layout.lanes(channels))
-        expected, expected_total = np.empty(channels), wide(total)
-        softmax_cpu.softmax_backward_row_python(
-            expected, expected_total, wide(q), wide(messages), wide(diagonal), wide(common), ()
-        )
+    @pytest.mark.parametrize("shared", [True, False])
+    @pytest.mark.parametrize("count", [0, 1, 11])
+    def test_softmax_backward_rows(self, channels, kernels, count, shared):
+        q = np.exp(noise(count, channels, seed=5))
+        q /= q.sum(axis=1, keepdims=True)
+        messages, diagonal = noise(count, kernels, channels), noise(kernels, channels, seed=1)
+        common, total = noise(kernels if shared else 0, channels, seed=9), noise(count, channels, seed=10)
+        got, got_total = np.full((count, channels), np.nan, np.float32), total.copy()
+        softmax_backward_rows(got, got_total, q, messages, diagonal, common, ROOM, layout.lanes(channels))
+        expected, expected_total = np.empty((count, channels)), wide(total)
+        arguments = (wide(array) for array in (q, messages, diagonal, common))
+        softmax_cpu.softmax_backward_rows_python(expected, expected_total, *arguments, ROOM, ())
         assert_equal("gradient", got, expected, 4e-6)
         assert_equal("total", got_total, expected_total, 4e-6)
 
 
 def test_exponential():
-    """exp by a polynomial, through a softmax of two: relative error below 2e-7 from 0 down to where it saturates."""
+    """exp by a polynomial, through a softmax of two, from 0 down to where it saturates: as exact as its docstring says."""
     xs = np.linspace(0, LOWEST + 0.1, 400, dtype=np.float32)
     unary, got = np.full((400, 8), -np.inf, np.float32), np.empty((400, 8), np.float32)
     unary[:, 0], unary[:, 1] = 0, xs
-    softmax_rows(got, unary, np.empty((400, 0, 8), np.float32), np.empty((0, 8), np.float32), layout.lanes(8))
-    ratio = got[:, 1].astype(np.float64) / got[:, 0]
-    assert ratio == pytest.approx(np.exp(xs.astype(np.float64)), rel=3e-7)
+    nothing = np.empty((400, 0, 8), np.float32), np.empty((0, 8), np.float32)
+    for tile in (slice(start, start + softmax_cpu.TILE) for start in range(0, 400, softmax_cpu.TILE)):
+        softmax_rows(got[tile], unary[tile], *nothing, ROOM, layout.lanes(8))
+    ratio, x = got[:, 1].astype(np.float64) / got[:, 0], xs.astype(np.float64)
+    assert (np.abs(ratio / np.exp(x) - 1) <= 3e-7 - 2e-8 * x).all()

@@ -5,50 +5,56 @@ its time in remainders, and a sum of rows goes through memory once for each term
 everything else is made of are spelled out in vectors here, each beside the plain Python that says what it does
 (and that runs when the JIT is off). Everything else is ordinary Numba. What a vector can do is in `vectors.py`.
 
-Rows are contiguous and a multiple of `LANES` long. `lanes` is a tuple whose *length* is the number of channels that
-are kept in registers together; as a length is part of the type, the compiler knows it. C is a multiple of it.
+An operation works on many rows at a time, so that what is the same for all of them is looked up once. Rows are
+contiguous and a multiple of `LANES` long; those of a table may stand apart. `lanes` is a tuple whose *length* is the
+number of channels that are kept in registers together; as a length is part of the type, the compiler knows it. C is a
+multiple of it.
 """
 
-from llvmlite import ir
+from collections.abc import Callable
+
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from crfrnn.filtering.vectors import LANES, Vectors, arrays_of, choose
+from crfrnn.filtering.vectors import CACHE_LINE, LANES, Vectors, arrays_of, choose
 
-CACHE_LINE = 64  # bytes
-UNROLL = 2  # terms of a sum in one round of its loop: counting costs as much as adding a row of three vectors
+# sums of so many terms have code of their own, without a loop: in the order of the checks those of a lattice of colours
+# and positions, and of the bands of a separable filter of theta 3
+UNROLLED = (6, 4, 7)
 OUTER = 4  # rows of a product of matrices that are summed together: with three vectors each, they fill the registers
 
 
-def weighted_rows_python(out, table, rows, weights, begin, end, factor, lanes):
-    """out[c] = factor * sum over begin <= k < end of weights[k] * table[rows[k], c].
+def sum_rows_python(out, table, rows, weights, factors, lanes):
+    """out[i] = factors[i] * sum over k of weights[i, k] * table[rows[i, k]]: a sparse matrix times a dense one.
 
-    out (C,); table (n, C), whose rows may stand apart; rows (unsigned) and weights hold one entry for each term.
-    Slicing is this sum for each point, a banded matrix for each of its rows.
+    out (n, C); table (R, C); rows (unsigned) and weights (n, K); factors (n,), or None for ones. Slicing is such a
+    product, and so is a banded matrix.
     """
     del lanes
     out[:] = 0
-    for k in range(begin, end):
-        out += weights[k] * table[rows[k]]
-    out *= factor
+    for k in range(rows.shape[1]):
+        out += weights[:, k, None] * table[rows[:, k]]
+    if factors is not None:
+        out *= factors[:, None]
 
 
-def scatter_row_python(table, row, rows, weights, factor, lanes):
-    """table[rows[k]] += factor * weights[k] * row for every k, its transpose: splatting, for each point.
+def scatter_rows_python(table, values, rows, weights, factors, lanes):
+    """table[rows[i, k]] += factors[i] * weights[i, k] * values[i] for all i and k, its transpose: splatting.
 
-    table (n, C); row (C,); rows (unsigned) and weights hold one entry for each term.
+    table (R, C); values (n, C); rows (unsigned) and weights (n, K); factors (n,), or None for ones.
     """
     del lanes
-    scaled = factor * row
-    for k in range(rows.size):
-        table[rows[k]] += weights[k] * scaled
+    for i in range(rows.shape[0]):
+        scaled = values[i] if factors is None else factors[i] * values[i]
+        for k in range(rows.shape[1]):
+            table[rows[i, k]] += weights[i, k] * scaled
 
 
-def add_products_python(sums, left, right, size, lanes):
-    """sums[k, c] += sum over p < size of left[p, k] * right[p, c]; sums (K, C), left (P, K), right (P, C)."""
+def add_product_python(sums, left, right, lanes):
+    """sums += left @ right; sums (K, C), left (K, P) in any order of memory, right (P, C); K a multiple of `OUTER`."""
     del lanes
-    sums += left[:size].T @ right[:size]
+    sums += left @ right
 
 
 def blur_row_python(row, before, after, lanes):
@@ -69,93 +75,134 @@ def prefetch_row_python(table, row):
     """Ask for table[row] (n, C) ahead of its use, where rows are visited in an order that the processor can't guess."""
 
 
+class _Sparse:
+    """A sparse matrix with K entries in each row, in registers: where they are and how much they weigh."""
+
+    def __init__(self, v: Vectors, rows, weights, factors):
+        self.v, self.rows, self.weights, self.factors = v, rows, weights, factors
+        self.size, self.count = cgutils.unpack_tuple(v.builder, rows.shape)
+
+    def by_count(self, emit: Callable[[int | None], None], known: tuple[int, ...] = UNROLLED) -> None:
+        """Code for each number K of `UNROLLED`, ``emit(K)``, and for any other, ``emit(None)``."""
+        if not known:
+            emit(None)
+            return
+        builder = self.v.builder
+        with builder.if_else(builder.icmp_signed("==", self.count, self.v.at(known[0]))) as (this, other):
+            with this:
+                emit(known[0])
+            with other:
+                self.by_count(emit, known[1:])
+
+    def entries(self, i, known: int | None, emit: Callable) -> None:
+        """``emit(row, weight)`` for the entries of row i: a row of the table, and a vector."""
+        v, builder = self.v, self.v.builder
+        first = builder.mul(i, self.count if known is None else v.at(known))
+
+        def entry(k) -> None:
+            at = builder.add(first, k)
+            row = builder.zext(builder.load(builder.gep(self.rows.data, [at])), v.index)
+            emit(row, v.spread(builder.load(builder.gep(self.weights.data, [at]))))
+
+        if known is None:
+            with cgutils.for_range(builder, self.count) as loop:
+                entry(loop.index)
+        else:
+            for k in range(known):
+                entry(v.at(k))
+
+    def scaled(self, i, values):
+        """Vectors times the factor of row i."""
+        if self.factors is None:
+            return values
+        factor = self.v.spread(self.v.builder.load(self.v.builder.gep(self.factors.data, [i])))
+        return [self.v.builder.fmul(factor, value) for value in values]
+
+
 @intrinsic
-def _weighted_rows(typingctx, out, table, rows, weights, begin, end, factor, lanes):
-    signature = types.void(out, table, rows, weights, types.intp, types.intp, table.dtype, lanes)
+def _sum_rows(typingctx, out, table, rows, weights, factors, lanes):
+    signature = types.void(out, table, rows, weights, factors, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, table.dtype)
-        sums, values, indices, terms = arrays_of(context, builder, signature, args)
-        begin, end, factor = args[4:7]
+        sums, values, *matrix = arrays_of(context, builder, signature, args)
+        sparse = _Sparse(v, *matrix, *[None] * (3 - len(matrix)))
         channels = cgutils.unpack_tuple(builder, values.shape)[1]
-        size = v.at(table.dtype.bitwidth // 8)
-        stride = builder.sdiv(cgutils.unpack_tuple(builder, values.strides)[0], size)
-        with v.blocks(channels, len(lanes)) as (block, _):
-            registers = [v.variable(v.constant(0)) for _ in offsets]
 
-            def add(k):
-                row = builder.zext(builder.load(builder.gep(indices.data, [k])), v.index)
-                start = builder.add(builder.mul(row, stride), block)
-                weight = v.spread(builder.load(builder.gep(terms.data, [k])))
-                for offset, register in zip(offsets, registers, strict=True):
-                    term = v.load(values.data, builder.add(start, v.at(offset)))
-                    builder.store(v.fma(weight, term, builder.load(register)), register)
+        def every_row(known):
+            with v.blocks(channels, len(lanes)) as (block, _), cgutils.for_range(builder, sparse.size) as loop:
+                registers = [v.variable(v.constant(0)) for _ in offsets]
 
-            rest = builder.sub(end, builder.urem(builder.sub(end, begin), v.at(UNROLL)))
-            with cgutils.for_range_slice(builder, begin, rest, v.at(UNROLL)) as (k, _):
-                for later in range(UNROLL):
-                    add(builder.add(k, v.at(later)))
-            with cgutils.for_range_slice(builder, rest, end, v.at(1)) as (k, _):
-                add(k)
-            for offset, register in zip(offsets, registers, strict=True):
-                scaled = builder.fmul(v.spread(factor), builder.load(register))
-                v.store(scaled, sums.data, builder.add(block, v.at(offset)))
+                def add(row, weight):
+                    for offset, register in zip(offsets, registers, strict=True):
+                        term = v.load(values.data, v.place(values, row, block, offset))
+                        builder.store(v.fma(weight, term, builder.load(register)), register)
+
+                sparse.entries(loop.index, known, add)
+                totals = sparse.scaled(loop.index, [builder.load(register) for register in registers])
+                for offset, total in zip(offsets, totals, strict=True):
+                    v.store(total, sums.data, v.place(sums, loop.index, block, offset))
+
+        sparse.by_count(every_row)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 @intrinsic
-def _scatter_row(typingctx, table, row, rows, weights, factor, lanes):
-    signature = types.void(table, row, rows, weights, table.dtype, lanes)
+def _scatter_rows(typingctx, table, values, rows, weights, factors, lanes):
+    signature = types.void(table, values, rows, weights, factors, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, table.dtype)
-        sums, source, indices, terms = arrays_of(context, builder, signature, args)
+        sums, source, *matrix = arrays_of(context, builder, signature, args)
+        sparse = _Sparse(v, *matrix, *[None] * (3 - len(matrix)))
         channels = cgutils.unpack_tuple(builder, sums.shape)[1]
-        count = cgutils.unpack_tuple(builder, indices.shape)[0]
-        with v.blocks(channels, len(lanes)) as (block, _):
-            factor = v.spread(args[4])
-            scaled = [builder.fmul(factor, v.load(source.data, builder.add(block, v.at(at)))) for at in offsets]
-            with cgutils.for_range_slice(builder, v.at(0), count, v.at(1)) as (k, _):
-                row = builder.zext(builder.load(builder.gep(indices.data, [k])), v.index)
-                start = builder.add(builder.mul(row, channels), block)
-                weight = v.spread(builder.load(builder.gep(terms.data, [k])))
-                for offset, value in zip(offsets, scaled, strict=True):
-                    at = builder.add(start, v.at(offset))
-                    v.store(v.fma(weight, value, v.load(sums.data, at)), sums.data, at)
+
+        def every_row(known):
+            with v.blocks(channels, len(lanes)) as (block, _), cgutils.for_range(builder, sparse.size) as loop:
+                places = [v.place(source, loop.index, block, offset) for offset in offsets]
+                scaled = sparse.scaled(loop.index, [v.load(source.data, at) for at in places])
+
+                def add(row, weight):
+                    for offset, value in zip(offsets, scaled, strict=True):
+                        at = v.place(sums, row, block, offset)
+                        v.store(v.fma(weight, value, v.load(sums.data, at)), sums.data, at)
+
+                sparse.entries(loop.index, known, add)
+
+        sparse.by_count(every_row)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 @intrinsic
-def _add_products(typingctx, sums, left, right, size, lanes):
-    signature = types.void(sums, left, right, types.intp, lanes)
+def _add_product(typingctx, sums, left, right, lanes):
+    signature = types.void(sums, left, right, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, sums.dtype)
         products, first, second = arrays_of(context, builder, signature, args)
-        rows, channels = cgutils.unpack_tuple(builder, products.shape)
+        size, count = cgutils.unpack_tuple(builder, first.shape)
+        along, down = v.strides(first)
+        channels = cgutils.unpack_tuple(builder, products.shape)[1]
         with (
-            cgutils.for_range_slice(builder, v.at(0), rows, v.at(OUTER)) as (row, _),
+            cgutils.for_range_slice(builder, v.at(0), size, v.at(OUTER)) as (row, _),
             v.blocks(channels, len(lanes)) as (block, _),
         ):
-            places = [
-                builder.add(builder.add(builder.mul(builder.add(row, v.at(k)), channels), block), v.at(offset))
-                for k in range(OUTER)
-                for offset in offsets
-            ]
+            rows = [builder.add(row, v.at(k)) for k in range(OUTER)]
+            starts = [builder.mul(k, along) for k in rows]
+            places = [v.place(products, k, block, offset) for k in rows for offset in offsets]
             registers = [v.variable(v.load(products.data, place)) for place in places]
-            with cgutils.for_range_slice(builder, v.at(0), args[3], v.at(1)) as (p, _):
-                start = builder.add(builder.mul(p, channels), block)
-                values = [v.load(second.data, builder.add(start, v.at(offset))) for offset in offsets]
-                column = builder.add(builder.mul(p, rows), row)
-                for k in range(OUTER):
-                    one = v.spread(builder.load(builder.gep(first.data, [builder.add(column, v.at(k))])))
+            with cgutils.for_range(builder, count) as loop:
+                values = [v.load(second.data, v.place(second, loop.index, block, offset)) for offset in offsets]
+                step = builder.mul(loop.index, down)
+                for k, start in enumerate(starts):
+                    one = v.spread(builder.load(builder.gep(first.data, [builder.add(start, step)])))
                     for value, register in zip(values, registers[k * len(offsets) :], strict=False):
                         builder.store(v.fma(one, value, builder.load(register)), register)
             for place, register in zip(places, registers, strict=True):
@@ -214,22 +261,17 @@ def _prefetch_row(typingctx, table, row):
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, table.dtype)
         (rows,) = arrays_of(context, builder, signature, args)
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        form = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0")
         channels = cgutils.unpack_tuple(builder, rows.shape)[1]
-        start = builder.mul(args[1], channels)
-        with v.blocks(channels, CACHE_LINE // (table.dtype.bitwidth // 8)) as (block, _):
-            address = builder.bitcast(builder.gep(rows.data, [builder.add(start, block)]), byte)
-            builder.call(function, [address, word(1), word(3), word(1)])  # to write, keep in all caches, data
+        with v.blocks(channels, CACHE_LINE // v.align) as (block, _):
+            v.prefetch(rows.data, builder.add(builder.mul(args[1], channels), block), write=True)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-weighted_rows = choose(weighted_rows_python, _weighted_rows)
-scatter_row = choose(scatter_row_python, _scatter_row)
-add_products = choose(add_products_python, _add_products)
+sum_rows = choose(sum_rows_python, _sum_rows)
+scatter_rows = choose(scatter_rows_python, _scatter_rows)
+add_product = choose(add_product_python, _add_product)
 blur_row = choose(blur_row_python, _blur_row)
 transpose = choose(transpose_python, _transpose)
 prefetch_row = choose(prefetch_row_python, _prefetch_row)

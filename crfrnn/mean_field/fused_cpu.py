@@ -260,7 +260,9 @@ def _differentiate(
     for t in reversed(range(iterations)):
         passing.exchange()
         q, into = marginals[t].numpy(), planes[:0] if t else planes
-        arguments = q, transform.diagonal, transform.common, total, products, into
+        # what c_m is multiplied by, the sum of h_m over the labels, is 0 once g has come through a softmax
+        common = transform.common if t == iterations - 1 else transform.common[:0]
+        arguments = q, transform.diagonal, common, total, products, into
         passing.over_pixels(numba_cpu.update_gradient, *arguments, mixing=transform.mixing)
     if grad_transforms is not None:
         summed = torch.from_numpy(products.sum(axis=0)).view(-1, channels, channels)[:, :labels, :labels]

@@ -20,13 +20,12 @@ it is a product with the matrix `mixing` (M C, C), which is empty in the first c
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from crfrnn.filtering.rows import add_products, scatter_row, transpose, weighted_rows
+from crfrnn.filtering.compiled import kernel_on_views
+from crfrnn.filtering.rows import add_product, scatter_rows, sum_rows, transpose
 from crfrnn.filtering.vectors import LANES
-from crfrnn.mean_field.softmax_cpu import logits_row, softmax_backward_row, softmax_rows
+from crfrnn.mean_field.softmax_cpu import TILE, logits_rows, softmax_backward_rows, softmax_rows
 
-TILE = 64  # points whose messages are in the L1 cache together
 PADDING = np.float32(-1e30)  # logits of the channels that are no labels
 
 
@@ -57,7 +56,31 @@ class Grids(NamedTuple):
     gathered: tuple  # (lines * nodes, C): filled
 
 
-@njit(nogil=True, cache=True)
+class Buffers(NamedTuple):
+    """Room for what belongs to one line or one tile of it, of one thread."""
+
+    line: np.ndarray  # (W, C), values
+    nodes: np.ndarray  # (M', nodes, C), of the separable kernels' coarse grids
+    messages: np.ndarray  # (TILE, M, C)
+    mixed: np.ndarray  # (TILE, 1, C), the same after `mixing`
+    sums: np.ndarray  # (2, TILE, LANES), see `softmax_cpu.py`
+    done: np.ndarray  # (M',) int64, how many nodes of a line are gathered
+
+
+def buffers(kernels: int, nodes: list[int], width: int, channels: int) -> Buffers:
+    """For M kernels, of which the separable ones have so many nodes in a line."""
+    float32 = np.float32
+    return Buffers(
+        np.empty((width, channels), float32),
+        np.empty((len(nodes), max([0, *nodes]), channels), float32),
+        np.zeros((TILE, kernels, channels), float32),  # rows behind the last point of a tile are mixed, too
+        np.empty((TILE, 1, channels), float32),
+        np.empty((2, TILE, LANES), float32),
+        np.empty(len(nodes), np.int64),
+    )
+
+
+@kernel_on_views
 def to_rows(planes, rows, padding, start, stop):
     """Points start..stop of planes (L, N) -> rows (at least stop - start, C); `padding` in the channels beyond L."""
     labels, channels = planes.shape[0], rows.shape[1]
@@ -76,7 +99,7 @@ def to_rows(planes, rows, padding, start, stop):
                 rows[p - start, label] = padding
 
 
-@njit(nogil=True, cache=True)
+@kernel_on_views
 def to_planes(rows, planes, start, stop):
     """The reverse: rows (at least stop - start, C) -> the points start..stop of planes (L, N)."""
     labels = planes.shape[0]
@@ -92,163 +115,133 @@ def to_planes(rows, planes, start, stop):
                 planes[label, p] = rows[p - start, label]
 
 
-@njit(nogil=True, cache=True)
-def _line_buffers(grids, mixing, kernels, width, channels):
-    """Room for what belongs to one line: coarse nodes (M', nodes, C), messages (TILE, M, C), and those mixed.
+@kernel_on_views
+def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
+    """The messages at the pixels begin..end of line y, which starts at point `first`, and with `mixing` those mixed."""
+    start, stop, size, messages = first + begin, first + end, end - begin, room.messages
+    kernels, channels = messages.shape[1:]
+    for m in range(lattices.count):
+        corners, weights = lattices.corners[m][start:stop], lattices.weights[m][start:stop]
+        sum_rows(messages[:size, m], lattices.table[m], corners, weights, lattices.after[m][start:stop], lanes)
+    for g in range(grids.count):
+        columns, table, nodes = grids.refine_columns[g], grids.coarse[g], room.nodes[g]
+        # first the nodes of this line around these pixels, side by side as those of the other lines are
+        low, high = columns[begin, 0] * channels, (columns[end - 1, columns.shape[1] - 1] + 1) * channels
+        into, lines, weights = nodes.reshape(1, nodes.size), grids.spread_columns[g], grids.spread_weights[g]
+        sum_rows(into[:, low:high], table[:, low:high], lines[y : y + 1], weights[y : y + 1], None, lanes)
+        into, weights = messages[:size, lattices.count + g], grids.refine_weights[g]
+        sum_rows(into, nodes, columns[begin:end], weights[begin:end], None, lanes)
+    if mixing.size:
+        room.mixed[:] = 0
+        add_product(room.mixed[:, 0], messages.reshape(messages.shape[0], kernels * channels), mixing, lanes)
 
-    With the last comes the index of the rows of `mixing`, all of which are summed for each pixel.
+
+@kernel_on_views
+def _write(lattices, grids, values, room, lanes, first, begin, end, y):
+    """Splat the pixels begin..end of line y, which starts at point `first`; values (W, C) are those of the line.
+
+    The separable kernels' first bands are applied as far as the pixels before `end` suffice.
     """
-    nodes = 0
-    for g in range(grids.count):
-        nodes = max(nodes, grids.gather_columns[g].shape[0])
-    coarse = np.empty((grids.count, nodes, channels), np.float32)
-    messages = np.empty((TILE, kernels, channels), np.float32)
-    mixed = (
-        np.empty((TILE if mixing.size else 0, 1, channels), np.float32),
-        np.arange(mixing.shape[0]).astype(np.uint32),
-    )
-    return np.empty((width, channels), np.float32), coarse, messages, mixed
-
-
-@njit(nogil=True, cache=True)
-def _spread(grids, y, coarse, lanes):
-    """The coarse nodes of line y, for every separable kernel; coarse (M', nodes, C)."""
-    for g in range(grids.count):
-        columns, weights, table = grids.spread_columns[g], grids.spread_weights[g], grids.coarse[g]
-        line = coarse[g].reshape(coarse[g].size)[: table.shape[1]]
-        weighted_rows(line, table, columns[y], weights[y], 0, columns.shape[1], np.float32(1), lanes)
-
-
-@njit(nogil=True, cache=True)
-def _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end):
-    """The messages at the pixels begin..end of the line from point `first` on, (TILE, M, C), or mixed (TILE, 1, C)."""
-    one = np.float32(1)
+    start, stop = first + begin, first + end
     for m in range(lattices.count):
-        table, corners, weights, factor = lattices.table[m], lattices.corners[m], lattices.weights[m], lattices.after[m]
-        for x in range(begin, end):
-            p = first + x
-            weighted_rows(messages[x - begin, m], table, corners[p], weights[p], 0, corners.shape[1], factor[p], lanes)
-    for g in range(grids.count):
-        columns, weights, m = grids.refine_columns[g], grids.refine_weights[g], lattices.count + g
-        for x in range(begin, end):
-            weighted_rows(messages[x - begin, m], coarse[g], columns[x], weights[x], 0, columns.shape[1], one, lanes)
-    if not mixing.size:
-        return messages
-    every, (sums, rows) = messages.reshape(TILE, mixing.shape[0]), mixed
-    for p in range(end - begin):
-        weighted_rows(sums[p, 0], mixing, rows, every[p], 0, rows.size, one, lanes)
-    return sums
-
-
-@njit(nogil=True, cache=True)
-def _splat(lattices, line, lanes, first, begin, end):
-    """Add the pixels begin..end of a line (W, C) that starts at point `first` to the vertices around them."""
-    for m in range(lattices.count):
-        sums, corners, weights, factor = lattices.sums[m], lattices.corners[m], lattices.weights[m], lattices.before[m]
-        for x in range(begin, end):
-            p = first + x
-            scatter_row(sums, line[x], corners[p], weights[p], factor[p], lanes)
-
-
-@njit(nogil=True, cache=True)
-def _gather(grids, line, lanes, y):
-    """Apply the first band of every separable kernel to line y (W, C)."""
-    one = np.float32(1)
+        corners, weights, factors = lattices.corners[m], lattices.weights[m], lattices.before[m][start:stop]
+        scatter_rows(lattices.sums[m], values[begin:end], corners[start:stop], weights[start:stop], factors, lanes)
     for g in range(grids.count):
         columns, weights = grids.gather_columns[g], grids.gather_weights[g]
-        nodes = columns.shape[0]
-        for node in range(nodes):
-            out = grids.gathered[g][y * nodes + node]
-            weighted_rows(out, line, columns[node], weights[node], 0, columns.shape[1], one, lanes)
+        nodes, last = columns.shape[0], columns.shape[1] - 1
+        low = high = room.done[g] if begin else 0
+        while high < nodes and columns[high, last] < end:
+            high += 1
+        out = grids.gathered[g][y * nodes + low : y * nodes + high]
+        sum_rows(out, values, columns[low:high], weights[low:high], None, lanes)
+        room.done[g] = high
 
 
-@njit(nogil=True, cache=True)
+@kernel_on_views
 def _clear(lattices, strip, after):
     """Zeros for the rows of the strips from `strip` up to `after`, before anything is splatted there."""
     for m in range(lattices.count):
         lattices.sums[m][lattices.rows[m][strip] : lattices.rows[m][after]] = 0
 
 
-@njit(nogil=True, cache=True)
-def initialise(planes, unary, kept, lattices, grids, mixing, lanes, width, strip, after, start, stop):
+@kernel_on_views
+def initialise(planes, unary, kept, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
     """U as rows, Q = softmax(U), splatted.
 
     planes (L, N); unary (N, C); kept (N, C) receives Q, or is empty.
     """
     _clear(lattices, strip, after)
-    channels = unary.shape[1]
-    line, no_messages = np.empty((width, channels), np.float32), np.empty((width, 0, channels), np.float32)
-    no_weights = np.empty((0, channels), np.float32)
+    nothing = room.messages[:, :0], mixing[:0]
     for first in range(start, stop, width):
-        size = min(width, stop - first)
-        to_rows(planes, unary[first:], PADDING, first, first + size)
-        q = kept[first : first + size] if kept.size else line
-        softmax_rows(q[:size], unary[first:], no_messages, no_weights, lanes)
-        _splat(lattices, q, lanes, first, 0, size)
-        _gather(grids, q, lanes, first // width)
+        size, y = min(width, stop - first), first // width
+        q = kept[first : first + size] if kept.size else room.line[:size]
+        for begin in range(0, size, TILE):
+            end = min(begin + TILE, size)
+            u = unary[first + begin : first + end]
+            to_rows(planes, u, PADDING, first + begin, first + end)
+            softmax_rows(q[begin:end], u, *nothing, room.sums, lanes)
+            _write(lattices, grids, q, room, lanes, first, begin, end, y)
 
 
-@njit(nogil=True, cache=True)
-def update(unary, diagonal, kept, lattices, grids, mixing, lanes, width, strip, after, start, stop):
+@kernel_on_views
+def update(unary, diagonal, kept, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
     """Q = softmax(U - sum_m e_m Qm), equations (4.3) to (4.6), splatted.
 
     unary (N, C); diagonal e (M, C), or with `mixing` ones (1, C); kept (N, C) receives Q, or is empty.
     """
     _clear(lattices, strip, after)
-    kernels = lattices.count + grids.count
-    line, coarse, messages, mixed = _line_buffers(grids, mixing, kernels, width, unary.shape[1])
+    passed = room.mixed if mixing.size else room.messages
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
-        q = kept[first : first + size] if kept.size else line
-        _spread(grids, y, coarse, lanes)
+        q = kept[first : first + size] if kept.size else room.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
-            softmax_rows(q[begin:end], unary[first + begin :], passed, diagonal, lanes)
-            _splat(lattices, q, lanes, first, begin, end)
-        _gather(grids, q, lanes, y)
+            _read(lattices, grids, mixing, room, lanes, first, begin, end, y)
+            softmax_rows(q[begin:end], unary[first + begin : first + end], passed, diagonal, room.sums, lanes)
+            _write(lattices, grids, q, room, lanes, first, begin, end, y)
 
 
-@njit(nogil=True, cache=True)
-def finish(unary, diagonal, common, normalize, out, lattices, grids, mixing, lanes, width, strip, after, start, stop):
+@kernel_on_views
+def finish(
+    unary, diagonal, common, normalize, out, lattices, grids, mixing, room, lanes, width, strip, after, start, stop
+):
     """The last iteration: Qu = U - sum_m (e_m Qm + c_m . Qm), (4.3) to (4.5), or with `normalize` its softmax.
 
     common c (M, C), or with `mixing` zeros (1, C); out (L, N); the rest as in `update`.
     """
-    kernels = lattices.count + grids.count
-    line, coarse, messages, mixed = _line_buffers(grids, mixing, kernels, width, unary.shape[1])
+    passed = room.mixed if mixing.size else room.messages
     for first in range(start, stop, width):
-        size = min(width, stop - first)
-        _spread(grids, first // width, coarse, lanes)
+        size, y = min(width, stop - first), first // width
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
+            _read(lattices, grids, mixing, room, lanes, first, begin, end, y)
+            u, rows = unary[first + begin : first + end], room.line[: end - begin]
             if normalize:
-                softmax_rows(line[begin:end], unary[first + begin :], passed, diagonal, lanes)
+                softmax_rows(rows, u, passed, diagonal, room.sums, lanes)
             else:
-                for x in range(begin, end):
-                    logits_row(line[x], unary[first + x], passed[x - begin], diagonal, common, lanes)
-            to_planes(line[begin:], out, first + begin, first + end)
+                logits_rows(rows, u, passed, diagonal, common, room.sums, lanes)
+            to_planes(rows, out, first + begin, first + end)
 
 
-@njit(nogil=True, cache=True)
-def start_gradient(planes, total, lattices, grids, mixing, lanes, width, strip, after, start, stop):
+@kernel_on_views
+def start_gradient(planes, total, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
     """The gradient of the last Qu as rows, splatted.
 
     planes (L, N); total (N, C), which will collect the gradient of U.
     """
     _clear(lattices, strip, after)
     for first in range(start, stop, width):
-        size = min(width, stop - first)
+        size, y = min(width, stop - first), first // width
         line = total[first : first + size]
-        to_rows(planes, line, np.float32(0), first, first + size)
-        _splat(lattices, line, lanes, first, 0, size)
-        _gather(grids, line, lanes, first // width)
+        for begin in range(0, size, TILE):
+            end = min(begin + TILE, size)
+            to_rows(planes, line[begin:end], np.float32(0), first + begin, first + end)
+            _write(lattices, grids, line, room, lanes, first, begin, end, y)
 
 
-@njit(nogil=True, cache=True)
+@kernel_on_views
 def update_gradient(
-    q, diagonal, common, total, products, planes, lattices, grids, mixing, lanes, width, strip, after, start, stop
+    q, diagonal, common, total, products, planes, lattices, grids, mixing, room, lanes, width, strip, after, start, stop
 ):
     """One iteration back: from h_m = K_m^T g to the gradient of the logits whose softmax is q, splatted.
 
@@ -259,23 +252,18 @@ def update_gradient(
     more = planes.size == 0
     if more:
         _clear(lattices, strip, after)
-    kernels, channels = lattices.count + grids.count, q.shape[1]
-    line, coarse, messages, mixed = _line_buffers(grids, mixing, kernels, width, channels)
-    every = messages.reshape(TILE, kernels * channels)
+    passed = room.mixed if mixing.size else room.messages
+    every = room.messages.reshape(len(room.messages), room.messages.shape[1] * room.messages.shape[2])
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
-        _spread(grids, y, coarse, lanes)
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            passed = _read(lattices, grids, coarse, mixing, messages, mixed, lanes, first, begin, end)
+            here, g = slice(first + begin, first + end), room.line[begin:end]
+            _read(lattices, grids, mixing, room, lanes, first, begin, end, y)
             if products.size:
-                add_products(products[strip], every, q[first + begin :], end - begin, lanes)
-            for x in range(begin, end):
-                p = first + x
-                softmax_backward_row(line[x], total[p], q[p], passed[x - begin], diagonal, common, lanes)
+                add_product(products[strip], every[: end - begin].T, q[here], lanes)
+            softmax_backward_rows(g, total[here], q[here], passed, diagonal, common, room.sums, lanes)
             if more:
-                _splat(lattices, line, lanes, first, begin, end)
-        if more:
-            _gather(grids, line, lanes, y)
-        else:
-            to_planes(total[first:], planes, first, first + size)
+                _write(lattices, grids, room.line, room, lanes, first, begin, end, y)
+            else:
+                to_planes(total[here], planes, first + begin, first + end)

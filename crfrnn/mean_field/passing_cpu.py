@@ -107,6 +107,8 @@ class MessagePassing:
         if any(start % self.width for start in bounds[:-1]):  # a line of a grid is never divided
             bounds, strips = [0, points], [0, len(bounds) - 1]
         self._parts = [(*n, *points) for n, points in zip(pairwise(strips), pairwise(bounds), strict=True)]
+        nodes = [kernel.passes.gather.rows for kernel in self._grids]
+        self._rooms = [numba_cpu.buffers(kernels.count, nodes, self.width, channels) for _ in self._parts]
 
     @property
     def parts(self) -> int:
@@ -115,8 +117,10 @@ class MessagePassing:
 
     def over_pixels(self, kernel: Callable[..., object], *arguments: Any, mixing: np.ndarray) -> None:
         """One pass: a kernel of `numba_cpu.py`, which has first arguments of its own, strip by strip."""
-        common = (self._lattice_arrays(), self._grid_arrays(), mixing, self.lanes, self.width)
-        threads.together([partial(kernel, *arguments, *common, *part) for part in self._parts])
+        common = *arguments, self._lattice_arrays(), self._grid_arrays(), mixing
+        shape = self.lanes, self.width
+        parts = zip(self._rooms, self._parts, strict=True)
+        threads.together([partial(kernel, *common, room, *shape, *part) for room, part in parts])
 
     def _lattice_arrays(self) -> numba_cpu.Lattices:
         arrays = [(k.corners, k.weights, k.after, k.before, k.rows, k.table, k.sums) for k in self._lattices]

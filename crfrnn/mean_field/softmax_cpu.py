@@ -2,203 +2,281 @@
 
 Like `filtering/rows.py`, which says what a row and `lanes` are: each operation stands beside the plain Python that
 says what it does.
+
+A row of a softmax waits for the largest of its channels, then for its exponentials, then for their sum. So each of these
+steps is done for all rows of a tile before the next one: a processor works on the next rows while one waits. What a
+step leaves for the next one, a number for each row, is in `room` (2, TILE or more, LANES): first a vector that is not
+yet summed over its lanes, then, for eight rows at a time, the sums.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from crfrnn.filtering.vectors import LANES, LOWEST, Vectors, arrays_of, choose
+from crfrnn.filtering.vectors import CACHE_LINE, LANES, LOWEST, Vectors, arrays_of, choose
 
-# rows that go through the softmax together: one waits for the largest of its channels, then for their sum, and its
-# exponentials are a chain of a dozen operations, so a processor is idle most of the time with one row alone
-TOGETHER = 4
+TILE = 128  # rows of one call, at the most; a multiple of LANES
+TOGETHER = 4  # rows that use a weight while it is in a register
+SMALLEST = -3.0e38
 
 
-def softmax_rows_python(out, unary, messages, weights, lanes):
+def softmax_rows_python(out, unary, messages, weights, room, lanes):
     """out = softmax(unary - sum_m weights[m] * messages[:, m]), row by row, float32.
 
     out (n, C); unary (n or more, C); messages (n or more, M, C); weights (M, C).
     """
-    del lanes
+    del room, lanes
     count = out.shape[0]
     logits = unary[:count] - (weights * messages[:count]).sum(axis=1)
     e = np.exp(np.maximum(logits - logits.max(axis=1, keepdims=True), LOWEST))
     out[:] = e / e.sum(axis=1, keepdims=True)
 
 
-def logits_row_python(out, unary, messages, diagonal, common, lanes):
-    """out = unary - sum_m (diagonal[m] * messages[m] + <common[m], messages[m]>).
+def logits_rows_python(out, unary, messages, diagonal, common, room, lanes):
+    """out = unary - sum_m (diagonal[m] * messages[:, m] + <common[m], messages[:, m]>).
 
-    out, unary (C,); messages, diagonal, common (M, C).
+    out (n, C); unary (n or more, C); messages (n or more, M, C); diagonal, common (M, C).
     """
-    del lanes
-    out[:] = unary - (diagonal * messages).sum(axis=0) - (common * messages).sum()
+    del room, lanes
+    passed = messages[: out.shape[0]]
+    out[:] = unary[: out.shape[0]] - (diagonal * passed).sum(axis=1) - (common * passed).sum(axis=(1, 2))[:, None]
 
 
-def softmax_backward_row_python(grad, total, q, messages, diagonal, common, lanes):
+def softmax_backward_rows_python(grad, total, q, messages, diagonal, common, room, lanes):
     """grad = q (d - <q, d>) with d = - sum_m (diagonal[m] * messages[m] + common[m] sum(messages[m])); total += grad.
 
-    grad, total, q (C,); messages, diagonal, common (M, C).
+    grad, total, q (n, C); messages (n or more, M, C); diagonal, common (M, C); no common (0, C) counts as zeros.
     """
-    del lanes
-    d = -(diagonal * messages + common * messages.sum(axis=1, keepdims=True)).sum(axis=0)
-    grad[:] = q * (d - (q * d).sum())
+    del room, lanes
+    passed = messages[: grad.shape[0]]
+    d = -(diagonal * passed).sum(axis=1)
+    if common.size:
+        d -= (common * passed.sum(axis=2, keepdims=True)).sum(axis=1)
+    grad[:] = q * (d - (q * d).sum(axis=1, keepdims=True))
     total += grad
 
 
-def _penalised(v, places, offsets, unary, messages, weights):
-    """unary - sum_m weights[m] * messages[m] for one block of channels of several rows: a list of vectors for each.
+class _Room:
+    """The number that each row passes on from one step to the next."""
 
-    places: where the block begins in unary and in the messages of kernel 0, for each row, and in the weights.
+    def __init__(self, v: Vectors, array):
+        rows = cgutils.unpack_tuple(v.builder, array.shape)[1]
+        self.v, self.lines = v, array.data
+        self.sums = v.builder.gep(array.data, [v.builder.mul(rows, v.at(LANES))])
+
+    def put(self, row, value) -> None:
+        """A vector, to be reduced over its lanes."""
+        self.v.store(value, self.lines, self.v.builder.mul(row, self.v.at(LANES)))
+
+    def reduce(self, count, operation: Callable, finish: Callable = lambda value: value) -> None:
+        """Over the lanes of each row; what `finish` makes of it is what `get` returns."""
+        v = self.v
+        with cgutils.for_range_slice(v.builder, v.at(0), count, v.at(LANES)) as (row, _):
+            start = v.builder.mul(row, v.at(LANES))
+            lines = [v.load(self.lines, v.builder.add(start, v.at(k * LANES))) for k in range(LANES)]
+            v.store(finish(v.each_reduced(operation, lines)), self.sums, row)
+
+    def get(self, row):
+        """That of a row, in every lane."""
+        return self.v.spread(self.v.builder.load(self.v.builder.gep(self.sums, [row])))
+
+
+def _every_row(v: Vectors, count, emit: Callable) -> None:
+    """``emit(rows)`` for some rows at a time."""
+    rest = v.builder.sub(count, v.builder.urem(count, v.at(TOGETHER)))
+    with cgutils.for_range_slice(v.builder, v.at(0), rest, v.at(TOGETHER)) as (row, _):
+        emit([v.builder.add(row, v.at(k)) for k in range(TOGETHER)])
+    with cgutils.for_range_slice(v.builder, rest, count, v.at(1)) as (row, _):
+        emit([row])
+
+
+def _by_width(v: Vectors, channels, width: int, emit: Callable) -> None:
+    """``emit(channels)`` twice: for rows of this width the compiler knows where everything is, for others not."""
+    with v.builder.if_else(v.builder.icmp_signed("==", channels, v.at(width))) as (short, long):
+        with short:
+            emit(v.at(width))
+        with long:
+            emit(channels)
+
+
+def _penalised(v: Vectors, starts, block, offsets, channels, messages, weights, unary=None):
+    """unary - sum_m weights[m] * messages[:, m], or without the first, for one block of channels of rows.
+
+    starts: where they begin, in numbers. Returns a list of vectors for each row.
     """
     builder = v.builder
-    *_, kernels, channels = cgutils.unpack_tuple(builder, messages.shape)
-    rows, block = places
+    kernels = cgutils.unpack_tuple(builder, messages.shape)[1]
+    zero = v.constant(0)
+
+    def here(start, offset):
+        return builder.add(builder.add(start, block), v.at(offset))
+
     registers = [
-        [v.variable(v.load(unary.data, builder.add(at, v.at(offset)))) for offset in offsets] for at, _ in rows
+        [v.variable(zero if unary is None else v.load(unary.data, here(start, offset))) for offset in offsets]
+        for start in starts
     ]
+    first = [builder.mul(start, kernels) for start in starts]
     with cgutils.for_range(builder, kernels) as loop:
         step = builder.mul(loop.index, channels)
         for k, offset in enumerate(offsets):
-            here = builder.add(step, v.at(offset))
-            weight = builder.fneg(v.load(weights.data, builder.add(block, here)))
-            for (_, at), row in zip(rows, registers, strict=True):
-                message = v.load(messages.data, builder.add(at, here))
+            weight = builder.fneg(v.load(weights.data, here(step, offset)))
+            for start, row in zip(first, registers, strict=True):
+                message = v.load(messages.data, here(builder.add(start, step), offset))
                 builder.store(v.fma(weight, message, builder.load(row[k])), row[k])
     return [[builder.load(register) for register in row] for row in registers]
 
 
-def _in_registers(v, rows, offsets, result, inputs):
-    """Rows (index each) of which every channel fits into registers; step by step for all of them."""
-    builder, (_, messages, _) = v.builder, inputs
-    *_, kernels, channels = cgutils.unpack_tuple(builder, messages.shape)
-    starts = [builder.mul(row, channels) for row in rows]
-    places = [(start, builder.mul(start, kernels)) for start in starts]
-    every = _penalised(v, (places, v.at(0)), offsets, *inputs)
-    tops = v.across(v.maximum, [functools.reduce(v.maximum, values) for values in every])
-    every = [[builder.fsub(value, top) for value in values] for values, top in zip(every, tops, strict=True)]
-    flat = v.exp([value for values in every for value in values])
-    every = [flat[k : k + len(offsets)] for k in range(0, len(flat), len(offsets))]
-    totals = v.across(v.add, [functools.reduce(v.add, values) for values in every])
-    inverses = [builder.fdiv(v.constant(1), total) for total in totals]
-    for start, values, inverse in zip(starts, every, inverses, strict=True):
-        for value, offset in zip(values, offsets, strict=True):
-            v.store(builder.fmul(value, inverse), result.data, builder.add(start, v.at(offset)))
-
-
-def _in_memory(v, row, offsets, result, inputs):
-    """One row that is longer than that."""
-    builder, (_, messages, _) = v.builder, inputs
-    *_, kernels, channels = cgutils.unpack_tuple(builder, messages.shape)
-    start = builder.mul(row, channels)
-    largest = v.variable(v.constant(-3.0e38))
-    with v.blocks(channels, len(offsets) * LANES) as (block, _):
-        at = builder.add(start, block), builder.add(builder.mul(start, kernels), block)
-        (values,) = _penalised(v, ([at], block), offsets, *inputs)
-        for value, offset in zip(values, offsets, strict=True):
-            v.store(value, result.data, builder.add(at[0], v.at(offset)))
-            builder.store(v.maximum(builder.load(largest), value), largest)
-    (top,) = v.across(v.maximum, [builder.load(largest)])
-    total = v.variable(v.constant(0))
-    with v.vectors(channels) as at:
-        here = builder.add(start, at)
-        (value,) = v.exp([builder.fsub(v.load(result.data, here), top)])
-        v.store(value, result.data, here)
-        builder.store(v.add(builder.load(total), value), total)
-    (total,) = v.across(v.add, [builder.load(total)])
-    inverse = builder.fdiv(v.constant(1), total)
-    with v.vectors(channels) as at:
-        here = builder.add(start, at)
-        v.store(builder.fmul(v.load(result.data, here), inverse), result.data, here)
-
-
 @intrinsic
-def _softmax_rows(typingctx, out, unary, messages, weights, lanes):
-    signature = types.void(out, unary, messages, weights, lanes)
+def _softmax_rows(typingctx, out, unary, messages, weights, room, lanes):
+    signature = types.void(out, unary, messages, weights, room, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, out.dtype)
-        result, *inputs = arrays_of(context, builder, signature, args)
+        result, logits, passed, diagonal, numbers = arrays_of(context, builder, signature, args)
+        count, width = cgutils.unpack_tuple(builder, result.shape)
+        kept = _Room(v, numbers)
+
+        def softmax(channels) -> None:
+            def penalise(rows) -> None:
+                starts = [builder.mul(row, channels) for row in rows]
+                largest = [v.variable(v.constant(SMALLEST)) for _ in rows]
+                with v.blocks(channels, len(lanes)) as (block, _):
+                    every = _penalised(v, starts, block, offsets, channels, passed, diagonal, logits)
+                    for start, values, most in zip(starts, every, largest, strict=True):
+                        builder.store(functools.reduce(v.maximum, [builder.load(most), *values]), most)
+                        for value, offset in zip(values, offsets, strict=True):
+                            place = builder.add(builder.add(start, block), v.at(offset))
+                            v.store(value, result.data, place)
+                for row, most in zip(rows, largest, strict=True):
+                    kept.put(row, builder.load(most))
+
+            _every_row(v, count, penalise)
+            kept.reduce(count, v.maximum)
+            with cgutils.for_range(builder, count) as loop:
+                start, top = builder.mul(loop.index, channels), kept.get(loop.index)
+                total, next_tile = v.variable(v.constant(0)), builder.mul(count, channels)
+                with v.blocks(channels, len(lanes)) as (block, _):
+                    places = [builder.add(builder.add(start, block), v.at(offset)) for offset in offsets]
+                    for place in places[:: CACHE_LINE // 4 // LANES]:
+                        v.prefetch(logits.data, builder.add(place, next_tile))
+                    values = v.exp([builder.fsub(v.load(result.data, place), top) for place in places])
+                    for value, place in zip(values, places, strict=True):
+                        v.store(value, result.data, place)
+                    builder.store(functools.reduce(v.add, [builder.load(total), *values]), total)
+                kept.put(loop.index, builder.load(total))
+            kept.reduce(count, v.add, lambda total: builder.fdiv(v.constant(1), total))
+            with cgutils.for_range(builder, count) as loop:
+                start, inverse = builder.mul(loop.index, channels), kept.get(loop.index)
+                with v.vectors(channels) as at:
+                    place = builder.add(start, at)
+                    v.store(builder.fmul(v.load(result.data, place), inverse), result.data, place)
+
+        _by_width(v, width, len(lanes), softmax)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _logits_rows(typingctx, out, unary, messages, diagonal, common, room, lanes):
+    signature = types.void(out, unary, messages, diagonal, common, room, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, out.dtype)
+        result, logits, passed, weights, shared, numbers = arrays_of(context, builder, signature, args)
         count, channels = cgutils.unpack_tuple(builder, result.shape)
-        with builder.if_else(builder.icmp_signed("==", channels, v.at(len(lanes)))) as (short, long):
-            with short:
-                rest = builder.sub(count, builder.urem(count, v.at(TOGETHER)))
-                with cgutils.for_range_slice(builder, v.at(0), rest, v.at(TOGETHER)) as (row, _):
-                    rows = [builder.add(row, v.at(k)) for k in range(TOGETHER)]
-                    _in_registers(v, rows, offsets, result, inputs)
-                with cgutils.for_range_slice(builder, rest, count, v.at(1)) as (row, _):
-                    _in_registers(v, [row], offsets, result, inputs)
-            with long, cgutils.for_range_slice(builder, v.at(0), count, v.at(1)) as (row, _):
-                _in_memory(v, row, offsets, result, inputs)
+        each = builder.mul(*cgutils.unpack_tuple(builder, passed.shape)[1:])
+        kept = _Room(v, numbers)
+        with cgutils.for_range(builder, count) as loop:
+            total, start = v.variable(v.constant(0)), builder.mul(loop.index, each)
+            with v.vectors(each) as at:
+                message = v.load(passed.data, builder.add(start, at))
+                builder.store(v.fma(v.load(shared.data, at), message, builder.load(total)), total)
+            kept.put(loop.index, builder.load(total))
+        kept.reduce(count, v.add)
+
+        def penalise(rows) -> None:
+            starts = [builder.mul(row, channels) for row in rows]
+            with v.blocks(channels, len(lanes)) as (block, _):
+                every = _penalised(v, starts, block, offsets, channels, passed, weights, logits)
+                for row, start, values in zip(rows, starts, every, strict=True):
+                    for value, offset in zip(values, offsets, strict=True):
+                        place = builder.add(builder.add(start, block), v.at(offset))
+                        v.store(builder.fsub(value, kept.get(row)), result.data, place)
+
+        _every_row(v, count, penalise)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 @intrinsic
-def _logits_row(typingctx, out, unary, messages, diagonal, common, lanes):
-    signature = types.void(out, unary, messages, diagonal, common, lanes)
+def _softmax_backward_rows(typingctx, grad, total, q, messages, diagonal, common, room, lanes):
+    signature = types.void(grad, total, q, messages, diagonal, common, room, lanes)
     offsets = range(0, len(lanes), LANES)
-
-    def codegen(context, builder, signature, args):
-        v = Vectors(context, builder, out.dtype)
-        result, logits, passed, weights, shared = arrays_of(context, builder, signature, args)
-        kernels, channels = cgutils.unpack_tuple(builder, passed.shape)
-        total = v.variable(v.constant(0))
-        with v.vectors(builder.mul(kernels, channels)) as at:
-            term = v.fma(v.load(shared.data, at), v.load(passed.data, at), builder.load(total))
-            builder.store(term, total)
-        (same,) = v.across(v.add, [builder.load(total)])
-        with v.blocks(channels, len(lanes)) as (block, _):
-            (values,) = _penalised(v, ([(block, block)], block), offsets, logits, passed, weights)
-            for value, offset in zip(values, offsets, strict=True):
-                v.store(builder.fsub(value, same), result.data, builder.add(block, v.at(offset)))
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _softmax_backward_row(typingctx, grad, total, q, messages, diagonal, common, lanes):
-    signature = types.void(grad, total, q, messages, diagonal, common, lanes)
 
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, q.dtype)
-        result, sums, marginals, passed, weights, shared = arrays_of(context, builder, signature, args)
-        kernels, channels = cgutils.unpack_tuple(builder, passed.shape)
-        with v.vectors(channels) as at:
-            v.store(v.constant(0), result.data, at)
-        with cgutils.for_range(builder, kernels) as loop:
-            start = builder.mul(loop.index, channels)
-            mass = v.variable(v.constant(0))
-            with v.vectors(channels) as at:
-                term = v.load(passed.data, builder.add(start, at))
-                builder.store(v.add(builder.load(mass), term), mass)
-            (same,) = v.across(v.add, [builder.load(mass)])
-            with v.vectors(channels) as at:
-                here = builder.add(start, at)
-                own = builder.fmul(v.load(weights.data, here), v.load(passed.data, here))
-                both = v.fma(v.load(shared.data, here), same, own)
-                v.store(builder.fsub(v.load(result.data, at), both), result.data, at)
-        product = v.variable(v.constant(0))
-        with v.vectors(channels) as at:
-            term = v.fma(v.load(marginals.data, at), v.load(result.data, at), builder.load(product))
-            builder.store(term, product)
-        (mean,) = v.across(v.add, [builder.load(product)])
-        with v.vectors(channels) as at:
-            g = builder.fmul(v.load(marginals.data, at), builder.fsub(v.load(result.data, at), mean))
-            v.store(g, result.data, at)
-            v.store(v.add(v.load(sums.data, at), g), sums.data, at)
+        result, sums, marginals, passed, weights, shared, numbers = arrays_of(context, builder, signature, args)
+        count, width = cgutils.unpack_tuple(builder, result.shape)
+        kernels = cgutils.unpack_tuple(builder, passed.shape)[1]
+        in_common = cgutils.unpack_tuple(builder, shared.shape)[0]
+        kept = _Room(v, numbers)
+
+        def with_common(start, block, channels, values):
+            """values - sum_m common[m] sum(messages[m]) for one row."""
+            registers = [v.variable(value) for value in values]
+            with cgutils.for_range(builder, in_common) as loop:
+                step, mass = builder.mul(loop.index, channels), v.variable(v.constant(0))
+                with v.vectors(channels) as at:
+                    place = builder.add(builder.add(builder.mul(start, kernels), step), at)
+                    builder.store(v.add(builder.load(mass), v.load(passed.data, place)), mass)
+                (same,) = v.across(v.add, [builder.load(mass)])
+                for register, offset in zip(registers, offsets, strict=True):
+                    own = v.load(shared.data, builder.add(builder.add(step, block), v.at(offset)))
+                    builder.store(v.fma(builder.fneg(own), same, builder.load(register)), register)
+            return [builder.load(register) for register in registers]
+
+        def backward(channels) -> None:
+            def penalise(rows) -> None:
+                starts = [builder.mul(row, channels) for row in rows]
+                products = [v.variable(v.constant(0)) for _ in rows]
+                with v.blocks(channels, len(lanes)) as (block, _):
+                    every = _penalised(v, starts, block, offsets, channels, passed, weights)
+                    for start, values, product in zip(starts, every, products, strict=True):
+                        ds = with_common(start, block, channels, values)
+                        for d, offset in zip(ds, offsets, strict=True):
+                            place = builder.add(builder.add(start, block), v.at(offset))
+                            own = v.load(marginals.data, place)
+                            builder.store(v.fma(own, d, builder.load(product)), product)
+                            v.store(d, result.data, place)
+                for row, product in zip(rows, products, strict=True):
+                    kept.put(row, builder.load(product))
+
+            _every_row(v, count, penalise)
+            kept.reduce(count, v.add)
+            with cgutils.for_range(builder, count) as loop:
+                start, mean = builder.mul(loop.index, channels), kept.get(loop.index)
+                with v.vectors(channels) as at:
+                    place = builder.add(start, at)
+                    d = builder.fsub(v.load(result.data, place), mean)
+                    g = builder.fmul(v.load(marginals.data, place), d)
+                    v.store(g, result.data, place)
+                    v.store(v.add(v.load(sums.data, place), g), sums.data, place)
+
+        _by_width(v, width, len(lanes), backward)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 softmax_rows = choose(softmax_rows_python, _softmax_rows)
-logits_row = choose(logits_row_python, _logits_row)
-softmax_backward_row = choose(softmax_backward_row_python, _softmax_backward_row)
+logits_rows = choose(logits_rows_python, _logits_rows)
+softmax_backward_rows = choose(softmax_backward_rows_python, _softmax_backward_rows)

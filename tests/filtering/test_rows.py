@@ -1,5 +1,7 @@
 """The vector operations equal the plain Python that stands beside each of them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numba import njit
@@ -13,18 +15,18 @@ FLOATS = sorted(TOLERANCE)
 
 
 @njit
-def weighted_rows(out, table, chosen, weights, begin, end, factor, lanes):
-    rows.weighted_rows(out, table, chosen, weights, begin, end, factor, lanes)
+def sum_rows(out, table, chosen, weights, factors, lanes):
+    rows.sum_rows(out, table, chosen, weights, factors, lanes)
 
 
 @njit
-def scatter_row(table, row, chosen, weights, factor, lanes):
-    rows.scatter_row(table, row, chosen, weights, factor, lanes)
+def scatter_rows(table, values, chosen, weights, factors, lanes):
+    rows.scatter_rows(table, values, chosen, weights, factors, lanes)
 
 
 @njit
-def add_products(sums, left, right, size, lanes):
-    rows.add_products(sums, left, right, size, lanes)
+def add_product(sums, left, right, lanes):
+    rows.add_product(sums, left, right, lanes)
 
 
 @njit
@@ -41,47 +43,56 @@ def noise(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def wide(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64)
+def wide(array: np.ndarray | None) -> Any:
+    return None if array is None else array.astype(np.float64)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("dtype", FLOATS)
 class TestAnyFloat:
-    @pytest.mark.parametrize(("begin", "end"), [(0, 0), (0, 1), (2, 5), (0, 9)])
-    def test_weighted_rows(self, channels, dtype, begin, end):
-        table, weights = noise(20, channels, dtype=dtype), noise(9, dtype=dtype, seed=1)
-        chosen = np.array([3, 19, 0, 7, 7, 1, 18, 2, 11], np.uint32)
-        got, factor = np.full(channels, np.nan, dtype), np.dtype(dtype).type(0.7)
-        weighted_rows(got, table, chosen, weights, begin, end, factor, layout.lanes(channels))
-        expected = np.empty(channels)
-        rows.weighted_rows_python(expected, wide(table), chosen, wide(weights), begin, end, 0.7, ())
-        assert_equal("weighted rows", got, expected, 10 * TOLERANCE[dtype])
+    @pytest.mark.parametrize("scaled", [True, False])
+    @pytest.mark.parametrize("terms", [0, 1, *rows.UNROLLED, 9])
+    def test_sum_rows(self, channels, dtype, terms, scaled):
+        table, (chosen, weights, factors) = noise(20, channels, dtype=dtype), self.matrix(terms, dtype, scaled)
+        got = np.full((6, channels), np.nan, dtype)
+        sum_rows(got[:5], table, chosen, weights, factors, layout.lanes(channels))
+        expected = np.empty((5, channels))
+        rows.sum_rows_python(expected, wide(table), chosen, wide(weights), wide(factors), ())
+        assert_equal("sums", got[:5], expected, 10 * TOLERANCE[dtype])
+        assert np.isnan(got[5]).all()
 
-    def test_weighted_rows_that_stand_apart(self, channels, dtype):
-        table, weights = noise(20, 3 * channels, dtype=dtype), noise(5, dtype=dtype, seed=1)
-        chosen, part = np.array([3, 19, 0, 7, 7], np.uint32), table[:, channels : 2 * channels]
-        got, one = np.full(channels, np.nan, dtype), np.dtype(dtype).type(1)
-        weighted_rows(got, part, chosen, weights, 0, 5, one, layout.lanes(channels))
-        expected = np.empty(channels)
-        rows.weighted_rows_python(expected, wide(part), chosen, wide(weights), 0, 5, 1.0, ())
-        assert_equal("weighted rows", got, expected, 10 * TOLERANCE[dtype])
+    def test_sum_rows_that_stand_apart(self, channels, dtype):
+        table, (chosen, weights, factors) = noise(20, 3 * channels, dtype=dtype), self.matrix(6, dtype, True)
+        part, got = table[:, channels : 2 * channels], np.full((5, 2, channels), np.nan, dtype)
+        sum_rows(got[:, 1], part, chosen, weights, factors, layout.lanes(channels))
+        expected = np.empty((5, channels))
+        rows.sum_rows_python(expected, wide(part), chosen, wide(weights), wide(factors), ())
+        assert_equal("sums", got[:, 1], expected, 10 * TOLERANCE[dtype])
+        assert np.isnan(got[:, 0]).all()
 
-    @pytest.mark.parametrize("terms", [0, 1, 6])
-    def test_scatter_row(self, channels, dtype, terms):
-        table, row, weights = (noise(*shape, dtype=dtype) for shape in ((20, channels), (channels,), (6,)))
-        chosen, factor = np.array([3, 19, 0, 7, 7, 1], np.uint32)[:terms], np.dtype(dtype).type(0.7)
+    @pytest.mark.parametrize("scaled", [True, False])
+    @pytest.mark.parametrize("terms", [0, 1, *rows.UNROLLED, 9])
+    def test_scatter_rows(self, channels, dtype, terms, scaled):
+        table, values = noise(20, channels, dtype=dtype), noise(5, channels, dtype=dtype, seed=2)
+        chosen, weights, factors = self.matrix(terms, dtype, scaled)
         expected = wide(table)
-        rows.scatter_row_python(expected, wide(row), chosen, wide(weights), 0.7, ())
-        scatter_row(table, row, chosen, weights[:terms], factor, layout.lanes(channels))
+        rows.scatter_rows_python(expected, wide(values), chosen, wide(weights), wide(factors), ())
+        scatter_rows(table, values, chosen, weights, factors, layout.lanes(channels))
         assert_equal("table", table, expected, 10 * TOLERANCE[dtype])
 
+    def matrix(self, terms: int, dtype: str, scaled: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """A sparse one of 5 rows; some columns occur twice."""
+        chosen = np.random.default_rng(3).integers(0, 20, (5, terms)).astype(np.uint32)
+        return chosen, noise(5, terms, dtype=dtype, seed=1), noise(5, dtype=dtype, seed=4) if scaled else None
+
+    @pytest.mark.parametrize("turned", [True, False])
     @pytest.mark.parametrize("size", [0, 1, 13])
-    def test_add_products(self, channels, dtype, size):
-        sums, left, right = (noise(*s, dtype=dtype) for s in ((16, channels), (13, 16), (20, channels)))
+    def test_add_product(self, channels, dtype, size, turned):
+        sums, left, right = (noise(*s, dtype=dtype) for s in ((16, channels), (size, 16), (size, channels)))
+        left = left.T if turned else np.ascontiguousarray(left.T)
         expected = wide(sums)
-        rows.add_products_python(expected, wide(left), wide(right), size, ())
-        add_products(sums, left, right, size, layout.lanes(channels))
+        rows.add_product_python(expected, wide(left), wide(right), ())
+        add_product(sums, left, right, layout.lanes(channels))
         assert_equal("sums", sums, expected, 10 * TOLERANCE[dtype])
 
     def test_blur_row(self, channels, dtype):

@@ -189,8 +189,9 @@ def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], tr
     """One image: what the strips have splatted, (R, C), becomes the blurred values, in place."""
     count, *lengths, accuracy = lattice.sizes.tolist()
     ghosts = lattice.ghosts.numpy().view(np.uint32)[:count]
-    owners, chains = lattice.owners.numpy().view(np.uint32), lattice.chains.numpy()
-    numba_cpu.add_ghosts(values, ghosts, owners, lanes)
+    owners, chains = lattice.owners.numpy().view(np.uint32)[:count, None], lattice.chains.numpy()
+    one = np.ones((1, 1), values.dtype)
+    numba_cpu.add_ghosts(values, ghosts, owners, one, lanes)
     axes = range(len(lengths))
     taps = np.array(STENCILS[accuracy].taps, values.dtype)
     for axis in reversed(axes) if transposed else axes:
@@ -198,7 +199,7 @@ def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], tr
         if accuracy > 1:
             kernel = partial(numba_cpu.blur_wide, values, chains[axis], taps, lanes)
         threads.over_range(kernel, lengths[axis], SMALLEST_CHAIN)
-    threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, lanes), count, SMALLEST_CHAIN)
+    threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, one, lanes), count, SMALLEST_CHAIN)
 
 
 def lattice_gain(lattice: LatticeTensors) -> float:

@@ -13,48 +13,50 @@ The operations on rows of channels, and what `lanes` is, are in `filtering/rows.
 """
 
 import numpy as np
-from numba import njit
 
-from crfrnn.filtering.rows import blur_row, prefetch_row, scatter_row, weighted_rows
+from crfrnn.filtering.compiled import kernel, kernel_on_views
+from crfrnn.filtering.rows import blur_row, prefetch_row, scatter_rows, sum_rows
 
 AHEAD = 16  # entries between asking for a row and using it: a trip to memory takes about as long
 
 
-@njit(nogil=True, cache=True)
+@kernel_on_views
 def splat(values, vertices, weights, lattice, lanes, first, last, start, stop):
     """Every row v of first..last: lattice[v] = sum of weight * values[p] over the points p of start..stop around it.
 
     values (N, C); vertices, weights (N, d + 1); lattice (R, C); first..last are the rows of the strips start..stop.
     """
-    one = lattice.dtype.type(1)
     lattice[first:last] = 0
-    for p in range(start, stop):
-        scatter_row(lattice, values[p], vertices[p], weights[p], one, lanes)
+    scatter_rows(lattice, values[start:stop], vertices[start:stop], weights[start:stop], None, lanes)
 
 
-@njit(nogil=True, cache=True)
-def add_ghosts(lattice, ghosts, owners, lanes):
-    """lattice[owner] += lattice[ghost]; lattice (R, C)."""
-    ones = np.ones(1, lattice.dtype)
-    for ghost in range(ghosts.size):
-        if ghost + AHEAD < ghosts.size:
-            prefetch_row(lattice, owners[ghost + AHEAD])
-        scatter_row(lattice, lattice[ghosts[ghost]], owners[ghost : ghost + 1], ones, ones[0], lanes)
+@kernel_on_views
+def add_ghosts(lattice, ghosts, owners, one, lanes):
+    """lattice[owner] += lattice[ghost]; lattice (R, C); ghosts (n,); owners (n, 1); one (1, 1) is 1."""
+    for k in range(ghosts.size):
+        if k + AHEAD < ghosts.size:
+            prefetch_row(lattice, owners[k + AHEAD, 0])
+        ghost = ghosts[k]
+        scatter_rows(lattice, lattice[ghost : ghost + 1], owners[k : k + 1], one, None, lanes)
 
 
-@njit(nogil=True, cache=True)
-def copy_to_ghosts(lattice, ghosts, owners, lanes, start, stop):
-    """lattice[ghost] = lattice[owner] for the ghosts start..stop; lattice (R, C)."""
-    ones = np.ones(1, lattice.dtype)
-    for ghost in range(start, stop):
-        weighted_rows(lattice[ghosts[ghost]], lattice, owners[ghost : ghost + 1], ones, 0, 1, ones[0], lanes)
+@kernel_on_views
+def copy_to_ghosts(lattice, ghosts, owners, one, lanes, start, stop):
+    """lattice[ghost] = lattice[owner] for the ghosts start..stop; the rest as in `add_ghosts`."""
+    for k in range(start, stop):
+        ghost = ghosts[k]
+        sum_rows(lattice[ghost : ghost + 1], lattice, owners[k : k + 1], one, None, lanes)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def blur(lattice, chain, lanes, start, stop):
     """[1/2 1 1/2] along one axis, in place, for the runs that begin among the entries start..stop of `chain`."""
-    before = np.zeros(lattice.shape[1], lattice.dtype)
-    nothing = np.zeros(lattice.shape[1], lattice.dtype)
+    _blur(lattice, chain, np.zeros((2, lattice.shape[1]), lattice.dtype), lanes, start, stop)
+
+
+@kernel_on_views
+def _blur(lattice, chain, zeros, lanes, start, stop):
+    before, nothing = zeros
     at = start
     while at > 0 and at < stop and chain[at - 1] >= 0:
         at += 1  # a run that began earlier belongs to the range before
@@ -74,18 +76,16 @@ def blur(lattice, chain, lanes, start, stop):
             before[:] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def blur_wide(lattice, chain, taps, lanes, start, stop):
     """The same with a wider stencil: taps (r + 1,), the weights of a vertex and of those 1 to r steps away.
 
     A row is needed as it was until r later ones are done, so new rows wait for their turn in `later`.
     """
     radius = taps.size - 1
-    one = taps.dtype.type(1)
-    weights = np.concatenate((taps[:0:-1], taps))
+    weights = np.concatenate((taps[:0:-1], taps)).reshape(1, 2 * radius + 1)
     later = np.empty((radius + 1, lattice.shape[1]), lattice.dtype)
-    run = np.empty(64, np.uint32)  # its rows, the first of them at `radius`: so that they line up with the weights
-    slot, alone = np.empty(1, np.uint32), np.ones(1, lattice.dtype)
+    run = np.empty((1, 64), np.uint32)  # its rows, the first of them at `radius`: so that they line up with the weights
     at = start
     while at > 0 and at < stop and chain[at - 1] >= 0:
         at += 1  # a run that began earlier belongs to the range before
@@ -96,23 +96,22 @@ def blur_wide(lattice, chain, taps, lanes, start, stop):
                 ahead = chain[at + AHEAD]
                 prefetch_row(lattice, ahead if ahead >= 0 else ~ahead)
             if length + radius == run.size:
-                run = np.concatenate((run, np.empty_like(run)))
+                run = np.concatenate((run, np.empty_like(run)), axis=1)
             inside = chain[at] >= 0
-            run[length + radius] = chain[at] if inside else ~chain[at]
+            run[0, length + radius] = chain[at] if inside else ~chain[at]
             length += 1
             at += 1
         for k in range(length + radius):
             if k < length:
                 first, last = max(0, radius - k), min(2 * radius + 1, length + radius - k)
-                weighted_rows(later[k % (radius + 1)], lattice, run[k:], weights, first, last, one, lanes)
+                into = later[k % (radius + 1) : k % (radius + 1) + 1]
+                sum_rows(into, lattice, run[:, k + first : k + last], weights[:, first:last], None, lanes)
             if k >= radius:
-                slot[0] = (k - radius) % (radius + 1)
-                weighted_rows(lattice[run[k]], later, slot, alone, 0, 1, one, lanes)
+                lattice[run[0, k]] = later[(k - radius) % (radius + 1)]
 
 
-@njit(nogil=True, cache=True)
+@kernel_on_views
 def slice_points(lattice, vertices, weights, factor, out, lanes, start, stop):
     """out[p] = factor[p] * the weighted sum of the corners of p, for start <= p < stop; out (N, C)."""
-    corners = vertices.shape[1]
-    for p in range(start, stop):
-        weighted_rows(out[p], lattice, vertices[p], weights[p], 0, corners, factor[p], lanes)
+    points = slice(start, stop)
+    sum_rows(out[points], lattice, vertices[points], weights[points], factor[points], lanes)

@@ -1,21 +1,21 @@
 """Banded matrices along one axis for the CPU (Numba): arrays in, arrays filled, no policy."""
 
 import numpy as np
-from numba import njit
 
-from crfrnn.filtering.rows import weighted_rows
+from crfrnn.filtering.compiled import kernel, kernel_on_views
+from crfrnn.filtering.rows import sum_rows
 
 BLOCK = 8  # vectors of the later axes that are filtered along the whole axis before the next: they stay in the cache
 
 
-@njit(nogil=True, cache=True)
+@kernel_on_views
 def _apply(values, columns, weights, out, lanes):
     """out[i] = sum_k weights[i, k] values[columns[i, k]]; values (n, D), out (rows, D)."""
-    for i in range(columns.shape[0]):
-        weighted_rows(out[i], values, columns[i], weights[i], 0, columns.shape[1], out.dtype.type(1), lanes)
+    for i in range(columns.shape[0]):  # one by one, as rows are long here: each is read and written as a whole
+        sum_rows(out[i : i + 1], values, columns[i : i + 1], weights[i : i + 1], None, lanes)
 
 
-@njit(nogil=True, cache=True)
+@kernel_on_views
 def apply_band(values, columns, weights, out, lanes, start, stop):
     """out[o, i] = sum_k weights[i, k] values[o, columns[i, k]] for the blocks start..stop of all (o, D).
 
@@ -29,7 +29,7 @@ def apply_band(values, columns, weights, out, lanes, start, stop):
         _apply(values[o, :, at : at + width], columns, weights, out[o, :, at : at + width], lanes)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def apply_bands(values, first_columns, first_weights, columns, weights, out, lanes, start, stop):
     """Two bands along the same axis, the second right after the first; the rest as in `apply_band`."""
     width = BLOCK * len(lanes)
