@@ -112,24 +112,25 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     vertex_keys = np.empty((strides.shape[0], points * corners), np.int64)
     number = partial(vertices_cpu.number_vertices, f, scale, strides, vertices, weights, vertex_keys)
     rows = into.rows.numpy()
+    rows[0] = 0
     rows[1 : 1 + len(strips)] = np.cumsum(threads.together([partial(number, *strip) for strip in strips]))
     rows[1 + len(strips) :] = rows[len(strips)]
 
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = np.empty((strides.shape[0], rows[-1]), np.int64)
     places = np.array([start * corners for start, _ in strips])
-    count, table, slot_keys = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
+    count, table = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
 
     sizes = into.sizes.numpy()
     sizes[0], sizes[-1] = count, accuracy
     offsets = strides.sum(axis=1, keepdims=True) - corners * strides
     for least in rings:
-        row_keys, table, slot_keys = vertices_cpu.surround(row_keys, ghosts[:count], table, slot_keys, offsets, least)
+        row_keys, table = vertices_cpu.surround(row_keys, ghosts[:count], table, offsets, least)
     rows[len(strips) :] = row_keys.shape[1]  # the last strip clears what was added around all of them
 
     def link(axis: int, chain: np.ndarray) -> None:
         along = offsets[:, axis].copy()
-        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, along, chain)
+        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, ghosts[:count], table, along, chain)
 
     move = [
         partial(vertices_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))
@@ -144,17 +145,20 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
 def build(
     features: Tensor, line: int, accuracy: int, tight: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The `LatticeTensors` of features (B, d, N). With `tight` the chains have no more room than they need."""
+    """The `LatticeTensors` of features (B, d, N). With `tight` the chains have no more room than they need.
+
+    Otherwise all is zeros where nothing is written, as the output of an op may not differ from call to call.
+    """
     shapes = _empty(features, line, accuracy, tight)
-    # zeros that the system gives when they are touched: what is not used is neither memory nor different each time
-    lattices = LatticeTensors(*(torch.from_numpy(np.zeros(t.shape, NUMPY[t.dtype])) for t in shapes))
+    make = np.empty if tight and features.shape[2] else np.zeros
+    lattices = LatticeTensors(*(torch.from_numpy(make(t.shape, NUMPY[t.dtype])) for t in shapes))
     chains: list[Tensor] = []
     if features.shape[2]:
         features = features.detach().contiguous()
         for image in range(features.shape[0]):
             into = LatticeTensors(*(tensor[image] for tensor in lattices))
             rows, link = _build(features[image], line, accuracy, into)
-            chains.append(torch.zeros(len(into.chains), rows, dtype=torch.int32) if tight else into.chains)
+            chains.append(torch.empty(len(into.chains), rows, dtype=torch.int32) if tight else into.chains)
             link(chains[-1])
     if tight and chains:
         room = max(chain.shape[1] for chain in chains)
@@ -354,7 +358,7 @@ class LatticeOperator:
         self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
         flat = flat.detach()
         plain = plain_call(flat)  # then shapes may depend on the data
-        tensors = (build if plain else _build_op)(flat, self.line, accuracy, plain and accuracy > 1)
+        tensors = (build if plain else _build_op)(flat, self.line, accuracy, plain)
         self.lattices = LatticeTensors(*tensors)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
