@@ -10,7 +10,6 @@ from crfrnn.mean_field import softmax_cpu
 from tests.compare import assert_equal
 from tests.filtering.test_rows import CHANNELS, noise, wide
 
-
 ROOM = np.full((2, softmax_cpu.TILE, 8), np.nan, np.float32)
 
 
@@ -65,8 +64,7 @@ class TestPixels:
         common = noise(kernels, channels, seed=9)
         logits_rows(got, unary, messages, diagonal, common, ROOM, layout.lanes(channels))
         expected = np.empty((count, channels))
-        arguments = (wide(array) for array in (unary, messages, diagonal, common))
-        softmax_cpu.logits_rows_python(expected, *arguments, ROOM, ())
+        softmax_cpu.logits_rows_python(expected, wide(unary), wide(messages), wide(diagonal), wide(common), ROOM, ())
         assert_equal("logits", got, expected, 4e-6)
 
     @pytest.mark.parametrize("shared", [True, False])
@@ -79,14 +77,15 @@ class TestPixels:
         got, got_total = np.full((count, channels), np.nan, np.float32), total.copy()
         softmax_backward_rows(got, got_total, q, messages, diagonal, common, ROOM, layout.lanes(channels))
         expected, expected_total = np.empty((count, channels)), wide(total)
-        arguments = (wide(array) for array in (q, messages, diagonal, common))
-        softmax_cpu.softmax_backward_rows_python(expected, expected_total, *arguments, ROOM, ())
+        softmax_cpu.softmax_backward_rows_python(
+            expected, expected_total, wide(q), wide(messages), wide(diagonal), wide(common), ROOM, ()
+        )
         assert_equal("gradient", got, expected, 4e-6)
         assert_equal("total", got_total, expected_total, 4e-6)
 
 
 def test_exponential():
-    """exp by a polynomial, through a softmax of two, from 0 down to where it saturates: as exact as its docstring says."""
+    """exp by a polynomial, through a softmax of two: as exact as its docstring says, down to where it saturates."""
     xs = np.linspace(0, LOWEST + 0.1, 400, dtype=np.float32)
     unary, got = np.full((400, 8), -np.inf, np.float32), np.empty((400, 8), np.float32)
     unary[:, 0], unary[:, 1] = 0, xs

@@ -9,5 +9,6 @@ from numba import njit
 kernel = njit(nogil=True, cache=True)
 
 # One that makes no arrays, only views of those it is given, which the caller keeps alive. Numba counts references to
-# views all the same, with an atomic operation for each, which took a quarter of the time of small tiles. This turns it off.
-kernel_on_views = njit(nogil=True, cache=True, _nrt=False)
+# views all the same, with an atomic operation for each, which took a quarter of the time of small tiles. This turns it
+# off; the type stubs do not know the option.
+kernel_on_views = njit(nogil=True, cache=True, _nrt=False)  # type: ignore[call-overload]

@@ -110,7 +110,7 @@ class Vectors:
         return values
 
     def pair(self, a, b, distance):
-        """Two vectors, seen as blocks of `distance` lanes, exchange every second block of a with the first ones of b."""
+        """Two vectors, in blocks of `distance` lanes, exchange every second block of a with the first ones of b."""
         low = [j if not j & distance else LANES + j - distance for j in range(LANES)]
         high = [LANES + j if j & distance else j + distance for j in range(LANES)]
         return self.merge(a, b, low), self.merge(a, b, high)

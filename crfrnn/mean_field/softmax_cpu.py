@@ -3,8 +3,8 @@
 Like `filtering/rows.py`, which says what a row and `lanes` are: each operation stands beside the plain Python that
 says what it does.
 
-A row of a softmax waits for the largest of its channels, then for its exponentials, then for their sum. So each of these
-steps is done for all rows of a tile before the next one: a processor works on the next rows while one waits. What a
+A row of a softmax waits for the largest of its channels, then for its exponentials, then for their sum. So each of
+these steps is done for all rows of a tile before the next one: a processor works on the next rows while one waits. What a
 step leaves for the next one, a number for each row, is in `room` (2, TILE or more, LANES): first a vector that is not
 yet summed over its lanes, then, for eight rows at a time, the sums.
 """
@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
