@@ -119,18 +119,18 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = np.empty((strides.shape[0], rows[-1]), np.int64)
     places = np.array([start * corners for start, _ in strips])
-    count, table = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
+    count, table, slot_keys = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
 
     sizes = into.sizes.numpy()
     sizes[0], sizes[-1] = count, accuracy
     offsets = strides.sum(axis=1, keepdims=True) - corners * strides
     for least in rings:
-        row_keys, table = vertices_cpu.surround(row_keys, ghosts[:count], table, offsets, least)
+        row_keys, table, slot_keys = vertices_cpu.surround(row_keys, ghosts[:count], table, slot_keys, offsets, least)
     rows[len(strips) :] = row_keys.shape[1]  # the last strip clears what was added around all of them
 
     def link(axis: int, chain: np.ndarray) -> None:
         along = offsets[:, axis].copy()
-        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, ghosts[:count], table, along, chain)
+        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, along, chain)
 
     move = [
         partial(vertices_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))

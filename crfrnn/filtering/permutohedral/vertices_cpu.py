@@ -10,8 +10,7 @@ to the owner after the splat and copied from it after the blur.
 """
 
 import numpy as np
-
-from crfrnn.filtering.compiled import kernel, kernel_on_views
+from numba import njit
 
 EMPTY = -1
 FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
@@ -19,7 +18,7 @@ CHUNK = 1024  # points whose keys are in the cache between embedding and numberi
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
 
-@kernel
+@njit(nogil=True, cache=True)
 def embed(features, scale, strides, weights, keys, start, stop):
     """Corners of the simplex around each point: barycentric weights and lattice keys.
 
@@ -88,7 +87,7 @@ def embed(features, scale, strides, weights, keys, start, stop):
                     keys[word, row - start, k] = key
 
 
-@kernel
+@njit(nogil=True, cache=True)
 def _slot_of(low, high, bits):
     """Multiplicative hashing (Knuth), modulo 2^64: a slot among 2^bits for the words of a key."""
     mixed = np.uint64(low) * FIBONACCI ^ np.uint64(high) * SECOND_FACTOR
@@ -96,37 +95,20 @@ def _slot_of(low, high, bits):
     return np.int64((mixed * FIBONACCI) >> np.uint64(64 - bits))
 
 
-@kernel_on_views
-def _find(key, key2, table, keys, bits):
-    """The slot that holds this key in a table of 2^bits, or the empty slot where it belongs; keys (words, R)."""
-    mask, high = table.shape[0] - 1, keys.shape[0] - 1
+@njit(nogil=True, cache=True)
+def _find(key, key2, table, slot_keys, vertex_keys, bits):
+    """The slot that holds this key in a table of 2^bits, or the empty slot where it belongs."""
+    mask = table.size - 1
     slot = _slot_of(key, key2, bits)
-    while True:
-        number = table[slot, 1]
-        if number == EMPTY or (table[slot, 0] == key and (high == 0 or keys[high, number] == key2)):
-            return slot
+    high = vertex_keys.shape[0] - 1
+    while table[slot] != EMPTY and not (
+        slot_keys[slot] == key and (high == 0 or vertex_keys[high, table[slot]] == key2)
+    ):
         slot = (slot + 1) & mask
+    return slot
 
 
-@kernel
-def _hash_rows(keys, ghosts, bits):
-    """A hash table of 2^bits slots for all rows but the ghosts; keys (words, R).
-
-    A slot is the first word of a key, beside the number of its row so that both are fetched together.
-    """
-    table = np.empty((1 << bits, 2), np.int64)
-    table[:, 1] = EMPTY
-    high, ghost = keys.shape[0] - 1, 0
-    for row in range(keys.shape[1]):
-        if ghost < ghosts.size and ghosts[ghost] == row:
-            ghost += 1
-            continue
-        slot = _find(keys[0, row], keys[high, row], table, keys, bits)
-        table[slot, 0], table[slot, 1] = keys[0, row], row
-    return table
-
-
-@kernel
+@njit(nogil=True, cache=True)
 def number_vertices(features, scale, strides, vertices, weights, vertex_keys, start, stop):
     """Corners of the points start..stop, one strip, and a number for every distinct one in the order of first use.
 
@@ -137,42 +119,52 @@ def number_vertices(features, scale, strides, vertices, weights, vertex_keys, st
     keys = np.empty((strides.shape[0], CHUNK, corners), np.int64)
     high = keys.shape[0] - 1
     own = vertex_keys[:, start * corners : stop * corners]
-    no_ghosts = vertices[0, :0]
-    bits, count = 14, 0
-    table = _hash_rows(own[:, :0], no_ghosts, bits)
+    bits = 14
+    table = np.full(1 << bits, EMPTY, np.int32)
+    slot_keys = np.empty(table.size, np.int64)  # beside the numbers in the same slots: most searches end here
+    count = 0
     for begin in range(start, stop, CHUNK):
         end = min(begin + CHUNK, stop)
         embed(features, scale, strides, weights, keys, begin, end)
         for p in range(end - begin):
-            if 2 * (count + corners) > table.shape[0]:
-                bits += 1
-                table = _hash_rows(own[:, :count], no_ghosts, bits)
             for r in range(corners):
                 key, key2 = keys[0, p, r], keys[high, p, r]
-                slot = _find(key, key2, table, own, bits)
-                number = table[slot, 1]
-                if number == EMPTY:
-                    number = count
-                    table[slot, 0], table[slot, 1] = key, number
+                if p > 0 and key == keys[0, p - 1, r] and key2 == keys[high, p - 1, r]:
+                    vertices[begin + p, r] = vertices[begin + p - 1, r]  # neighbours often share their simplex
+                    continue
+                slot = _find(key, key2, table, slot_keys, own, bits)
+                if table[slot] == EMPTY:
+                    table[slot] = count
+                    slot_keys[slot] = key
                     own[0, count] = key
                     own[high, count] = key2
                     count += 1
-                vertices[begin + p, r] = number
+                vertices[begin + p, r] = table[slot]
+                if 2 * count > table.size:
+                    bits += 1
+                    table = np.full(1 << bits, EMPTY, np.int32)
+                    slot_keys = np.empty(table.size, np.int64)
+                    for vertex in range(count):
+                        slot = _find(own[0, vertex], own[high, vertex], table, slot_keys, own, bits)
+                        table[slot] = vertex
+                        slot_keys[slot] = own[0, vertex]
     return count
 
 
-@kernel
+@njit(nogil=True, cache=True)
 def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
     """Find the vertices that several strips met.
 
     The keys of strip s stand from places[s] on in vertex_keys and get the rows rows[s] to rows[s + 1]; row_keys
     (words, R) receives the key of every row; ghosts and owners (at least R,) the rows of vertices met before and
-    theirs. Returns the number of ghosts and a hash table, at most half full, with the row of the owner of each key.
+    theirs. Returns the number of ghosts and a hash table: at the slot of a key (open addressing, at most half full)
+    the row of its owner in `table` and its first word in `slot_keys`, so that the two are fetched side by side.
     """
     bits = 1
     while (1 << bits) < 2 * rows[-1] + 1:
         bits += 1
-    table = _hash_rows(row_keys[:, :0], ghosts[:0], bits)
+    table = np.full(1 << bits, EMPTY, np.int32)
+    slot_keys = np.empty(table.size, np.int64)
     high = vertex_keys.shape[0] - 1
     found = 0
     for strip in range(places.size):
@@ -181,21 +173,22 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
             key, key2 = vertex_keys[0, row + shift], vertex_keys[high, row + shift]
             row_keys[0, row] = key
             row_keys[high, row] = key2
-            slot = _find(key, key2, table, row_keys, bits)
-            if table[slot, 1] == EMPTY:
-                table[slot, 0], table[slot, 1] = key, row
+            slot = _find(key, key2, table, slot_keys, row_keys, bits)
+            if table[slot] == EMPTY:
+                table[slot] = row
+                slot_keys[slot] = key
             else:
                 ghosts[found] = row
-                owners[found] = table[slot, 1]
+                owners[found] = table[slot]
                 found += 1
-    return found, table
+    return found, table, slot_keys
 
 
-@kernel
-def surround(row_keys, ghosts, table, offsets, neighbours):
+@njit(nogil=True, cache=True)
+def surround(row_keys, ghosts, table, slot_keys, offsets, neighbours):
     """Add the vertices that have at least so many neighbours among these.
 
-    row_keys, table, ghosts as in `link_chain`; offsets (words, d + 1): the key of the next vertex along
+    row_keys, table, slot_keys, ghosts as in `link_chain`; offsets (words, d + 1): the key of the next vertex along
     each axis minus that of this one. Returns the keys with those of the new rows behind them, and their hash table.
     """
     high, count = row_keys.shape[0] - 1, row_keys.shape[1]
@@ -213,40 +206,58 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
             more[:, :found] = keys[:, :found]
             keys = more
             met = np.concatenate((met, np.zeros_like(met)))
-        if 2 * (found + 2 * axes) > table.shape[0]:
-            table = _hash_rows(keys[:, :found], ghosts, _bits(table) + 2)
+        if 2 * (found + 2 * axes) > table.size:
+            table, slot_keys = _hash_rows(keys[:, :found], ghosts, 4 * table.size)
         bits = _bits(table)
         for axis in range(axes):
             for sign in (1, -1):
                 key = row_keys[0, vertex] + sign * offsets[0, axis]
                 key2 = row_keys[high, vertex] + sign * offsets[high, axis]
-                slot = _find(key, key2, table, keys, bits)
-                if table[slot, 1] == EMPTY:
-                    table[slot, 0], table[slot, 1] = key, found
+                slot = _find(key, key2, table, slot_keys, keys, bits)
+                if table[slot] == EMPTY:
+                    table[slot] = found
+                    slot_keys[slot] = key
                     keys[0, found] = key
                     keys[high, found] = key2
                     found += 1
-                met[table[slot, 1]] += 1
+                met[table[slot]] += 1
     if neighbours == 1:
-        return keys[:, :found].copy(), table
+        return keys[:, :found].copy(), table, slot_keys
     kept = count
     for row in range(count, found):
         if met[row] >= neighbours:
             keys[:, kept] = keys[:, row]
             kept += 1
     keys = keys[:, :kept].copy()
-    return keys, _hash_rows(keys, ghosts, _bits(table))
+    table, slot_keys = _hash_rows(keys, ghosts, table.size)
+    return keys, table, slot_keys
 
 
-@kernel_on_views
+@njit(nogil=True, cache=True)
 def _bits(table):
     bits = 0
-    while (1 << bits) < table.shape[0]:
+    while (1 << bits) < table.size:
         bits += 1
     return bits
 
 
-@kernel
+@njit(nogil=True, cache=True)
+def _hash_rows(keys, ghosts, size):
+    """A hash table of that size for all rows but the ghosts, as `merge_strips` makes it; keys (words, R)."""
+    table = np.full(size, EMPTY, np.int32)
+    slot_keys = np.empty(size, np.int64)
+    bits, high, ghost = _bits(table), keys.shape[0] - 1, 0
+    for row in range(keys.shape[1]):
+        if ghost < ghosts.size and ghosts[ghost] == row:
+            ghost += 1
+            continue
+        slot = _find(keys[0, row], keys[high, row], table, slot_keys, keys, bits)
+        table[slot] = row
+        slot_keys[slot] = keys[0, row]
+    return table, slot_keys
+
+
+@njit(nogil=True, cache=True)
 def move_vertices(vertices, first, start, stop):
     """From numbers within a strip, which begin at 0, to rows, for the points start..stop; vertices (N, d + 1)."""
     for p in range(start, stop):
@@ -254,11 +265,11 @@ def move_vertices(vertices, first, start, stop):
             vertices[p, r] += first
 
 
-@kernel
-def link_chain(row_keys, ghosts, table, offsets, chain):
+@njit(nogil=True, cache=True)
+def link_chain(row_keys, ghosts, table, slot_keys, offsets, chain):
     """Order the vertices along one lattice axis. Returns the length of the order.
 
-    row_keys, table as `merge_strips` made them; ghosts in ascending order; offsets (words,): the key of the
+    row_keys, table, slot_keys as `merge_strips` made them; ghosts in ascending order; offsets (words,): the key of the
     next vertex minus that of this one. chain (at least R,) int32: the vertices that have a neighbour along this axis,
     run by run; the last of each run is stored as ``~v``. A vertex without neighbours is left alone by the blur, so it
     is not listed at all, and neither is a ghost.
@@ -274,7 +285,7 @@ def link_chain(row_keys, ghosts, table, offsets, chain):
             following[vertex] = EMPTY  # and no previous one, as no search finds it
             continue
         key, key2 = row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high]
-        found = table[_find(key, key2, table, row_keys, bits), 1]
+        found = table[_find(key, key2, table, slot_keys, row_keys, bits)]
         following[vertex] = found
         if found != EMPTY:
             has_previous[found] = True
