@@ -131,7 +131,7 @@ def _sum_rows(typingctx, out, table, rows, weights, factors, lanes):
         channels = cgutils.unpack_tuple(builder, values.shape)[1]
 
         def every_row(known):
-            with v.blocks(channels, len(lanes)) as (block, _), cgutils.for_range(builder, sparse.size) as loop:
+            with cgutils.for_range(builder, sparse.size) as loop, v.blocks(channels, len(lanes)) as (block, _):
                 registers = [v.variable(v.constant(0)) for _ in offsets]
 
                 def add(row, weight):

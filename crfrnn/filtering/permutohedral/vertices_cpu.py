@@ -10,7 +10,8 @@ to the owner after the splat and copied from it after the blur.
 """
 
 import numpy as np
-from numba import njit
+
+from crfrnn.filtering.compiled import kernel
 
 EMPTY = -1
 FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
@@ -18,7 +19,7 @@ CHUNK = 1024  # points whose keys are in the cache between embedding and numberi
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def embed(features, scale, strides, weights, keys, start, stop):
     """Corners of the simplex around each point: barycentric weights and lattice keys.
 
@@ -87,7 +88,7 @@ def embed(features, scale, strides, weights, keys, start, stop):
                     keys[word, row - start, k] = key
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _slot_of(low, high, bits):
     """Multiplicative hashing (Knuth), modulo 2^64: a slot among 2^bits for the words of a key."""
     mixed = np.uint64(low) * FIBONACCI ^ np.uint64(high) * SECOND_FACTOR
@@ -95,7 +96,7 @@ def _slot_of(low, high, bits):
     return np.int64((mixed * FIBONACCI) >> np.uint64(64 - bits))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find(key, key2, table, slot_keys, vertex_keys, bits):
     """The slot that holds this key in a table of 2^bits, or the empty slot where it belongs."""
     mask = table.size - 1
@@ -108,7 +109,7 @@ def _find(key, key2, table, slot_keys, vertex_keys, bits):
     return slot
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def number_vertices(features, scale, strides, vertices, weights, vertex_keys, start, stop):
     """Corners of the points start..stop, one strip, and a number for every distinct one in the order of first use.
 
@@ -151,7 +152,7 @@ def number_vertices(features, scale, strides, vertices, weights, vertex_keys, st
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
     """Find the vertices that several strips met.
 
@@ -184,7 +185,7 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
     return found, table, slot_keys
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def surround(row_keys, ghosts, table, slot_keys, offsets, neighbours):
     """Add the vertices that have at least so many neighbours among these.
 
@@ -233,7 +234,7 @@ def surround(row_keys, ghosts, table, slot_keys, offsets, neighbours):
     return keys, table, slot_keys
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _bits(table):
     bits = 0
     while (1 << bits) < table.size:
@@ -241,7 +242,7 @@ def _bits(table):
     return bits
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _hash_rows(keys, ghosts, size):
     """A hash table of that size for all rows but the ghosts, as `merge_strips` makes it; keys (words, R)."""
     table = np.full(size, EMPTY, np.int32)
@@ -257,7 +258,7 @@ def _hash_rows(keys, ghosts, size):
     return table, slot_keys
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def move_vertices(vertices, first, start, stop):
     """From numbers within a strip, which begin at 0, to rows, for the points start..stop; vertices (N, d + 1)."""
     for p in range(start, stop):
@@ -265,7 +266,7 @@ def move_vertices(vertices, first, start, stop):
             vertices[p, r] += first
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def link_chain(row_keys, ghosts, table, slot_keys, offsets, chain):
     """Order the vertices along one lattice axis. Returns the length of the order.
 

@@ -9,13 +9,6 @@ BLOCK = 8  # vectors of the later axes that are filtered along the whole axis be
 
 
 @kernel_on_views
-def _apply(values, columns, weights, out, lanes):
-    """out[i] = sum_k weights[i, k] values[columns[i, k]]; values (n, D), out (rows, D)."""
-    for i in range(columns.shape[0]):  # one by one, as rows are long here: each is read and written as a whole
-        sum_rows(out[i : i + 1], values, columns[i : i + 1], weights[i : i + 1], None, lanes)
-
-
-@kernel_on_views
 def apply_band(values, columns, weights, out, lanes, start, stop):
     """out[o, i] = sum_k weights[i, k] values[o, columns[i, k]] for the blocks start..stop of all (o, D).
 
@@ -26,7 +19,7 @@ def apply_band(values, columns, weights, out, lanes, start, stop):
     each = -(-out.shape[2] // width)
     for block in range(start, stop):
         o, at = block // each, block % each * width
-        _apply(values[o, :, at : at + width], columns, weights, out[o, :, at : at + width], lanes)
+        sum_rows(out[o, :, at : at + width], values[o, :, at : at + width], columns, weights, None, lanes)
 
 
 @kernel
@@ -38,8 +31,8 @@ def apply_bands(values, first_columns, first_weights, columns, weights, out, lan
     for block in range(start, stop):
         o, at = block // each, block % each * width
         into = out[o, :, at : at + width]
-        _apply(values[o, :, at : at + width], first_columns, first_weights, between[:, : into.shape[1]], lanes)
-        _apply(between[:, : into.shape[1]], columns, weights, into, lanes)
+        sum_rows(between[:, : into.shape[1]], values[o, :, at : at + width], first_columns, first_weights, None, lanes)
+        sum_rows(into, between[:, : into.shape[1]], columns, weights, None, lanes)
 
 
 def blocks(shape, lanes):
