@@ -60,15 +60,16 @@ def marginals(
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int = 10,
-    overwrite: bool = False,
+    smallest: float = 0.0,
     solver: Solver | None = None,
 ) -> Tensor:
     """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory.
 
-    With `overwrite` the logits' memory may be used for the result; a caller who needs them no longer saves a copy.
+    With `smallest` above 0 the logits are probabilities, and U is their logarithm, or that of `smallest` where they are
+    below: the CPU takes it while it passes over the pixels.
     """
     with torch.no_grad():
-        return _run(logits, filters, kernel_weights, compatibility, iterations, solver, True, overwrite)
+        return _run(logits, filters, kernel_weights, compatibility, iterations, solver, True, smallest)
 
 
 def iterates(
@@ -138,18 +139,21 @@ def _run(
     iterations: int,
     solver: Solver | None = None,
     normalize: bool = False,
-    overwrite: bool = False,
+    smallest: float = 0.0,
 ) -> Tensor:
     """Checks, dtypes, and the choice between the fused recurrence, the one below, and another solver."""
     _check(logits, filters, kernel_weights, compatibility, iterations, solver)
+    plain = solver is None or type(solver) is MeanField
+    if smallest and not (plain and iterations and logits.numel() and dispatch.takes_probabilities(logits, filters)):
+        logits, smallest = logits.clamp(min=smallest).log(), 0.0
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         half = logits.dtype in dispatch.HALVES and dispatch.fused(logits, filters) is None
         unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
-        if solver is not None and type(solver) is not MeanField:
+        if not plain:
             y = _solve(unary.to(dtype), filters, weights, mu, iterations, solver, normalize)
         elif iterations and logits.numel() and dispatch.fused(unary, filters) is None:
-            y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, overwrite)
+            y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, smallest)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y

@@ -202,10 +202,13 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
     if settings.class_weights is not None:
         check_class_weights(settings.class_weights, len(settings.kernels), values.shape[1])
         weights = weights * torch.tensor(settings.class_weights, device=values.device)
-    unary = unary_logits(values, settings.name)
+    values = _checked_predictions(values, settings.name)
+    # the logarithm of probabilities is left to the recurrence where nothing else is done with it
+    smallest = SMALLEST if _normalised(settings) and settings.trace is None else 0.0
+    unary = values if smallest else _logarithm(values, settings.name)
     if settings.temperature != 1:
-        unary /= settings.temperature
-    labels = _occurring(unary, settings)
+        unary = unary / settings.temperature
+    labels = _occurring(unary, smallest, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
         weights = weights[:, labels] if weights.shape[1] > 1 else weights
@@ -219,8 +222,8 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
         return out
 
     if settings.trace is None:
-        q = marginals(unary, filters, weights, potts, settings.iterations, overwrite=True, solver=settings.solver)
-        return among_all(q)
+        arguments = unary, filters, weights, potts, settings.iterations
+        return among_all(marginals(*arguments, solver=settings.solver, smallest=smallest))
     solver = settings.solver or MeanField()
     for now in iterates(unary, filters, weights, potts, settings.iterations, solver):
         energies = [value.item() for value in (now.energy, now.free_energy, solver.objective(now))]
@@ -229,26 +232,45 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
     return q
 
 
-def _occurring(unary: Tensor, settings: _Settings) -> list[int]:
-    """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones."""
+def _normalised(settings: _Settings) -> bool:
+    """Whether the probabilities of a pixel sum to 1, or those whose logarithms the unary is."""
+    return settings.name == "probabilities" and settings.temperature == 1
+
+
+def _occurring(unary: Tensor, smallest: float, settings: _Settings) -> list[int]:
+    """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones.
+
+    With `smallest` the unary is still to be replaced by its logarithm.
+    """
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.kernels):
         return list(range(unary.shape[1]))
-    normalised = settings.name == "probabilities" and settings.temperature == 1
-    total = unary.new_zeros(()) if normalised else torch.logsumexp(unary, dim=1)
-    highest = torch.stack([(label - total).max() for label in unary.unbind(1)])
+    if not _normalised(settings):
+        unary = unary - torch.logsumexp(unary, dim=1, keepdim=True)
+    highest = unary.amax(dim=(0, 2, 3))
+    if smallest:
+        highest = highest.clamp(min=smallest).log()
     second = highest.sort(descending=True).values[1]
     return (highest >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()
 
 
 def unary_logits(values: Tensor, name: str) -> Tensor:
     """U (1, L, H, W) float32 from probabilities or logits, which are checked."""
+    return _logarithm(_checked_predictions(values, name), name)
+
+
+def _logarithm(values: Tensor, name: str) -> Tensor:
+    """That of probabilities; logits as they are."""
+    return values.clamp(min=SMALLEST).log_() if name == "probabilities" else values
+
+
+def _checked_predictions(values: Tensor, name: str) -> Tensor:
+    """The same as float32, or a ValueError."""
     values = values.float()
-    total = values.sum(dim=1)
-    low, high = (bound.item() for bound in total.aminmax())
+    low, high = (bound.item() for bound in values.sum(dim=1).aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name}: NaN or infinity in them")
     if name == "logits":
-        return values.clone(memory_format=torch.contiguous_format)  # the marginals will be written over it
+        return values
     if values.min() < 0:
         raise ValueError(f"probabilities: the smallest is {values.min().item():.3g}; logits go into logits=")
     if low < 1 - SUM_TOLERANCE or high > 1 + SUM_TOLERANCE:
@@ -256,8 +278,7 @@ def unary_logits(values: Tensor, name: str) -> Tensor:
             f"probabilities: a pixel's sum to {low:.3g}..{high:.3g} over the labels instead of 1;"
             " logits go into logits=, and scores must be divided by their sum"
         )
-    unary = torch.empty_like(values, memory_format=torch.contiguous_format)
-    return torch.log(values, out=unary).clamp_(min=float(np.log(SMALLEST)))
+    return values
 
 
 def _labels_last(values: Tensor, guide: Tensor, name: str) -> bool:

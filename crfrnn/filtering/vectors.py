@@ -25,6 +25,8 @@ EXP_TERMS = (
     0.9999996919912307,
     1.000000071654678,
 )
+MANTISSA = 23  # bits
+SQRT_HALF = 0x3F3504F3  # the bits of the square root of 1/2
 EXP2_TERMS = tuple(term * math.log(2.0) ** (5 - k) for k, term in enumerate(EXP_TERMS))
 
 
@@ -144,6 +146,30 @@ class Vectors:
         for term in EXP2_TERMS[1:]:
             powers = [self.fma(power, r, self.constant(term)) for power, r in zip(powers, rs, strict=True)]
         return [self._times_power_of_two(power, shift) for power, shift in zip(powers, shifted, strict=True)]
+
+    def log(self, values):
+        """log of positive normal float32: e ln 2 + log m with m from 0.7 to 1.4.
+
+        log m = 2 artanh((m - 1) / (m + 1)), whose series is cut where its rest is below 3e-9 of it.
+        """
+        integers = ir.VectorType(ir.IntType(32), LANES)
+
+        def number(value):
+            return ir.Constant(integers, [value] * LANES)
+
+        out = []
+        for value in values:
+            bits = self.builder.sub(self.builder.bitcast(value, integers), number(SQRT_HALF))
+            exponent = self.builder.ashr(bits, number(MANTISSA))
+            rest = self.builder.add(self.builder.and_(bits, number((1 << MANTISSA) - 1)), number(SQRT_HALF))
+            m, e = self.builder.bitcast(rest, self.vector), self.builder.sitofp(exponent, self.vector)
+            s = self.builder.fdiv(self.builder.fsub(m, self.constant(1)), self.builder.fadd(m, self.constant(1)))
+            square, series = self.builder.fmul(s, s), self.constant(2 / 9)
+            for term in (7, 5, 3):
+                series = self.fma(series, square, self.constant(2 / term))
+            inner = self.fma(self.builder.fmul(series, square), s, self.builder.fmul(s, self.constant(2)))
+            out.append(self.fma(e, self.constant(math.log(2.0)), inner))
+        return out
 
     def _times_power_of_two(self, value, shifted):
         integers = ir.VectorType(ir.IntType(32), LANES)

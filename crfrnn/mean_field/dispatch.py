@@ -24,6 +24,11 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
 
 
+def takes_probabilities(logits: Tensor, filters: Sequence[GaussianFilter]) -> bool:
+    """Whether it takes the logarithm itself."""
+    return _twin(filters) == "fused_cpu" and logits.dtype == torch.float32 and fused(logits, filters) is None
+
+
 def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:
     if not twin or getattr(gaussian.operator, "fusable", None) != twin:
         return f"{type(gaussian.operator).__name__} is filtered by itself"

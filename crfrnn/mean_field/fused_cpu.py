@@ -12,7 +12,7 @@ with nothing stored but the marginals Q of each iteration:
     dL/dA_m = - h_m Q^T        dL/dQ = - sum_m A_m^T h_m        g <- softmax'(Q) dL/dQ
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,23 +34,21 @@ def mean_field(
     compatibility: Tensor,
     iterations: int,
     normalize: bool = False,
-    overwrite: bool = False,
+    smallest: float = 0.0,
 ) -> Tensor:
     """Same contract as `recurrence.recurrence`, for calls that `dispatch.fused` accepts and iterations > 0.
 
     With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. With
-    `overwrite` the result takes the place of the logits where that can be done.
+    `smallest` above 0 the logits are probabilities, and U the logarithm of them, or of that where they are below.
     """
     transforms = label_transforms(kernel_weights, compatibility)
     kernels = kernel_tensors(logits, filters, LATTICE_TENSORS)
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
     flat = logits.flatten(2)
-    if not plain_call(logits, transforms):
-        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize)
-    elif overwrite and flat.is_contiguous():
-        _infer(flat, transforms, kernels, iterations, flat.new_empty(0), normalize, y := flat)
+    if plain_call(logits, transforms):
+        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize, smallest)
     else:
-        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize)
+        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize, smallest)
     return y.reshape(logits.shape)
 
 
@@ -81,7 +79,8 @@ def _steps(logits: Tensor, transforms: Tensor, passing: MessagePassing, iteratio
     (labels, points), channels = logits.shape, layout.padded(logits.shape[0])
     transform = _Transform(transforms[passing.order], channels, transposed=False)
     unary, *q = (layout.empty((points, channels)) for _ in range(3))
-    passing.over_pixels(numba_cpu.initialise, logits.numpy(), unary, q[0], mixing=transform.mixing)
+    nothing = np.float32(0)
+    passing.over_pixels(numba_cpu.initialise, logits.numpy(), nothing, unary, q[0], mixing=transform.mixing)
     for t in range(1, iterations):
         yield torch.from_numpy(q[(t - 1) % 2])[:, :labels].t()
         passing.exchange()
@@ -134,39 +133,27 @@ def infer(
     iterations: int,
     keep: bool,
     normalize: bool,
+    smallest: float,
 ) -> tuple[Tensor, Tensor]:
     """logits (B, L, N) -> (Qu of the last iteration, or with `normalize` its softmax, (B, L, N);
     marginals before each iteration, (B, T, N, C) with `keep`, else empty)."""
-    logits = logits.detach().contiguous()
-    out = torch.empty_like(logits)
+    logits, transforms = logits.detach(), transforms.detach()
+    out = layout.empty(tuple(logits.shape))
     room = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
     marginals = torch.from_numpy(layout.empty(room))
     kernels = KernelTensors(lattices, thetas, scales, shape)
-    _infer(logits, transforms.detach(), kernels, iterations, marginals, normalize, out)
-    return out, marginals
-
-
-def _infer(
-    logits: Tensor,
-    transforms: Tensor,
-    kernels: KernelTensors,
-    iterations: int,
-    marginals: Tensor,
-    normalize: bool,
-    out: Tensor,
-) -> None:
-    """`infer` into memory that is given; `out` may be the logits themselves."""
-    for image in range(logits.shape[0]):
+    for image, planes in enumerate(logits):
         passing = MessagePassing(image, kernels, logits.shape[1])
-        kept = marginals[image] if marginals.numel() else None
-        _infer_image(logits[image], transforms, passing, iterations, kept, normalize, out[image])
+        kept = marginals[image] if keep else None
+        _infer_image(planes, smallest, transforms, passing, iterations, kept, normalize, out[image])
+    return torch.from_numpy(out), marginals
 
 
 _forward_op = torch.library.custom_op("crfrnn::mean_field_forward", infer, mutates_args=(), device_types="cpu")
 
 
 @_forward_op.register_fake
-def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iterations, keep, normalize):
+def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iterations, keep, normalize, smallest):
     batch, labels, points = logits.shape
     kept = (batch, iterations, points, layout.padded(labels)) if keep else (0,)
     return torch.empty_like(logits, memory_format=torch.contiguous_format), logits.new_empty(kept)
@@ -174,45 +161,29 @@ def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iteration
 
 def _infer_image(
     logits: Tensor,
+    smallest: float,
     transforms: Tensor,
     passing: MessagePassing,
     iterations: int,
     kept: Tensor | None,
     normalize: bool,
-    out: Tensor,
+    out: np.ndarray,
 ) -> None:
     """One image: logits, out (L, N); kept (T, N, C) receives Q before each iteration."""
-    labels, points = logits.shape
-    transform = _Transform(transforms[passing.order], layout.padded(labels), transposed=False)
-    unary = layout.empty((points, layout.padded(labels)))
-    # through DLPack, as a tensor whose NumPy view was handed out could not lend its memory
-    planes, nothing = np.from_dlpack(logits), unary[:0]
-    q = [nothing] * iterations if kept is None else list(kept.numpy())
-    passing.over_pixels(numba_cpu.initialise, planes, unary, q[0], mixing=transform.mixing)
-    del planes
-    take_back = _lend(logits, out)
+    channels = layout.padded(logits.shape[0])
+    transform = _Transform(transforms[passing.order], channels, transposed=False)
+    unary = layout.empty((logits.shape[1], channels))
+    q = [unary[:0]] * iterations if kept is None else list(kept.numpy())
+    planes = logits.contiguous().numpy()
+    passing.over_pixels(numba_cpu.initialise, planes, np.float32(smallest), unary, q[0], mixing=transform.mixing)
+    del planes  # which may be a copy
     passing.exchange()
     for t in range(1, iterations):
         passing.over_pixels(numba_cpu.update, unary, transform.diagonal, q[t], mixing=transform.mixing)
         passing.exchange()
     passing.give_back()
-    take_back()
-    arguments = unary, transform.diagonal, transform.common, normalize, out.numpy()
+    arguments = unary, transform.diagonal, transform.common, normalize, out
     passing.over_pixels(numba_cpu.finish, *arguments, mixing=transform.mixing)
-
-
-def _lend(logits: Tensor, out: Tensor) -> Callable[[], object]:
-    """Give the logits' memory back to the system while nothing reads it, where it is also the result's and ours.
-
-    Returns the function that takes it again.
-    """
-    storage = logits.untyped_storage()
-    size = storage.nbytes()
-    same = out.data_ptr() == logits.data_ptr() and size == logits.nbytes
-    if not same or not storage.resizable():
-        return lambda: None
-    storage.resize_(0)
-    return lambda: storage.resize_(size)
 
 
 @torch.library.custom_op("crfrnn::mean_field_backward", mutates_args=(), device_types="cpu")
@@ -270,7 +241,7 @@ def _differentiate(
 
 
 def _save(ctx, inputs, output) -> None:
-    _, transforms, lattices, ctx.thetas, scales, ctx.shape, _, keep, _ = inputs
+    _, transforms, lattices, ctx.thetas, scales, ctx.shape, _, keep, *_ = inputs
     assert keep, "the marginals of a differentiated recurrence are kept"
     ctx.lattices = len(lattices)
     ctx.set_materialize_grads(False)  # the marginals get no gradient: make no zeros for it
@@ -282,7 +253,7 @@ def _backward(ctx, grad: Tensor, _):
     lattices, scales = rest[: ctx.lattices], rest[ctx.lattices :]
     learned = ctx.needs_input_grad[1]
     gradients = _backward_op(grad, marginals, transforms, lattices, ctx.thetas, scales, ctx.shape, learned)
-    return *gradients, [None] * len(lattices), None, [None] * len(scales), None, None, None, None
+    return *gradients, [None] * len(lattices), None, [None] * len(scales), *[None] * 5
 
 
 _forward_op.register_autograd(_backward, setup_context=_save)

@@ -24,7 +24,7 @@ import numpy as np
 from crfrnn.filtering.compiled import kernel_on_views
 from crfrnn.filtering.rows import add_product, scatter_rows, sum_rows, transpose
 from crfrnn.filtering.vectors import LANES
-from crfrnn.mean_field.softmax_cpu import TILE, logits_rows, softmax_backward_rows, softmax_rows
+from crfrnn.mean_field.softmax_cpu import TILE, log_rows, logits_rows, softmax_backward_rows, softmax_rows
 
 PADDING = np.float32(-1e30)  # logits of the channels that are no labels
 
@@ -165,10 +165,11 @@ def _clear(lattices, strip, after):
 
 
 @kernel_on_views
-def initialise(planes, unary, kept, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
+def initialise(planes, smallest, unary, kept, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
     """U as rows, Q = softmax(U), splatted.
 
-    planes (L, N); unary (N, C); kept (N, C) receives Q, or is empty.
+    planes (L, N): U, or where `smallest` is above 0 probabilities, whose logarithm U is, of at least that;
+    unary (N, C); kept (N, C) receives Q, or is empty.
     """
     _clear(lattices, strip, after)
     nothing = room.messages[:, :0], mixing[:0]
@@ -179,6 +180,8 @@ def initialise(planes, unary, kept, lattices, grids, mixing, room, lanes, width,
             end = min(begin + TILE, size)
             u = unary[first + begin : first + end]
             to_rows(planes, u, PADDING, first + begin, first + end)
+            if smallest > 0:
+                log_rows(u, smallest, lanes)
             softmax_rows(q[begin:end], u, *nothing, room.sums, lanes)
             _write(lattices, grids, q, room, lanes, first, begin, end, y)
 

@@ -60,6 +60,12 @@ def softmax_backward_rows_python(grad, total, q, messages, diagonal, common, roo
     total += grad
 
 
+def log_rows_python(rows, smallest, lanes):
+    """rows = log(max(rows, smallest)) in place, but what is negative stays as it is; (n, C) float32."""
+    del lanes
+    rows[:] = np.where(rows < 0, rows, np.log(np.maximum(rows, smallest)))
+
+
 class _Room:
     """The number that each row passes on from one step to the next."""
 
@@ -128,6 +134,27 @@ def _penalised(v: Vectors, starts, block, offsets, channels, messages, weights, 
                 message = v.load(messages.data, here(builder.add(start, step), offset))
                 builder.store(v.fma(weight, message, builder.load(row[k])), row[k])
     return [[builder.load(register) for register in row] for row in registers]
+
+
+@intrinsic
+def _log_rows(typingctx, rows, smallest, lanes):
+    signature = types.void(rows, smallest, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, rows.dtype)
+        (array,) = arrays_of(context, builder, signature, args)
+        size, least, zero = builder.mul(*cgutils.unpack_tuple(builder, array.shape)), v.spread(args[1]), v.constant(0)
+        with v.blocks(size, len(lanes)) as (block, _):
+            places = [builder.add(block, v.at(offset)) for offset in offsets]
+            values = [v.load(array.data, place) for place in places]
+            logarithms = v.log([v.maximum(value, least) for value in values])
+            for value, logarithm, place in zip(values, logarithms, places, strict=True):
+                negative = builder.fcmp_ordered("<", value, zero)
+                v.store(builder.select(negative, value, logarithm), array.data, place)
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic
@@ -276,6 +303,7 @@ def _softmax_backward_rows(typingctx, grad, total, q, messages, diagonal, common
     return signature, codegen
 
 
+log_rows = choose(log_rows_python, _log_rows)
 softmax_rows = choose(softmax_rows_python, _softmax_rows)
 logits_rows = choose(logits_rows_python, _logits_rows)
 softmax_backward_rows = choose(softmax_backward_rows_python, _softmax_backward_rows)
