@@ -4,9 +4,6 @@
 run of points that belong together, a row of pixels; a strip is a run of lines that one thread works on.
 """
 
-import math
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,18 +11,6 @@ WIDEST = 32
 POINT_LINE = 1024  # points in a line where there is no image
 STRIP = 40_000  # points worth a strip of their own
 MOST_STRIPS = 8  # every strip costs some memory and time (see permutohedral/README.md)
-CACHE_LINE = 64  # bytes
-
-
-def empty(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.ndarray:
-    """Uninitialised memory that begins at a cache line, so that no vector lies across two.
-
-    NumPy asks the system for large pages (torch does not), but returns memory that is 16 bytes off the line.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = np.empty(size + CACHE_LINE, np.uint8)
-    skip = -raw.ctypes.data % CACHE_LINE
-    return raw[skip : skip + size].view(dtype).reshape(shape)
 
 
 def lanes(channels: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ everything else is made of are spelled out in vectors here, each beside the plai
 An operation works on many rows at a time, so that what is the same for all of them is looked up once. Rows are
 contiguous and a multiple of `LANES` long; those of a table may stand apart. `lanes` is a tuple whose *length* is the
 number of channels that are kept in registers together; as a length is part of the type, the compiler knows it. C is a
-multiple of it.
+multiple of it. What a lattice does may also be done to rows of one number, with one lane.
 """
 
 from collections.abc import Callable
@@ -119,13 +119,19 @@ class _Sparse:
         return [self.v.builder.fmul(factor, value) for value in values]
 
 
+def _division(lanes) -> tuple[range, int]:
+    """Where the vectors of a block of channels begin, and how long each is."""
+    size = min(LANES, len(lanes))
+    return range(0, len(lanes), size), size
+
+
 @intrinsic
 def _sum_rows(typingctx, out, table, rows, weights, factors, lanes):
     signature = types.void(out, table, rows, weights, factors, lanes)
-    offsets = range(0, len(lanes), LANES)
+    offsets, lanes_of_one = _division(lanes)
 
     def codegen(context, builder, signature, args):
-        v = Vectors(context, builder, table.dtype)
+        v = Vectors(context, builder, table.dtype, lanes_of_one)
         sums, values, *matrix = arrays_of(context, builder, signature, args)
         sparse = _Sparse(v, *matrix, *[None] * (3 - len(matrix)))
         channels = cgutils.unpack_tuple(builder, values.shape)[1]
@@ -153,10 +159,10 @@ def _sum_rows(typingctx, out, table, rows, weights, factors, lanes):
 @intrinsic
 def _scatter_rows(typingctx, table, values, rows, weights, factors, lanes):
     signature = types.void(table, values, rows, weights, factors, lanes)
-    offsets = range(0, len(lanes), LANES)
+    offsets, lanes_of_one = _division(lanes)
 
     def codegen(context, builder, signature, args):
-        v = Vectors(context, builder, table.dtype)
+        v = Vectors(context, builder, table.dtype, lanes_of_one)
         sums, source, *matrix = arrays_of(context, builder, signature, args)
         sparse = _Sparse(v, *matrix, *[None] * (3 - len(matrix)))
         channels = cgutils.unpack_tuple(builder, sums.shape)[1]
@@ -215,13 +221,14 @@ def _add_product(typingctx, sums, left, right, lanes):
 @intrinsic
 def _blur_row(typingctx, row, before, after, lanes):
     signature = types.void(row, before, after, lanes)
+    offsets, lanes_of_one = _division(lanes)
 
     def codegen(context, builder, signature, args):
-        v = Vectors(context, builder, row.dtype)
+        v = Vectors(context, builder, row.dtype, lanes_of_one)
         here, previous, following = arrays_of(context, builder, signature, args)
         channels = cgutils.unpack_tuple(builder, previous.shape)[0]
         with v.blocks(channels, len(lanes)) as (block, _):
-            for offset in range(0, len(lanes), LANES):
+            for offset in offsets:
                 at = builder.add(block, v.at(offset))
                 old = v.load(here.data, at)
                 sides = v.add(v.load(previous.data, at), v.load(following.data, at))

@@ -33,13 +33,14 @@ EXP2_TERMS = tuple(term * math.log(2.0) ** (5 - k) for k, term in enumerate(EXP_
 class Vectors:
     """Emits vector instructions: a thin layer over llvmlite so that the operations below read like arithmetic."""
 
-    def __init__(self, context, builder, dtype):
+    def __init__(self, context, builder, dtype, lanes=LANES):
         self.builder = builder
+        self.lanes = lanes  # of one vector; shuffling and whole numbers are for `LANES` of them
         self.number = context.get_value_type(dtype)
-        self.vector = ir.VectorType(self.number, LANES)
+        self.vector = ir.VectorType(self.number, lanes)
         self.index = context.get_value_type(types.intp)
         self.align = dtype.bitwidth // 8
-        self.suffix = f"v{LANES}f{dtype.bitwidth}"
+        self.suffix = f"v{lanes}f{dtype.bitwidth}"
 
     def at(self, offset):
         return ir.Constant(self.index, offset)
@@ -56,7 +57,7 @@ class Vectors:
         return self.builder.add(self.builder.add(start, column), self.at(offset))
 
     def constant(self, value):
-        return ir.Constant(self.vector, [float(value)] * LANES)
+        return ir.Constant(self.vector, [float(value)] * self.lanes)
 
     def pointer(self, base, offset):
         return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
@@ -79,10 +80,10 @@ class Vectors:
         """One number in every lane."""
         undefined = ir.Constant(self.vector, ir.Undefined)
         lane = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-        return self.permute(lane, [0] * LANES)
+        return self.permute(lane, [0] * self.lanes)
 
     def permute(self, value, order):
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), order)
         return self.builder.shuffle_vector(value, ir.Constant(self.vector, ir.Undefined), mask)
 
     def merge(self, a, b, order):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout
+from crfrnn.filtering import layout, memory
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.mean_field import numba_cpu
@@ -78,7 +78,7 @@ def _steps(logits: Tensor, transforms: Tensor, passing: MessagePassing, iteratio
     """One image: logits (L, N) -> Q(0), ..., Q(T), (L, N) each; see `_infer_image`, which does it in less memory."""
     (labels, points), channels = logits.shape, layout.padded(logits.shape[0])
     transform = _Transform(transforms[passing.order], channels, transposed=False)
-    unary, *q = (layout.empty((points, channels)) for _ in range(3))
+    unary, *q = (memory.empty((points, channels)) for _ in range(3))
     nothing = np.float32(0)
     passing.over_pixels(numba_cpu.initialise, logits.numpy(), nothing, unary, q[0], mixing=transform.mixing)
     for t in range(1, iterations):
@@ -138,9 +138,9 @@ def infer(
     """logits (B, L, N) -> (Qu of the last iteration, or with `normalize` its softmax, (B, L, N);
     marginals before each iteration, (B, T, N, C) with `keep`, else empty)."""
     logits, transforms = logits.detach(), transforms.detach()
-    out = layout.empty(tuple(logits.shape))
+    out = memory.empty(tuple(logits.shape))
     room = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
-    marginals = torch.from_numpy(layout.empty(room))
+    marginals = torch.from_numpy(memory.empty(room))
     kernels = KernelTensors(lattices, thetas, scales, shape)
     for image, planes in enumerate(logits):
         passing = MessagePassing(image, kernels, logits.shape[1])
@@ -172,7 +172,7 @@ def _infer_image(
     """One image: logits, out (L, N); kept (T, N, C) receives Q before each iteration."""
     channels = layout.padded(logits.shape[0])
     transform = _Transform(transforms[passing.order], channels, transposed=False)
-    unary = layout.empty((logits.shape[1], channels))
+    unary = memory.empty((logits.shape[1], channels))
     q = [unary[:0]] * iterations if kept is None else list(kept.numpy())
     planes = logits.contiguous().numpy()
     passing.over_pixels(numba_cpu.initialise, planes, np.float32(smallest), unary, q[0], mixing=transform.mixing)
@@ -224,7 +224,7 @@ def _differentiate(
     labels, points = grad.shape
     iterations, channels = marginals.shape[0], marginals.shape[2]
     transform = _Transform(transforms[passing.order], channels, transposed=True)
-    total, planes = layout.empty((points, channels)), grad_logits.numpy()
+    total, planes = memory.empty((points, channels)), grad_logits.numpy()
     parts = 0 if grad_transforms is None else passing.parts
     products = np.zeros((parts, len(passing.order) * channels, channels), np.float32)
     passing.over_pixels(numba_cpu.start_gradient, grad.numpy(), total, mixing=transform.mixing)

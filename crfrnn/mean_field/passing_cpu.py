@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from crfrnn.filtering import layout, threads
+from crfrnn.filtering import layout, memory, threads
 from crfrnn.filtering.permutohedral import lattice_cpu
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeTensors
 from crfrnn.filtering.separable.grid_cpu import line_passes, run_passes
@@ -45,7 +45,7 @@ class _Lattice:
         self.before = np.ones(points, np.float32) if before is None else before
         self.after = np.full(points, scale) if after is None else scale * after
         self.rows = tensors.rows.numpy()
-        self.table, self.sums = (layout.empty((int(self.rows[-1]), channels)) for _ in range(2))
+        self.table, self.sums = (memory.empty((int(self.rows[-1]), channels)) for _ in range(2))
 
     def exchange(self, lanes: tuple[int, ...]) -> None:
         lattice_cpu.blur(self.tensors, self.sums, lanes, self.transposed)
@@ -61,7 +61,7 @@ class _Grid:
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], name: str, channels: int, transposed: bool):
         self.passes = line_passes(shape, thetas, name, transposed, "float32")
         gather, _, self.spread, _ = self.passes
-        self.gathered = layout.empty((gather.outer * gather.rows * gather.inner, channels))
+        self.gathered = memory.empty((gather.outer * gather.rows * gather.inner, channels))
         self.coarse = np.empty_like(self.gathered) if not self.passes.middle else self.gathered[:0]
         self.room: dict[int, np.ndarray] = {}
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout, threads
+from crfrnn.filtering import layout, memory, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import feature_gradient
 from crfrnn.filtering.permutohedral import numba_cpu, vertices_cpu
@@ -109,7 +109,7 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
 
     vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
     strips = list(pairwise(layout.strips(points, line)))
-    vertex_keys = np.empty((strides.shape[0], points * corners), np.int64)
+    vertex_keys = memory.empty((strides.shape[0], points * corners), np.int64)
     number = partial(vertices_cpu.number_vertices, f, scale, strides, vertices, weights, vertex_keys)
     rows = into.rows.numpy()
     rows[0] = 0
@@ -117,9 +117,11 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     rows[1 + len(strips) :] = rows[len(strips)]
 
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
-    row_keys = np.empty((strides.shape[0], rows[-1]), np.int64)
+    row_keys = memory.empty((strides.shape[0], int(rows[-1])), np.int64)
     places = np.array([start * corners for start, _ in strips])
-    count, table, slot_keys = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners)
+    slots = 1 << int(2 * rows[-1]).bit_length()  # at most half full
+    table, slot_keys = memory.empty((slots,), np.int32), memory.empty((slots,), np.int64)
+    count = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table, slot_keys)
 
     sizes = into.sizes.numpy()
     sizes[0], sizes[-1] = count, accuracy
@@ -150,7 +152,7 @@ def build(
     Otherwise all is zeros where nothing is written, as the output of an op may not differ from call to call.
     """
     shapes = _empty(features, line, accuracy, tight)
-    make = np.empty if tight and features.shape[2] else np.zeros
+    make = memory.empty if tight and features.shape[2] else np.zeros
     lattices = LatticeTensors(*(torch.from_numpy(make(t.shape, NUMPY[t.dtype])) for t in shapes))
     chains: list[Tensor] = []
     if features.shape[2]:
@@ -158,12 +160,14 @@ def build(
         for image in range(features.shape[0]):
             into = LatticeTensors(*(tensor[image] for tensor in lattices))
             rows, link = _build(features[image], line, accuracy, into)
-            chains.append(torch.empty(len(into.chains), rows, dtype=torch.int32) if tight else into.chains)
+            shape = len(into.chains), rows
+            chains.append(torch.from_numpy(memory.empty(shape, np.int32)) if tight else into.chains)
             link(chains[-1])
     if tight and chains:
-        room = max(chain.shape[1] for chain in chains)
-        padded = [torch.nn.functional.pad(chain, (0, room - chain.shape[1])) for chain in chains]
-        lattices = lattices._replace(chains=torch.stack(padded))
+        longest = max(chain.shape[1] for chain in chains)
+        if len(chains) > 1:
+            chains = [torch.nn.functional.pad(chain, (0, longest - chain.shape[1])) for chain in chains]
+        lattices = lattices._replace(chains=torch.stack(chains) if len(chains) > 1 else chains[0][None])
     return lattices[0], lattices[1], lattices[2], lattices[3], lattices[4], lattices[5], lattices[6]
 
 
@@ -236,19 +240,23 @@ def filter_points(
 def _filter_image(values: Tensor, lattice: LatticeTensors, line: int, transposed: bool, out: Tensor) -> None:
     """values, out (C, N)."""
     channels, points = values.shape
-    lanes = layout.lanes(channels)
-    inside = layout.to_point_major(values)
-    corners, weights, result = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy(), inside.numpy()
+    if channels == 1:  # what normalises: numbers that need no vectors
+        lanes, inside, result = (0,), values.contiguous().view(points, 1).numpy(), out.view(points, 1).numpy()
+    else:
+        lanes, inside = layout.lanes(channels), layout.to_point_major(values).numpy()
+        result = inside
+    corners, weights = lattice.vertices.numpy().view(np.uint32), lattice.weights.numpy()
     rows = lattice.rows.tolist()
-    table = layout.empty((rows[-1], result.shape[1]), result.dtype)
-    splat = partial(numba_cpu.splat, result, corners, weights, table, lanes)
+    table = memory.empty((rows[-1], inside.shape[1]), inside.dtype)
+    splat = partial(numba_cpu.splat, inside, corners, weights, table, lanes)
     ranges = zip(pairwise(rows), pairwise(layout.strips(points, line)), strict=False)
     threads.together([partial(splat, *own, *strip) for own, strip in ranges])
     blur(lattice, table, lanes, transposed)
-    factor = np.full(points, lattice_gain(lattice), result.dtype)
+    factor = np.full(points, lattice_gain(lattice), inside.dtype)
     read = partial(numba_cpu.slice_points, table, corners, weights, factor, result, lanes)
     threads.over_range(read, points, SMALLEST_RANGE)
-    layout.to_channel_major(inside, channels, out)
+    if channels > 1:
+        layout.to_channel_major(torch.from_numpy(result), channels, out)
 
 
 _filter_op = torch.library.custom_op("crfrnn::permutohedral_filter", filter_points, mutates_args=(), device_types="cpu")

@@ -153,20 +153,16 @@ def number_vertices(features, scale, strides, vertices, weights, vertex_keys, st
 
 
 @kernel
-def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
+def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table, slot_keys):
     """Find the vertices that several strips met.
 
     The keys of strip s stand from places[s] on in vertex_keys and get the rows rows[s] to rows[s + 1]; row_keys
     (words, R) receives the key of every row; ghosts and owners (at least R,) the rows of vertices met before and
-    theirs. Returns the number of ghosts and a hash table: at the slot of a key (open addressing, at most half full)
-    the row of its owner in `table` and its first word in `slot_keys`, so that the two are fetched side by side.
+    theirs. table, slot_keys (a power of two above 2 R,) become a hash table: at the slot of a key (open addressing) the
+    row of its owner, EMPTY where there is none, and its first word. Returns the number of ghosts.
     """
-    bits = 1
-    while (1 << bits) < 2 * rows[-1] + 1:
-        bits += 1
-    table = np.full(1 << bits, EMPTY, np.int32)
-    slot_keys = np.empty(table.size, np.int64)
-    high = vertex_keys.shape[0] - 1
+    table[:] = EMPTY
+    bits, high = _bits(table), vertex_keys.shape[0] - 1
     found = 0
     for strip in range(places.size):
         shift = places[strip] - rows[strip]
@@ -182,7 +178,7 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners):
                 ghosts[found] = row
                 owners[found] = table[slot]
                 found += 1
-    return found, table, slot_keys
+    return found
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout, threads
+from crfrnn.filtering import layout, memory, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import contract
 from crfrnn.filtering.separable import numba_cpu
@@ -110,7 +110,7 @@ def run_passes(
             bands.append(left.pop(0))  # along the same axis
         last = bands[-1]
         shape = (last.outer, last.rows, last.inner * channels)
-        out = layout.empty(shape, values.dtype) if room is None or len(left) not in room else room[len(left)]
+        out = memory.empty(shape, values.dtype) if room is None or len(left) not in room else room[len(left)]
         if room is not None:
             room[len(left)] = out
         arrays = [array for band in bands for array in (band.columns, band.weights)]
