@@ -27,7 +27,8 @@ class _Lent:
         self.__array_interface__ = block.__array_interface__
 
     def __del__(self):
-        _take_back(self.block)
+        if _take_back is not None:  # which it is when the interpreter ends
+            _take_back(self.block)
 
 
 def empty(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.ndarray:

@@ -57,12 +57,12 @@ def add_product_python(sums, left, right, lanes):
     sums += left @ right
 
 
-def blur_row_python(row, before, after, lanes):
-    """row, before = row + (before + after) / 2, row; all (C,)."""
+def blur_row_python(row, before, after, inside, lanes):
+    """row, before = row + (before + after) / 2, row; all (C,). Not `inside`, after and the new before are zeros."""
     del lanes
     old = row.copy()
-    row += row.dtype.type(0.5) * (before + after)
-    before[:] = old
+    row += row.dtype.type(0.5) * (before + (after if inside else 0))
+    before[:] = old if inside else 0
 
 
 def transpose_python(out, row, column, source, source_row, source_column):
@@ -219,8 +219,8 @@ def _add_product(typingctx, sums, left, right, lanes):
 
 
 @intrinsic
-def _blur_row(typingctx, row, before, after, lanes):
-    signature = types.void(row, before, after, lanes)
+def _blur_row(typingctx, row, before, after, inside, lanes):
+    signature = types.void(row, before, after, inside, lanes)
     offsets, lanes_of_one = _division(lanes)
 
     def codegen(context, builder, signature, args):
@@ -231,9 +231,10 @@ def _blur_row(typingctx, row, before, after, lanes):
             for offset in offsets:
                 at = builder.add(block, v.at(offset))
                 old = v.load(here.data, at)
-                sides = v.add(v.load(previous.data, at), v.load(following.data, at))
+                next_one = v.masked(v.load(following.data, at), args[3])
+                sides = v.add(v.load(previous.data, at), next_one)
                 v.store(v.fma(v.constant(0.5), sides, old), here.data, at)
-                v.store(old, previous.data, at)
+                v.store(v.masked(old, args[3]), previous.data, at)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -101,6 +101,17 @@ class Vectors:
     def add(self, a, b):
         return self.builder.fadd(a, b)
 
+    def masked(self, value, condition):
+        """The value, or zeros where the condition, a bit, is not met: without a branch that could be guessed wrong."""
+        bits = ir.IntType(8 * self.align)
+        mask = self.builder.sext(self.builder.trunc(condition, ir.IntType(1)), bits)
+        integers = ir.VectorType(bits, self.lanes)
+        undefined = ir.Constant(integers, ir.Undefined)
+        zero = ir.Constant(ir.IntType(32), 0)
+        order = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        masks = self.builder.shuffle_vector(self.builder.insert_element(undefined, mask, zero), undefined, order)
+        return self.builder.bitcast(self.builder.and_(self.builder.bitcast(value, integers), masks), self.vector)
+
     def maximum(self, a, b):
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 

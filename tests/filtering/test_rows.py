@@ -30,8 +30,8 @@ def add_product(sums, left, right, lanes):
 
 
 @njit
-def blur_row(row, before, after, lanes):
-    rows.blur_row(row, before, after, lanes)
+def blur_row(row, before, after, inside, lanes):
+    rows.blur_row(row, before, after, inside, lanes)
 
 
 @njit
@@ -95,13 +95,42 @@ class TestAnyFloat:
         add_product(sums, left, right, layout.lanes(channels))
         assert_equal("sums", sums, expected, 10 * TOLERANCE[dtype])
 
-    def test_blur_row(self, channels, dtype):
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_blur_row(self, channels, dtype, inside):
+        self.blur_row(channels, dtype, inside, layout.lanes(channels))
+
+    @staticmethod
+    def blur_row(channels, dtype, inside, lanes):
         row, before, after = (noise(channels, dtype=dtype, seed=seed) for seed in range(3))
+        if not inside:
+            after[:] = np.inf  # another run's
         expected_row, expected_before = wide(row), wide(before)
-        rows.blur_row_python(expected_row, expected_before, wide(after), ())
-        blur_row(row, before, after, layout.lanes(channels))
+        rows.blur_row_python(expected_row, expected_before, wide(after), inside, ())
+        blur_row(row, before, after, inside, lanes)
         assert_equal("row", row, expected_row, TOLERANCE[dtype])
         assert_equal("before", before, expected_before, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+class TestOneNumber:
+    """What a lattice does to rows of one channel, with one lane."""
+
+    def test_blur_row(self, dtype):
+        for inside in (True, False):
+            TestAnyFloat.blur_row(1, dtype, inside, (0,))
+
+    def test_there_and_back(self, dtype):
+        """sum_rows and scatter_rows are the same sparse matrix and its transpose as NumPy's."""
+        random = np.random.default_rng(5)
+        chosen, weights = random.integers(0, 20, (5, 6)).astype(np.uint32), noise(5, 6, dtype=dtype)
+        matrix = np.zeros((5, 20))
+        np.add.at(matrix, (np.arange(5)[:, None], chosen), weights)
+        table, values, factors = (noise(n, 1, dtype=dtype, seed=n) for n in (20, 5, 6))
+        got, sums = np.empty((5, 1), dtype), np.zeros((20, 1), dtype)
+        sum_rows(got, table, chosen, weights, factors[:5, 0], (0,))
+        scatter_rows(sums, values, chosen, weights, None, (0,))
+        assert_equal("sums", got, factors[:5] * (matrix @ table), 10 * TOLERANCE[dtype])
+        assert_equal("scattered", sums, matrix.T @ values, 10 * TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -24,6 +24,7 @@ from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 KEY_BITS = 62  # in each of at most two words
+BITS_OF_SET = 32  # for each vertex, in the set of those that there are
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points worth a thread of their own
 SMALLEST_CHAIN = 16384  # likewise for vertices, which are blurred in less time than it takes to wake a thread
@@ -119,20 +120,24 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = memory.empty((strides.shape[0], int(rows[-1])), np.int64)
     places = np.array([start * corners for start, _ in strips])
-    slots = 1 << int(2 * rows[-1]).bit_length()  # at most half full
-    table, slot_keys = memory.empty((slots,), np.int32), memory.empty((slots,), np.int64)
-    count = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table, slot_keys)
+    table = memory.empty((_power_of_two(2 * len(row_keys[0])),), np.uint64)
+    count = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table)
 
     sizes = into.sizes.numpy()
     sizes[0], sizes[-1] = count, accuracy
     offsets = strides.sum(axis=1, keepdims=True) - corners * strides
     for least in rings:
-        row_keys, table, slot_keys = vertices_cpu.surround(row_keys, ghosts[:count], table, slot_keys, offsets, least)
-    rows[len(strips) :] = row_keys.shape[1]  # the last strip clears what was added around all of them
+        row_keys, table = vertices_cpu.surround(row_keys, ghosts[:count], table, offsets, least)
+    vertex_count = row_keys.shape[1]
+    rows[len(strips) :] = vertex_count  # the last strip clears what was added around all of them
+
+    owned = np.empty(vertex_count, np.uint8)
+    occupied = memory.empty((_power_of_two(vertex_count * BITS_OF_SET // 64),), np.uint64)
+    vertices_cpu.note_keys(row_keys, ghosts[:count], owned, occupied)
 
     def link(axis: int, chain: np.ndarray) -> None:
         along = offsets[:, axis].copy()
-        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, ghosts[:count], table, slot_keys, along, chain)
+        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, owned, occupied, table, along, chain)
 
     move = [
         partial(vertices_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))
@@ -141,7 +146,11 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     def link_all(chains: Tensor) -> None:
         threads.together([*(partial(link, axis, chain) for axis, chain in enumerate(chains.numpy())), *move])
 
-    return row_keys.shape[1], link_all
+    return vertex_count, link_all
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << least.bit_length()
 
 
 def build(

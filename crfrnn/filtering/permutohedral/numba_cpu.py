@@ -51,29 +51,30 @@ def copy_to_ghosts(lattice, ghosts, owners, one, lanes, start, stop):
 @kernel
 def blur(lattice, chain, lanes, start, stop):
     """[1/2 1 1/2] along one axis, in place, for the runs that begin among the entries start..stop of `chain`."""
-    _blur(lattice, chain, np.zeros((2, lattice.shape[1]), lattice.dtype), lanes, start, stop)
+    _blur(lattice, chain, np.zeros(lattice.shape[1], lattice.dtype), lanes, start, stop)
 
 
 @kernel_on_views
-def _blur(lattice, chain, zeros, lanes, start, stop):
-    before, nothing = zeros
+def _row(entry):
+    """Of an entry v or ``~v``."""
+    return entry ^ (entry >> 31)
+
+
+@kernel_on_views
+def _blur(lattice, chain, before, lanes, start, stop):
+    """Runs are short, and where they end can't be guessed: so nothing branches there."""
     at = start
     while at > 0 and at < stop and chain[at - 1] >= 0:
         at += 1  # a run that began earlier belongs to the range before
     inside = False
     while at < stop or inside:
         if at + AHEAD < stop:
-            later = chain[at + AHEAD]
-            prefetch_row(lattice, later if later >= 0 else ~later)
+            prefetch_row(lattice, _row(chain[at + AHEAD]))
         entry = chain[at]
         at += 1
         inside = entry >= 0
-        if inside:
-            following = chain[at]
-            blur_row(lattice[entry], before, lattice[following if following >= 0 else ~following], lanes)
-        else:
-            blur_row(lattice[~entry], before, nothing, lanes)
-            before[:] = 0
+        following = chain[at] if at < stop or inside else entry  # of another run where this one ends
+        blur_row(lattice[_row(entry)], before, lattice[_row(following)], inside, lanes)
 
 
 @kernel
@@ -93,12 +94,11 @@ def blur_wide(lattice, chain, taps, lanes, start, stop):
         length, inside = 0, True
         while inside:
             if at + AHEAD < stop:
-                ahead = chain[at + AHEAD]
-                prefetch_row(lattice, ahead if ahead >= 0 else ~ahead)
+                prefetch_row(lattice, _row(chain[at + AHEAD]))
             if length + radius == run.size:
                 run = np.concatenate((run, np.empty_like(run)), axis=1)
             inside = chain[at] >= 0
-            run[0, length + radius] = chain[at] if inside else ~chain[at]
+            run[0, length + radius] = _row(chain[at])
             length += 1
             at += 1
         for k in range(length + radius):

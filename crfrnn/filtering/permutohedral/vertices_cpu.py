@@ -14,7 +14,10 @@ import numpy as np
 from crfrnn.filtering.compiled import kernel
 
 EMPTY = -1
+FREE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an entry of a hash table
 FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+HALF = np.uint64(32)  # bits
+LOW_HALF = np.uint64(0xFFFFFFFF)
 CHUNK = 1024  # points whose keys are in the cache between embedding and numbering
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
@@ -89,24 +92,40 @@ def embed(features, scale, strides, weights, keys, start, stop):
 
 
 @kernel
-def _slot_of(low, high, bits):
-    """Multiplicative hashing (Knuth), modulo 2^64: a slot among 2^bits for the words of a key."""
+def _hash(low, high):
+    """Of the words of a key: multiplicative hashing (Knuth) modulo 2^64, whose upper bits are the good ones, twice."""
     mixed = np.uint64(low) * FIBONACCI ^ np.uint64(high) * SECOND_FACTOR
-    mixed ^= mixed >> np.uint64(32)
-    return np.int64((mixed * FIBONACCI) >> np.uint64(64 - bits))
+    mixed = (mixed ^ mixed >> HALF) * FIBONACCI
+    return mixed ^ mixed >> HALF
 
 
 @kernel
-def _find(key, key2, table, slot_keys, vertex_keys, bits):
-    """The slot that holds this key in a table of 2^bits, or the empty slot where it belongs."""
-    mask = table.size - 1
-    slot = _slot_of(key, key2, bits)
-    high = vertex_keys.shape[0] - 1
-    while table[slot] != EMPTY and not (
-        slot_keys[slot] == key and (high == 0 or vertex_keys[high, table[slot]] == key2)
-    ):
-        slot = (slot + 1) & mask
-    return slot
+def _find(low, high, table, keys):
+    """Look a key up: its number, or EMPTY, its slot, and the entry for it without its number.
+
+    A hash table (open addressing, a power of two) holds numbers of columns of `keys` (words, n): the lower bits of a
+    key's hash are its slot, the upper half stands before the number, so that hardly any other key is ever fetched.
+    """
+    mixed, last = _hash(low, high), np.uint64(table.size - 1)
+    slot = mixed & last
+    while table[slot] != FREE:
+        if (table[slot] ^ mixed) <= LOW_HALF:
+            number = np.int64(table[slot] & LOW_HALF)
+            if keys[0, number] == low and keys[keys.shape[0] - 1, number] == high:
+                return number, slot, mixed & ~LOW_HALF
+        slot = (slot + np.uint64(1)) & last
+    return np.int64(EMPTY), slot, mixed & ~LOW_HALF
+
+
+@kernel
+def _hashed(keys, count, size):
+    """A hash table of that size of the first keys; of equal ones, an owner and its ghosts, of the first."""
+    table = np.full(size, FREE, np.uint64)
+    for number in range(count):
+        found, slot, mark = _find(keys[0, number], keys[keys.shape[0] - 1, number], table, keys)
+        if found == EMPTY:
+            table[slot] = mark | np.uint64(number)
+    return table
 
 
 @kernel
@@ -120,49 +139,37 @@ def number_vertices(features, scale, strides, vertices, weights, vertex_keys, st
     keys = np.empty((strides.shape[0], CHUNK, corners), np.int64)
     high = keys.shape[0] - 1
     own = vertex_keys[:, start * corners : stop * corners]
-    bits = 14
-    table = np.full(1 << bits, EMPTY, np.int32)
-    slot_keys = np.empty(table.size, np.int64)  # beside the numbers in the same slots: most searches end here
+    table = np.full(1 << 14, FREE, np.uint64)
     count = 0
     for begin in range(start, stop, CHUNK):
         end = min(begin + CHUNK, stop)
         embed(features, scale, strides, weights, keys, begin, end)
         for p in range(end - begin):
+            if 4 * (count + corners) > table.size:  # emptier than usual: a search that goes on is a wrong guess
+                table = _hashed(own, count, 4 * table.size)
             for r in range(corners):
                 key, key2 = keys[0, p, r], keys[high, p, r]
-                if p > 0 and key == keys[0, p - 1, r] and key2 == keys[high, p - 1, r]:
-                    vertices[begin + p, r] = vertices[begin + p - 1, r]  # neighbours often share their simplex
-                    continue
-                slot = _find(key, key2, table, slot_keys, own, bits)
-                if table[slot] == EMPTY:
-                    table[slot] = count
-                    slot_keys[slot] = key
-                    own[0, count] = key
-                    own[high, count] = key2
+                number, slot, mark = _find(key, key2, table, own)
+                if number == EMPTY:
+                    number = count
+                    table[slot] = mark | np.uint64(number)
+                    own[0, number] = key
+                    own[high, number] = key2
                     count += 1
-                vertices[begin + p, r] = table[slot]
-                if 2 * count > table.size:
-                    bits += 1
-                    table = np.full(1 << bits, EMPTY, np.int32)
-                    slot_keys = np.empty(table.size, np.int64)
-                    for vertex in range(count):
-                        slot = _find(own[0, vertex], own[high, vertex], table, slot_keys, own, bits)
-                        table[slot] = vertex
-                        slot_keys[slot] = own[0, vertex]
+                vertices[begin + p, r] = number
     return count
 
 
 @kernel
-def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table, slot_keys):
+def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
     """Find the vertices that several strips met.
 
     The keys of strip s stand from places[s] on in vertex_keys and get the rows rows[s] to rows[s + 1]; row_keys
     (words, R) receives the key of every row; ghosts and owners (at least R,) the rows of vertices met before and
-    theirs. table, slot_keys (a power of two above 2 R,) become a hash table: at the slot of a key (open addressing) the
-    row of its owner, EMPTY where there is none, and its first word. Returns the number of ghosts.
+    theirs; table (a power of two above 2 R,) becomes the hash table of the owners. Returns the number of ghosts.
     """
-    table[:] = EMPTY
-    bits, high = _bits(table), vertex_keys.shape[0] - 1
+    table[:] = FREE
+    high = vertex_keys.shape[0] - 1
     found = 0
     for strip in range(places.size):
         shift = places[strip] - rows[strip]
@@ -170,23 +177,22 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table, slo
             key, key2 = vertex_keys[0, row + shift], vertex_keys[high, row + shift]
             row_keys[0, row] = key
             row_keys[high, row] = key2
-            slot = _find(key, key2, table, slot_keys, row_keys, bits)
-            if table[slot] == EMPTY:
-                table[slot] = row
-                slot_keys[slot] = key
+            owner, slot, mark = _find(key, key2, table, row_keys)
+            if owner == EMPTY:
+                table[slot] = mark | np.uint64(row)
             else:
                 ghosts[found] = row
-                owners[found] = table[slot]
+                owners[found] = owner
                 found += 1
     return found
 
 
 @kernel
-def surround(row_keys, ghosts, table, slot_keys, offsets, neighbours):
+def surround(row_keys, ghosts, table, offsets, neighbours):
     """Add the vertices that have at least so many neighbours among these.
 
-    row_keys, table, slot_keys, ghosts as in `link_chain`; offsets (words, d + 1): the key of the next vertex along
-    each axis minus that of this one. Returns the keys with those of the new rows behind them, and their hash table.
+    row_keys, ghosts, table as `merge_strips` made them; offsets (words, d + 1): the key of the next vertex along each
+    axis minus that of this one. Returns the keys with those of the new rows behind them, and their hash table.
     """
     high, count = row_keys.shape[0] - 1, row_keys.shape[1]
     axes = offsets.shape[1]
@@ -204,54 +210,28 @@ def surround(row_keys, ghosts, table, slot_keys, offsets, neighbours):
             keys = more
             met = np.concatenate((met, np.zeros_like(met)))
         if 2 * (found + 2 * axes) > table.size:
-            table, slot_keys = _hash_rows(keys[:, :found], ghosts, 4 * table.size)
-        bits = _bits(table)
+            table = _hashed(keys, found, 4 * table.size)
         for axis in range(axes):
             for sign in (1, -1):
                 key = row_keys[0, vertex] + sign * offsets[0, axis]
                 key2 = row_keys[high, vertex] + sign * offsets[high, axis]
-                slot = _find(key, key2, table, slot_keys, keys, bits)
-                if table[slot] == EMPTY:
-                    table[slot] = found
-                    slot_keys[slot] = key
+                neighbour, slot, mark = _find(key, key2, table, keys)
+                if neighbour == EMPTY:
+                    neighbour = found
+                    table[slot] = mark | np.uint64(found)
                     keys[0, found] = key
                     keys[high, found] = key2
                     found += 1
-                met[table[slot]] += 1
+                met[neighbour] += 1
     if neighbours == 1:
-        return keys[:, :found].copy(), table, slot_keys
+        return keys[:, :found].copy(), table
     kept = count
     for row in range(count, found):
         if met[row] >= neighbours:
             keys[:, kept] = keys[:, row]
             kept += 1
     keys = keys[:, :kept].copy()
-    table, slot_keys = _hash_rows(keys, ghosts, table.size)
-    return keys, table, slot_keys
-
-
-@kernel
-def _bits(table):
-    bits = 0
-    while (1 << bits) < table.size:
-        bits += 1
-    return bits
-
-
-@kernel
-def _hash_rows(keys, ghosts, size):
-    """A hash table of that size for all rows but the ghosts, as `merge_strips` makes it; keys (words, R)."""
-    table = np.full(size, EMPTY, np.int32)
-    slot_keys = np.empty(size, np.int64)
-    bits, high, ghost = _bits(table), keys.shape[0] - 1, 0
-    for row in range(keys.shape[1]):
-        if ghost < ghosts.size and ghosts[ghost] == row:
-            ghost += 1
-            continue
-        slot = _find(keys[0, row], keys[high, row], table, slot_keys, keys, bits)
-        table[slot] = row
-        slot_keys[slot] = keys[0, row]
-    return table, slot_keys
+    return keys, _hashed(keys, kept, table.size)
 
 
 @kernel
@@ -263,38 +243,67 @@ def move_vertices(vertices, first, start, stop):
 
 
 @kernel
-def link_chain(row_keys, ghosts, table, slot_keys, offsets, chain):
+def note_keys(row_keys, ghosts, owned, occupied):
+    """owned (R,): 1 for every row but the ghosts. occupied (a power of two,): a set of all keys, a bit of it for each.
+
+    A key's hash says which bit is its own. So other keys seem to be in the set, as many of them as bits are set, but a
+    look at it costs next to nothing.
+    """
+    owned[:] = 1
+    occupied[:] = 0
+    for ghost in ghosts:
+        owned[ghost] = 0
+    for row in range(row_keys.shape[1]):
+        word, bit = _place_in_set(row_keys[0, row], row_keys[row_keys.shape[0] - 1, row], occupied)
+        occupied[word] |= np.uint64(1) << bit
+
+
+@kernel
+def _place_in_set(low, high, occupied):
+    mixed = _hash(low, high)
+    return mixed >> np.uint64(6) & np.uint64(occupied.size - 1), mixed & np.uint64(63)
+
+
+@kernel
+def link_chain(row_keys, owned, occupied, table, offsets, chain):
     """Order the vertices along one lattice axis. Returns the length of the order.
 
-    row_keys, table, slot_keys as `merge_strips` made them; ghosts in ascending order; offsets (words,): the key of the
-    next vertex minus that of this one. chain (at least R,) int32: the vertices that have a neighbour along this axis,
-    run by run; the last of each run is stored as ``~v``. A vertex without neighbours is left alone by the blur, so it
-    is not listed at all, and neither is a ghost.
+    row_keys, table as `merge_strips` or `surround` made them; owned, occupied as `note_keys` did; offsets (words,): the
+    key of the next vertex minus that of this one. chain (at least R,) int32: the vertices that have a neighbour along
+    this axis, run by run; the last of each run is stored as ``~v``. A vertex without neighbours is left alone by the
+    blur, so it is not listed at all, and neither is a ghost.
+
+    Whether a vertex has a neighbour can't be guessed, and a wrong guess costs as much as a look at the L2 cache. So
+    where nearly as many have one as have not, there is no branch.
     """
-    bits = _bits(table)
     high, count = row_keys.shape[0] - 1, row_keys.shape[1]
-    following = np.empty(count, np.int32)
-    has_previous = np.zeros(count, np.bool_)
-    ghost = 0
+    begins = np.empty(count + 1, np.int32)  # the vertices that seem to have a next one, then those where a run begins
+    likely = 0
     for vertex in range(count):
-        if ghost < ghosts.size and ghosts[ghost] == vertex:
-            ghost += 1
-            following[vertex] = EMPTY  # and no previous one, as no search finds it
-            continue
-        key, key2 = row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high]
-        found = table[_find(key, key2, table, slot_keys, row_keys, bits)]
+        word, bit = _place_in_set(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied)
+        begins[likely] = vertex
+        likely += np.int64(occupied[word] >> bit & owned[vertex])
+    following, has_previous = np.full(count, EMPTY, np.int32), np.zeros(count, np.uint8)
+    length = 0
+    for k in range(likely):
+        vertex = begins[k]
+        found, _, _ = _find(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], table, row_keys)
         following[vertex] = found
         if found != EMPTY:
-            has_previous[found] = True
-    length = 0
-    for vertex in range(count):
-        if has_previous[vertex] or following[vertex] == EMPTY:
-            continue
-        current = vertex
-        while following[current] != EMPTY:
-            chain[length] = current
+            has_previous[found] = 1
             length += 1
-            current = following[current]
-        chain[length] = ~current
-        length += 1
+    runs = 0
+    for k in range(likely):
+        vertex = begins[k]
+        begins[runs] = vertex
+        runs += np.int64((following[vertex] != EMPTY) & (has_previous[vertex] == 0))
+    begins[runs] = 0  # read, but not used
+    length += runs
+    vertex, run = np.int32(begins[0]), 1
+    for k in range(length):
+        after = following[vertex]
+        ends = after >> np.int32(31)  # all bits, or none
+        chain[k] = vertex ^ ends
+        vertex = (after & ~ends) | (begins[run] & ends)
+        run -= ends
     return length
