@@ -144,7 +144,9 @@ def _run(
     """Checks, dtypes, and the choice between the fused recurrence, the one below, and another solver."""
     _check(logits, filters, kernel_weights, compatibility, iterations, solver)
     other = None if type(solver) is MeanField else solver
-    if smallest and not (other is None and iterations and logits.numel() and dispatch.takes_probabilities(logits, filters)):
+    if smallest and not (
+        other is None and iterations and logits.numel() and dispatch.takes_probabilities(logits, filters)
+    ):
         logits, smallest = logits.clamp(min=smallest).log(), 0.0
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32

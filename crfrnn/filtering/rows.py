@@ -13,6 +13,7 @@ multiple of it. What a lattice does may also be done to rows of one number, with
 
 from collections.abc import Callable
 
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -20,8 +21,9 @@ from numba.extending import intrinsic
 from crfrnn.filtering.vectors import CACHE_LINE, LANES, Vectors, arrays_of, choose
 
 # sums of so many terms have code of their own, without a loop: in the order of the checks those of a lattice of colours
-# and positions, and of the bands of a separable filter of theta 3
-UNROLLED = (6, 4, 7)
+# and positions, and of what a separable filter of theta 3 spreads from its coarse lines to one line
+UNROLLED = (6, 4)
+PAIR = 2  # rows of a banded matrix that are summed together
 OUTER = 4  # rows of a product of matrices that are summed together: with three vectors each, they fill the registers
 
 
@@ -29,7 +31,7 @@ def sum_rows_python(out, table, rows, weights, factors, lanes):
     """out[i] = factors[i] * sum over k of weights[i, k] * table[rows[i, k]]: a sparse matrix times a dense one.
 
     out (n, C); table (R, C); rows (unsigned) and weights (n, K); factors (n,), or None for ones. Slicing is such a
-    product, and so is a banded matrix.
+    product.
     """
     del lanes
     out[:] = 0
@@ -49,6 +51,17 @@ def scatter_rows_python(table, values, rows, weights, factors, lanes):
         scaled = values[i] if factors is None else factors[i] * values[i]
         for k in range(rows.shape[1]):
             table[rows[i, k]] += weights[i, k] * scaled
+
+
+def band_rows_python(out, table, starts, weights, lanes):
+    """out[PAIR i + j] = sum over k of weights[i, k, j] * table[starts[i] + k]: a banded matrix times a dense one.
+
+    out (n, C); table (R, C); starts (n / PAIR,), weights (n / PAIR, K, PAIR), and for an odd n what the last ones say
+    of a row more is left undone. Neighbours are sums of nearly the same rows, which are fetched once for both.
+    """
+    del lanes
+    sums = np.einsum("ikj,ikc->ijc", weights, table[starts[:, None] + np.arange(weights.shape[1])])
+    out[:] = sums.reshape(-1, out.shape[1])[: len(out)]
 
 
 def add_product_python(sums, left, right, lanes):
@@ -186,6 +199,46 @@ def _scatter_rows(typingctx, table, values, rows, weights, factors, lanes):
 
 
 @intrinsic
+def _band_rows(typingctx, out, table, starts, weights, lanes):
+    signature = types.void(out, table, starts, weights, lanes)
+    offsets = range(0, len(lanes), LANES)
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, table.dtype)
+        sums, values, first, matrix = arrays_of(context, builder, signature, args)
+        rows, channels = cgutils.unpack_tuple(builder, sums.shape)
+        reach = cgutils.unpack_tuple(builder, matrix.shape)[1]
+
+        def together(i, count: int) -> None:
+            """The first `count` of the rows that entry i is about."""
+            start, step = builder.load(builder.gep(first.data, [i])), builder.mul(i, reach)
+            into = [builder.add(builder.mul(i, v.at(PAIR)), v.at(j)) for j in range(count)]
+            with v.blocks(channels, len(lanes)) as (block, _):
+                registers = [[v.variable(v.constant(0)) for _ in offsets] for _ in into]
+                with cgutils.for_range(builder, reach) as loop:
+                    here = builder.add(start, loop.index)
+                    terms = [v.load(values.data, v.place(values, here, block, offset)) for offset in offsets]
+                    entry = builder.mul(builder.add(step, loop.index), v.at(PAIR))
+                    for j, row in enumerate(registers):
+                        at = builder.gep(matrix.data, [builder.add(entry, v.at(j))])
+                        weight = v.spread(builder.load(at))
+                        for term, register in zip(terms, row, strict=True):
+                            builder.store(v.fma(weight, term, builder.load(register)), register)
+                for place, row in zip(into, registers, strict=True):
+                    for offset, register in zip(offsets, row, strict=True):
+                        v.store(builder.load(register), sums.data, v.place(sums, place, block, offset))
+
+        whole = builder.udiv(rows, v.at(PAIR))
+        with cgutils.for_range(builder, whole) as loop:
+            together(loop.index, PAIR)
+        with builder.if_then(builder.icmp_signed("!=", builder.mul(whole, v.at(PAIR)), rows)):
+            together(whole, 1)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def _add_product(typingctx, sums, left, right, lanes):
     signature = types.void(sums, left, right, lanes)
     offsets = range(0, len(lanes), LANES)
@@ -279,6 +332,7 @@ def _prefetch_row(typingctx, table, row):
 
 sum_rows = choose(sum_rows_python, _sum_rows)
 scatter_rows = choose(scatter_rows_python, _scatter_rows)
+band_rows = choose(band_rows_python, _band_rows)
 add_product = choose(add_product_python, _add_product)
 blur_row = choose(blur_row_python, _blur_row)
 transpose = choose(transpose_python, _transpose)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crfrnn.filtering.compiled import kernel_on_views
-from crfrnn.filtering.rows import add_product, scatter_rows, sum_rows, transpose
+from crfrnn.filtering.rows import PAIR, add_product, band_rows, scatter_rows, sum_rows, transpose
 from crfrnn.filtering.vectors import LANES
 from crfrnn.mean_field.softmax_cpu import TILE, log_rows, logits_rows, softmax_backward_rows, softmax_rows
 
@@ -43,15 +43,15 @@ class Lattices(NamedTuple):
 
 
 class Grids(NamedTuple):
-    """The separable kernels of one image, in the same form; bands as columns (rows, K) unsigned, weights (rows, K)."""
+    """The separable kernels of one image, in the same form; what bands are is said in `filtering/rows.py`."""
 
     count: int
     coarse: tuple  # (n, nodes C): read
-    spread_columns: tuple  # along y: from coarse to one line, for each line
-    spread_weights: tuple
-    refine_columns: tuple  # along x: from that line to its points
+    spread_columns: tuple  # (lines, K) unsigned, along y: from coarse to one line, for each line
+    spread_weights: tuple  # (lines, K)
+    refine_starts: tuple  # along x: from that line to its points
     refine_weights: tuple
-    gather_columns: tuple  # along x: from the points of a line
+    gather_starts: tuple  # along x: from the points of a line
     gather_weights: tuple
     gathered: tuple  # (lines * nodes, C): filled
 
@@ -64,7 +64,7 @@ class Buffers(NamedTuple):
     messages: np.ndarray  # (TILE, M, C)
     mixed: np.ndarray  # (TILE, 1, C), the same after `mixing`
     sums: np.ndarray  # (2, TILE, LANES), see `softmax_cpu.py`
-    done: np.ndarray  # (M',) int64, how many nodes of a line are gathered
+    done: np.ndarray  # (M',) int64, how many pairs of nodes of a line are gathered
 
 
 def buffers(kernels: int, nodes: list[int], width: int, channels: int) -> Buffers:
@@ -124,13 +124,14 @@ def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
         corners, weights = lattices.corners[m][start:stop], lattices.weights[m][start:stop]
         sum_rows(messages[:size, m], lattices.table[m], corners, weights, lattices.after[m][start:stop], lanes)
     for g in range(grids.count):
-        columns, table, nodes = grids.refine_columns[g], grids.coarse[g], room.nodes[g]
+        table, nodes = grids.coarse[g], room.nodes[g]
+        pairs = slice(begin // PAIR, (end + PAIR - 1) // PAIR)
+        starts, weights = grids.refine_starts[g][pairs], grids.refine_weights[g][pairs]
         # first the nodes of this line around these pixels, side by side as those of the other lines are
-        low, high = columns[begin, 0] * channels, (columns[end - 1, columns.shape[1] - 1] + 1) * channels
-        into, lines, weights = nodes.reshape(1, nodes.size), grids.spread_columns[g], grids.spread_weights[g]
-        sum_rows(into[:, low:high], table[:, low:high], lines[y : y + 1], weights[y : y + 1], None, lanes)
-        into, weights = messages[:size, lattices.count + g], grids.refine_weights[g]
-        sum_rows(into, nodes, columns[begin:end], weights[begin:end], None, lanes)
+        low, high = starts[0] * channels, (starts[starts.size - 1] + weights.shape[1]) * channels
+        into, lines, across = nodes.reshape(1, nodes.size), grids.spread_columns[g], grids.spread_weights[g]
+        sum_rows(into[:, low:high], table[:, low:high], lines[y : y + 1], across[y : y + 1], None, lanes)
+        band_rows(messages[:size, lattices.count + g], nodes, starts, weights, lanes)
     if mixing.size:
         room.mixed[:] = 0
         add_product(room.mixed[:, 0], messages.reshape(messages.shape[0], kernels * channels), mixing, lanes)
@@ -147,13 +148,13 @@ def _write(lattices, grids, values, room, lanes, first, begin, end, y):
         corners, weights, factors = lattices.corners[m], lattices.weights[m], lattices.before[m][start:stop]
         scatter_rows(lattices.sums[m], values[begin:end], corners[start:stop], weights[start:stop], factors, lanes)
     for g in range(grids.count):
-        columns, weights = grids.gather_columns[g], grids.gather_weights[g]
-        nodes, last = columns.shape[0], columns.shape[1] - 1
+        starts, weights = grids.gather_starts[g], grids.gather_weights[g]
+        nodes = grids.gathered[g].shape[0] // grids.spread_columns[g].shape[0]
         low = high = room.done[g] if begin else 0
-        while high < nodes and columns[high, last] < end:
+        while high < starts.size and starts[high] + weights.shape[1] <= end:
             high += 1
-        out = grids.gathered[g][y * nodes + low : y * nodes + high]
-        sum_rows(out, values, columns[low:high], weights[low:high], None, lanes)
+        out = grids.gathered[g][y * nodes + PAIR * low : y * nodes + min(PAIR * high, nodes)]
+        band_rows(out, values, starts[low:high], weights[low:high], lanes)
         room.done[g] = high
 
 

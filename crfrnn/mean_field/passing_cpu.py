@@ -14,6 +14,7 @@ import numpy as np
 from crfrnn.filtering import layout, memory, threads
 from crfrnn.filtering.permutohedral import lattice_cpu
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeTensors
+from crfrnn.filtering.rows import PAIR
 from crfrnn.filtering.separable.grid_cpu import line_passes, run_passes
 from crfrnn.mean_field import numba_cpu
 from crfrnn.mean_field.kernel_tensors import KernelTensors
@@ -22,7 +23,8 @@ LATTICE_TENSORS = len(LatticeTensors._fields)
 _VALUES, _INDICES = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32)
 # what stands in the tuples of `numba_cpu.py` where there is no kernel of a kind: the compiler wants to know its types
 _NO_LATTICE = (_INDICES, _VALUES, _VALUES[:, 0].copy(), _VALUES[:, 0].copy(), np.zeros(1, np.int64), _VALUES, _VALUES)
-_NO_GRID = (_VALUES, *3 * (_INDICES, _VALUES), _VALUES)
+_STARTS, _PAIRS = np.zeros(0, np.int64), np.zeros((0, 1, PAIR), np.float32)
+_NO_GRID = (_VALUES, _INDICES, _VALUES, *2 * (_STARTS, _PAIRS), _VALUES)
 
 
 class _Lattice:
@@ -60,14 +62,14 @@ class _Grid:
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], name: str, channels: int, transposed: bool):
         self.passes = line_passes(shape, thetas, name, transposed, "float32")
-        gather, _, self.spread, _ = self.passes
+        gather = self.passes.gather
         self.gathered = memory.empty((gather.outer * gather.rows * gather.inner, channels))
         self.coarse = np.empty_like(self.gathered) if not self.passes.middle else self.gathered[:0]
         self.room: dict[int, np.ndarray] = {}
 
     def lines(self) -> np.ndarray:
         """What is read, with the nodes of a line side by side."""
-        return self.coarse.reshape(-1, self.spread.inner * self.coarse.shape[1])
+        return self.coarse.reshape(-1, self.passes.nodes * self.coarse.shape[1])
 
     def exchange(self, lanes: tuple[int, ...]) -> None:
         if self.passes.middle:
@@ -127,10 +129,8 @@ class MessagePassing:
         return numba_cpu.Lattices(len(arrays), *zip(*arrays or [_NO_LATTICE], strict=True))
 
     def _grid_arrays(self) -> numba_cpu.Grids:
-        bands = [(k.passes.spread, k.passes.refine, k.passes.gather) for k in self._grids]
         arrays = [
-            (k.lines(), *(array for band in three for array in (band.columns, band.weights)), k.gathered)
-            for k, three in zip(self._grids, bands, strict=True)
+            (k.lines(), *k.passes.spread, *k.passes.refine[-2:], *k.passes.gather[-2:], k.gathered) for k in self._grids
         ]
         return numba_cpu.Grids(len(arrays), *zip(*arrays or [_NO_GRID], strict=True))
 

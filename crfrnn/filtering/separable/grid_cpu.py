@@ -11,6 +11,7 @@ from torch import Tensor
 from crfrnn.filtering import layout, memory, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import contract
+from crfrnn.filtering.rows import PAIR
 from crfrnn.filtering.separable import numba_cpu
 from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands, grid_diagonal
 
@@ -23,8 +24,15 @@ class Pass(NamedTuple):
     outer: int
     rows: int
     inner: int
-    columns: np.ndarray  # (rows, K) uint32
-    weights: np.ndarray  # (rows, K)
+    starts: np.ndarray  # (rows / 2,) int64, of two rows each; see `rows.band_rows`
+    weights: np.ndarray  # (rows / 2, K, 2)
+
+
+class Lines(NamedTuple):
+    """One banded matrix along an axis, applied line by line."""
+
+    columns: np.ndarray  # (lines, K) uint32
+    weights: np.ndarray  # (lines, K)
 
 
 def _chain(shape: tuple[int, ...], steps: list[tuple[int, Band]], dtype: str) -> tuple[Pass, ...]:
@@ -33,9 +41,25 @@ def _chain(shape: tuple[int, ...], steps: list[tuple[int, Band]], dtype: str) ->
     out = []
     for axis, band in steps:
         outer, inner = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
+        starts, weights = _in_pairs(band, sizes[axis])
         sizes[axis] = band.columns.shape[0]
-        out.append(Pass(outer, sizes[axis], inner, band.columns.astype(np.uint32), band.weights.astype(dtype)))
+        out.append(Pass(outer, sizes[axis], inner, starts, weights.astype(dtype)))
     return tuple(out)
+
+
+def _in_pairs(band: Band, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """starts (rows / 2,), weights (rows / 2, K, 2): every two rows as one window on the `size` samples."""
+    rows, entries = np.nonzero(band.weights)
+    columns, pair = band.columns[rows, entries], rows // PAIR
+    count = -(-len(band.weights) // PAIR)
+    low, high = np.full(count, size - 1), np.zeros(count, int)
+    np.minimum.at(low, pair, columns)
+    np.maximum.at(high, pair, columns)
+    reach = max(1, int((high - low).max()) + 1)
+    starts = np.minimum(low, size - reach)
+    weights = np.zeros((count, reach, PAIR))
+    np.add.at(weights, (pair, columns - starts[pair], rows % PAIR), band.weights[rows, entries])
+    return starts, weights
 
 
 @lru_cache(maxsize=16)
@@ -65,8 +89,9 @@ class LinePasses(NamedTuple):
 
     gather: Pass  # along x, from the points of a line
     middle: tuple[Pass, ...]  # on the coarse grid
-    spread: Pass  # along y, to one line; one row of the band for each line of the grid
+    spread: Lines  # along y, to one line of the grid
     refine: Pass  # along x, to the points of that line
+    nodes: int  # in that line, before it is refined
 
 
 @lru_cache(maxsize=16)
@@ -89,9 +114,11 @@ def line_passes(
     coarse = middle[-1] if middle else gather
     slabs = np.arange(spread.outer, dtype=np.uint32)  # the planes of a volume, one above the other
     size = coarse.outer * coarse.rows * coarse.inner // (spread.outer * spread.inner)
-    columns = (slabs[:, None, None] * np.uint32(size) + spread.columns).reshape(-1, spread.columns.shape[1])
-    spread = spread._replace(columns=columns, weights=np.tile(spread.weights, (spread.outer, 1)))
-    return LinePasses(gather, tuple(middle), spread, refine)
+    last = bands[y][-1]
+    columns = slabs[:, None, None] * np.uint32(size) + last.columns.astype(np.uint32)
+    weights = np.tile(last.weights.astype(dtype), (spread.outer, 1))
+    lines = Lines(columns.reshape(len(weights), -1), weights)
+    return LinePasses(gather, tuple(middle), lines, refine, spread.inner)
 
 
 def _identity(size: int) -> Band:
@@ -113,8 +140,10 @@ def run_passes(
         out = memory.empty(shape, values.dtype) if room is None or len(left) not in room else room[len(left)]
         if room is not None:
             room[len(left)] = out
-        arrays = [array for band in bands for array in (band.columns, band.weights)]
-        kernel = numba_cpu.apply_band if len(bands) == 1 else numba_cpu.apply_bands
+        arrays = [array for band in bands for array in (band.starts, band.weights)]
+        kernel = numba_cpu.apply_band
+        if len(bands) > 1:
+            kernel, arrays = numba_cpu.apply_bands, [bands[0].rows, *arrays]
         source = values.reshape(last.outer, -1, last.inner * channels)
         threads.over_range(partial(kernel, source, *arrays, out, lanes), numba_cpu.blocks(shape, lanes))
         values = out.reshape(-1, channels)
