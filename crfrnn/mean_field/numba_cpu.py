@@ -43,17 +43,24 @@ class Lattices(NamedTuple):
 
 
 class Grids(NamedTuple):
-    """The separable kernels of one image, in the same form; what bands are is said in `filtering/rows.py`."""
+    """The separable kernels of one image, in the same form; what bands are is said in `filtering/rows.py`.
+
+    The coarse grid has rows of nodes; the sums E are those of `separable/grid_cpu.py`.
+    """
 
     count: int
-    coarse: tuple  # (n, nodes C): read
-    spread_columns: tuple  # (lines, K) unsigned, along y: from coarse to one line, for each line
+    coarse: tuple  # (rows or more, nodes C): read
+    spread_rows: tuple  # (lines, K) unsigned, from rows of the coarse grid to the nodes of a line
     spread_weights: tuple  # (lines, K)
-    refine_starts: tuple  # along x: from that line to its points
+    refine_starts: tuple  # from the nodes of a line to its points
     refine_weights: tuple
-    gather_starts: tuple  # along x: from the points of a line
+    gather_starts: tuple  # from the points of a line to its nodes
     gather_weights: tuple
-    gathered: tuple  # (lines * nodes, C): filled
+    sum_ends: tuple  # (lines + 1,), from the nodes of lines to rows of the coarse grid
+    sum_rows: tuple  # (E,) unsigned
+    sum_lines: tuple  # (E, K) unsigned
+    sum_weights: tuple  # (E, K)
+    sums: tuple  # (rows or more, nodes C): filled
 
 
 class Buffers(NamedTuple):
@@ -64,19 +71,21 @@ class Buffers(NamedTuple):
     messages: np.ndarray  # (TILE, M, C)
     mixed: np.ndarray  # (TILE, 1, C), the same after `mixing`
     sums: np.ndarray  # (2, TILE, LANES), see `softmax_cpu.py`
-    done: np.ndarray  # (M',) int64, how many pairs of nodes of a line are gathered
+    gathered: tuple  # (window, nodes C) for each of them: nodes of the last few lines
+    done: np.ndarray  # (M',) int64, how many pairs of these are done
 
 
-def buffers(kernels: int, nodes: list[int], width: int, channels: int) -> Buffers:
-    """For M kernels, of which the separable ones have so many nodes in a line."""
+def buffers(kernels: int, windows: list[tuple[int, int]], width: int, channels: int) -> Buffers:
+    """For M kernels, of which the separable ones have a window of so many lines and nodes in each."""
     float32 = np.float32
     return Buffers(
         np.empty((width, channels), float32),
-        np.empty((len(nodes), max([0, *nodes]), channels), float32),
+        np.empty((len(windows), max([0, *(nodes for _, nodes in windows)]), channels), float32),
         np.zeros((TILE, kernels, channels), float32),  # rows behind the last point of a tile are mixed, too
         np.empty((TILE, 1, channels), float32),
         np.empty((2, TILE, LANES), float32),
-        np.empty(len(nodes), np.int64),
+        tuple(np.empty((lines, nodes * channels), float32) for lines, nodes in windows or [(0, 0)]),
+        np.empty(len(windows), np.int64),
     )
 
 
@@ -129,7 +138,7 @@ def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
         starts, weights = grids.refine_starts[g][pairs], grids.refine_weights[g][pairs]
         # first the nodes of this line around these pixels, side by side as those of the other lines are
         low, high = starts[0] * channels, (starts[starts.size - 1] + weights.shape[1]) * channels
-        into, lines, across = nodes.reshape(1, nodes.size), grids.spread_columns[g], grids.spread_weights[g]
+        into, lines, across = nodes.reshape(1, nodes.size), grids.spread_rows[g], grids.spread_weights[g]
         sum_rows(into[:, low:high], table[:, low:high], lines[y : y + 1], across[y : y + 1], None, lanes)
         band_rows(messages[:size, lattices.count + g], nodes, starts, weights, lanes)
     if mixing.size:
@@ -141,7 +150,8 @@ def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
 def _write(lattices, grids, values, room, lanes, first, begin, end, y):
     """Splat the pixels begin..end of line y, which starts at point `first`; values (W, C) are those of the line.
 
-    The separable kernels' first bands are applied as far as the pixels before `end` suffice.
+    The separable kernels' nodes are gathered as far as the pixels before `end` suffice; after the last they are
+    summed along y, where a sum has all its lines.
     """
     start, stop = first + begin, first + end
     for m in range(lattices.count):
@@ -149,13 +159,21 @@ def _write(lattices, grids, values, room, lanes, first, begin, end, y):
         scatter_rows(lattices.sums[m], values[begin:end], corners[start:stop], weights[start:stop], factors, lanes)
     for g in range(grids.count):
         starts, weights = grids.gather_starts[g], grids.gather_weights[g]
-        nodes = grids.gathered[g].shape[0] // grids.spread_columns[g].shape[0]
         low = high = room.done[g] if begin else 0
         while high < starts.size and starts[high] + weights.shape[1] <= end:
             high += 1
-        out = grids.gathered[g][y * nodes + PAIR * low : y * nodes + min(PAIR * high, nodes)]
-        band_rows(out, values, starts[low:high], weights[low:high], lanes)
+        window = room.gathered[g]
+        line = window[y % window.shape[0]].reshape(window.shape[1] // values.shape[1], values.shape[1])
+        band_rows(line[PAIR * low : PAIR * high], values, starts[low:high], weights[low:high], lanes)
         room.done[g] = high
+        if end == values.shape[0]:
+            for k in range(grids.sum_ends[g][y], grids.sum_ends[g][y + 1]):
+                row, which, shares = (
+                    grids.sum_rows[g][k],
+                    grids.sum_lines[g][k : k + 1],
+                    grids.sum_weights[g][k : k + 1],
+                )
+                sum_rows(grids.sums[g][row : row + 1], window, which, shares, None, lanes)
 
 
 @kernel_on_views

@@ -24,7 +24,16 @@ _VALUES, _INDICES = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32)
 # what stands in the tuples of `numba_cpu.py` where there is no kernel of a kind: the compiler wants to know its types
 _NO_LATTICE = (_INDICES, _VALUES, _VALUES[:, 0].copy(), _VALUES[:, 0].copy(), np.zeros(1, np.int64), _VALUES, _VALUES)
 _STARTS, _PAIRS = np.zeros(0, np.int64), np.zeros((0, 1, PAIR), np.float32)
-_NO_GRID = (_VALUES, _INDICES, _VALUES, *2 * (_STARTS, _PAIRS), _VALUES)
+_NO_GRID = (
+    _VALUES,
+    _INDICES,
+    _VALUES,
+    *2 * (_STARTS, _PAIRS),
+    _STARTS,
+    _INDICES[:, 0].copy(),
+    _INDICES,
+    *2 * (_VALUES,),
+)
 
 
 class _Lattice:
@@ -60,25 +69,37 @@ class _Lattice:
 class _Grid:
     """A separable kernel of one image, likewise."""
 
-    def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], name: str, channels: int, transposed: bool):
-        self.passes = line_passes(shape, thetas, name, transposed, "float32")
-        gather = self.passes.gather
-        self.gathered = memory.empty((gather.outer * gather.rows * gather.inner, channels))
-        self.coarse = np.empty_like(self.gathered) if not self.passes.middle else self.gathered[:0]
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        thetas: tuple[float, ...],
+        name: str,
+        channels: int,
+        transposed: bool,
+        strips: tuple[int, ...],
+    ):
+        self.passes = line_passes(shape, thetas, name, transposed, "float32", strips)
+        rows = self.passes.rows + len(self.passes.sums.ghosts)
+        self.sums, self.channels = memory.empty((rows, self.passes.nodes * channels)), channels
+        self.coarse = np.empty_like(self.sums) if not self.passes.middle else self.sums[:0]
         self.room: dict[int, np.ndarray] = {}
 
-    def lines(self) -> np.ndarray:
-        """What is read, with the nodes of a line side by side."""
-        return self.coarse.reshape(-1, self.passes.nodes * self.coarse.shape[1])
-
     def exchange(self, lanes: tuple[int, ...]) -> None:
+        lattice_cpu.add_ghosts(self.sums, self.passes.sums.ghosts, self.passes.sums.owners, lanes)
         if self.passes.middle:
-            self.coarse = run_passes(self.gathered, self.passes.middle, lanes, self.room)
+            inside = self.sums[: self.passes.rows].reshape(-1, self.channels)
+            self.coarse = run_passes(inside, self.passes.middle, lanes, self.room).reshape(-1, self.sums.shape[1])
         else:
-            self.coarse, self.gathered = self.gathered, self.coarse
+            self.coarse, self.sums = self.sums, self.coarse
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """In the order of `numba_cpu.Grids`."""
+        passes = self.passes
+        bands = passes.refine.starts, passes.refine.weights, passes.gather.starts, passes.gather.weights
+        return self.coarse, *passes.spread, *bands, *passes.sums[:4], self.sums
 
     def give_back(self) -> None:
-        self.gathered = self.gathered[:0].copy()
+        self.sums = self.sums[:0].copy()
 
 
 class MessagePassing:
@@ -90,27 +111,25 @@ class MessagePassing:
         self.lanes, channels = layout.lanes(labels), layout.padded(labels)
         self._lattices: list[_Lattice] = []
         self._grids: list[_Grid] = []
-        numbers: tuple[list[int], list[int]] = [], []
-        for m in range(kernels.count):
-            tensors = kernels.tensors(m)
-            if tensors[0].numel():
-                lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
-                before, after = (s[image].numpy() if s.numel() else None for s in kernels.scaled_by(m))
-                self._lattices.append(_Lattice(lattice, before, after, channels, transposed))
-                numbers[0].append(m)
-            else:
-                self._grids.append(_Grid(size, *kernels.separable(m), channels, transposed))
-                numbers[1].append(m)
-        self.order = numbers[0] + numbers[1]
+        lattices = [m for m in range(kernels.count) if kernels.tensors(m)[0].numel()]
+        grids = [m for m in range(kernels.count) if m not in lattices]
+        self.order = lattices + grids
         points = int(np.prod(size))
-        self.width = size[-1] if self._grids else layout.line(size)
+        self.width = size[-1] if grids else layout.line(size)
         bounds = layout.strips(points, layout.line(size))
         strips = range(len(bounds))
         if any(start % self.width for start in bounds[:-1]):  # a line of a grid is never divided
             bounds, strips = [0, points], [0, len(bounds) - 1]
         self._parts = [(*n, *points) for n, points in zip(pairwise(strips), pairwise(bounds), strict=True)]
-        nodes = [kernel.passes.gather.rows for kernel in self._grids]
-        self._rooms = [numba_cpu.buffers(kernels.count, nodes, self.width, channels) for _ in self._parts]
+        for m in lattices:
+            lattice = LatticeTensors(*(tensor[image] for tensor in kernels.tensors(m)))
+            before, after = (s[image].numpy() if s.numel() else None for s in kernels.scaled_by(m))
+            self._lattices.append(_Lattice(lattice, before, after, channels, transposed))
+        lines = tuple(start // self.width for start in bounds[:-1])
+        for m in grids:
+            self._grids.append(_Grid(size, *kernels.separable(m), channels, transposed, lines))
+        windows = [(kernel.passes.sums.window, kernel.passes.nodes) for kernel in self._grids]
+        self._rooms = [numba_cpu.buffers(kernels.count, windows, self.width, channels) for _ in self._parts]
 
     @property
     def parts(self) -> int:
@@ -129,9 +148,7 @@ class MessagePassing:
         return numba_cpu.Lattices(len(arrays), *zip(*arrays or [_NO_LATTICE], strict=True))
 
     def _grid_arrays(self) -> numba_cpu.Grids:
-        arrays = [
-            (k.lines(), *k.passes.spread, *k.passes.refine[-2:], *k.passes.gather[-2:], k.gathered) for k in self._grids
-        ]
+        arrays = [kernel.arrays() for kernel in self._grids]
         return numba_cpu.Grids(len(arrays), *zip(*arrays or [_NO_GRID], strict=True))
 
     def exchange(self) -> None:

@@ -207,8 +207,7 @@ def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], tr
     count, *lengths, accuracy = lattice.sizes.tolist()
     ghosts = lattice.ghosts.numpy().view(np.uint32)[:count]
     owners, chains = lattice.owners.numpy().view(np.uint32)[:count, None], lattice.chains.numpy()
-    one = np.ones((1, 1), values.dtype)
-    numba_cpu.add_ghosts(values, ghosts, owners, one, lanes)
+    add_ghosts(values, ghosts, owners, lanes)
     axes = range(len(lengths))
     taps = np.array(STENCILS[accuracy].taps, values.dtype)
     for axis in reversed(axes) if transposed else axes:
@@ -216,7 +215,13 @@ def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], tr
         if accuracy > 1:
             kernel = partial(numba_cpu.blur_wide, values, chains[axis], taps, lanes)
         threads.over_range(kernel, lengths[axis], SMALLEST_CHAIN)
+    one = np.ones((1, 1), values.dtype)
     threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, one, lanes), count, SMALLEST_CHAIN)
+
+
+def add_ghosts(values: np.ndarray, ghosts: np.ndarray, owners: np.ndarray, lanes: tuple[int, ...]) -> None:
+    """What the strips have summed in rows of their own, ghosts (n,), to those of the owners (n, 1); values (R, C)."""
+    numba_cpu.add_ghosts(values, ghosts, owners, np.ones((1, 1), values.dtype), lanes)
 
 
 def lattice_gain(lattice: LatticeTensors) -> float:

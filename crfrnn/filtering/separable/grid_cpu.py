@@ -1,6 +1,7 @@
 """The separable filter on the CPU: allocation, threads and torch's custom op around `numba_cpu.py`."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -29,10 +30,26 @@ class Pass(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """One banded matrix along an axis, applied line by line."""
+    """One banded matrix along an axis, applied line by line: which rows of the coarse grid a line is a sum of."""
 
-    columns: np.ndarray  # (lines, K) uint32
+    rows: np.ndarray  # (lines, K) uint32
     weights: np.ndarray  # (lines, K)
+
+
+class Sums(NamedTuple):
+    """One that goes the other way, whose lines come one by one: the rows of the coarse grid as sums of lines.
+
+    A row that has lines in several strips is summed in each, the first time as itself, then as a ghost, which is to be
+    added to it: `vertices_cpu.py` says why. E sums of up to K lines.
+    """
+
+    ends: np.ndarray  # (lines + 1,) int64: after line y those from ends[y] to ends[y + 1] have all they need
+    rows: np.ndarray  # (E,) uint32, where they go: ghosts stand behind the rows
+    lines: np.ndarray  # (E, K) uint32, modulo `window`
+    weights: np.ndarray  # (E, K)
+    window: int  # of so many lines the nodes are kept
+    ghosts: np.ndarray  # (n,) uint32
+    owners: np.ndarray  # (n, 1) uint32
 
 
 def _chain(shape: tuple[int, ...], steps: list[tuple[int, Band]], dtype: str) -> tuple[Pass, ...]:
@@ -79,46 +96,93 @@ def passes(
     bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
     if differentiated is not None:
         bands[differentiated] = derivative_bands(shape[differentiated], thetas[differentiated])
-    coarsen = [(axis, band) for axis in reversed(range(len(shape))) for band in bands[axis][:2]]
-    refine = [(axis, band) for axis in range(len(shape)) for band in bands[axis][2:]]
-    return _chain(shape, coarsen + refine, dtype)
+    gather = [(axis, bands[axis][0]) for axis in reversed(range(len(shape))) if len(bands[axis]) > 1]
+    refine = [(axis, bands[axis][2]) for axis in range(len(shape)) if len(bands[axis]) > 1]
+    return _chain(shape, [*gather, *_gaussians(bands), *refine], dtype)
+
+
+def _gaussians(bands: Sequence[tuple[Band, ...]]) -> list[tuple[int, Band]]:
+    """Those on the coarse grid, or the only one, for each axis."""
+    return [(axis, band[1] if len(band) > 1 else band[0]) for axis, band in enumerate(bands)]
 
 
 class LinePasses(NamedTuple):
     """The passes of a whole filter, divided so that what one line, a row of pixels, needs is done with it."""
 
-    gather: Pass  # along x, from the points of a line
+    gather: Pass  # along x, from the points of a line to its nodes
+    sums: Sums  # along y, from the nodes of the lines to the rows of the coarse grid
     middle: tuple[Pass, ...]  # on the coarse grid
-    spread: Lines  # along y, to one line of the grid
+    spread: Lines  # along y, from rows of the coarse grid to the nodes of a line
     refine: Pass  # along x, to the points of that line
-    nodes: int  # in that line, before it is refined
+    rows: int  # of the coarse grid, without the ghosts
+    nodes: int  # in each
 
 
 @lru_cache(maxsize=16)
 def line_passes(
-    shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str, transposed: bool, dtype: str
+    shape: tuple[int, ...],
+    thetas: tuple[float, ...],
+    normalization: str,
+    transposed: bool,
+    dtype: str,
+    strips: tuple[int, ...],
 ) -> LinePasses:
-    """The same passes in another order. A one-dimensional grid is one line; bands that are missing do nothing."""
+    """The same passes in another order; `strips` are the lines with which the strips begin.
+
+    A one-dimensional grid is one line; bands that are missing do nothing.
+    """
     bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
     if len(shape) == 1:
         shape, bands = (1, *shape), [(_identity(1),), *bands]
-    *others, x = range(len(shape))
-    y = others[-1]
+    *others, y, x = range(len(shape))
     wide = [axis for axis, band in enumerate(bands) if len(band) > 1]
-    steps = [(x, bands[x][0])]
-    steps += [(axis, band) for axis in reversed(others) for band in bands[axis][:2] if axis != y or y in wide]
-    steps += [(x, band) for band in bands[x][1:2]]
-    steps += [(axis, band) for axis in others[:-1] for band in bands[axis][2:]]
-    steps += [(y, bands[y][-1]), (x, bands[x][2] if x in wide else _identity(shape[x]))]
-    gather, *middle, spread, refine = _chain(shape, steps, dtype)
-    coarse = middle[-1] if middle else gather
-    slabs = np.arange(spread.outer, dtype=np.uint32)  # the planes of a volume, one above the other
-    size = coarse.outer * coarse.rows * coarse.inner // (spread.outer * spread.inner)
+    along_y = bands[y][0] if y in wide else _identity(shape[y])
+    slabs, height = math.prod(shape[:y]), len(along_y.columns)  # planes of a volume, one above the other
+    sums = _sums_of_lines(along_y, shape[y], slabs, strips)
+    sums = sums._replace(weights=sums.weights.astype(dtype))
+    (gather,) = _chain((shape[x],), [(0, bands[x][0])], dtype)
+    steps = [(axis, bands[axis][0]) for axis in reversed(others) if axis in wide]
+    steps += [step for step in _gaussians(bands) if step[0] in (*others, *wide)]
+    steps += [(axis, bands[axis][2]) for axis in others if axis in wide]
+    middle = _chain((*shape[:y], height, gather.rows), steps, dtype)
+    (refine,) = _chain((gather.rows,), [(0, bands[x][2] if x in wide else _identity(shape[x]))], dtype)
     last = bands[y][-1]
-    columns = slabs[:, None, None] * np.uint32(size) + last.columns.astype(np.uint32)
-    weights = np.tile(last.weights.astype(dtype), (spread.outer, 1))
-    lines = Lines(columns.reshape(len(weights), -1), weights)
-    return LinePasses(gather, tuple(middle), lines, refine, spread.inner)
+    rows = np.arange(slabs)[:, None, None] * height + last.columns
+    spread = Lines(
+        rows.reshape(slabs * shape[y], -1).astype(np.uint32), np.tile(last.weights, (slabs, 1)).astype(dtype)
+    )
+    return LinePasses(gather, sums, middle, spread, refine, slabs * height, gather.rows)
+
+
+def _sums_of_lines(band: Band, height: int, slabs: int, strips: tuple[int, ...]) -> Sums:
+    """A band along an axis of `height` lines, in each of so many slabs, cut where strips begin."""
+    rows, entries = np.nonzero(band.weights)
+    columns, weights = band.columns[rows, entries], band.weights[rows, entries]
+    slab = np.arange(slabs)[:, None]
+    rows, lines = (rows + slab * len(band.columns)).ravel(), (columns + slab * height).ravel()
+    weights = np.tile(weights, slabs)
+    strip = np.searchsorted(strips, lines, side="right")
+    each, of_sum = np.unique(np.stack([rows, strip]), axis=1, return_inverse=True)  # by row, then by strip
+    of_sum = of_sum.ravel()
+    is_ghost = np.r_[False, each[0, 1:] == each[0, :-1]]
+    target = np.where(is_ghost, slabs * len(band.columns) + np.cumsum(is_ghost) - 1, each[0])
+    first, last = np.full(len(target), slabs * height), np.zeros(len(target), int)
+    np.minimum.at(first, of_sum, lines)
+    np.maximum.at(last, of_sum, lines)
+    window = int((last - first).max()) + 1
+    shares = np.zeros((len(target), window))
+    np.add.at(shares, (of_sum, lines - first[of_sum]), weights)
+    which = np.minimum(first[:, None] + np.arange(window), last[:, None]) % window  # none that is yet to come
+    order = np.argsort(last, kind="stable")
+    return Sums(
+        np.searchsorted(last[order], np.arange(slabs * height + 1)),
+        target[order].astype(np.uint32),
+        which[order].astype(np.uint32),
+        shares[order],
+        window,
+        target[is_ghost].astype(np.uint32),
+        each[0, is_ghost].astype(np.uint32)[:, None],
+    )
 
 
 def _identity(size: int) -> Band:
@@ -132,20 +196,24 @@ def run_passes(
     channels = values.shape[1]
     left = list(todo)
     while left:
-        bands = [left.pop(0)]
-        if left and (left[0].outer, left[0].inner) == (bands[0].outer, bands[0].inner):
-            bands.append(left.pop(0))  # along the same axis
-        last = bands[-1]
-        shape = (last.outer, last.rows, last.inner * channels)
+        first, *left = left
+        last, bands = first, [first.starts, first.weights]
+        if left and left[0].inner == 1 and left[0].outer == first.outer * first.rows:
+            last, *left = left  # along the rows of the planes whose columns the first one is along
+            bands += [last.starts, last.weights]
+            shape = first.outer, first.rows, last.rows, channels
+            source = values.reshape(first.outer, -1, first.inner, channels)
+        else:
+            shape = first.outer, first.rows, first.inner * channels
+            source = values.reshape(first.outer, -1, first.inner * channels)
         out = memory.empty(shape, values.dtype) if room is None or len(left) not in room else room[len(left)]
         if room is not None:
             room[len(left)] = out
-        arrays = [array for band in bands for array in (band.starts, band.weights)]
-        kernel = numba_cpu.apply_band
-        if len(bands) > 1:
-            kernel, arrays = numba_cpu.apply_bands, [bands[0].rows, *arrays]
-        source = values.reshape(last.outer, -1, last.inner * channels)
-        threads.over_range(partial(kernel, source, *arrays, out, lanes), numba_cpu.blocks(shape, lanes))
+        if last is first:
+            kernel, count = numba_cpu.apply_band, numba_cpu.blocks(shape, lanes)
+        else:
+            kernel, count = numba_cpu.apply_to_planes, numba_cpu.blocks_of_rows(shape)
+        threads.over_range(partial(kernel, source, *bands, out, lanes), count)
         values = out.reshape(-1, channels)
     return values
 
