@@ -21,8 +21,8 @@ from numba.extending import intrinsic
 from crfrnn.filtering.vectors import CACHE_LINE, LANES, Vectors, arrays_of, choose
 
 # sums of so many terms have code of their own, without a loop: in the order of the checks those of a lattice of colours
-# and positions, and of what a separable filter of theta 3 spreads from its coarse lines to one line
-UNROLLED = (6, 4)
+# and positions, and of what a separable filter of theta 3 does along y
+UNROLLED = (6, 4, 7)
 PAIR = 2  # rows of a banded matrix that are summed together
 OUTER = 4  # rows of a product of matrices that are summed together: with three vectors each, they fill the registers
 
