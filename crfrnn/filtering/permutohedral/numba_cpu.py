@@ -56,8 +56,8 @@ def blur(lattice, chain, lanes, start, stop):
 
 @kernel_on_views
 def _row(entry):
-    """Of an entry v or ``~v``."""
-    return entry ^ (entry >> 31)
+    """Of an entry v or ``~v``; unsigned, as an index that may be negative costs a comparison."""
+    return np.uint32(entry ^ (entry >> 31))
 
 
 @kernel_on_views
