@@ -277,7 +277,7 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
     where nearly as many have one as have not, there is no branch.
     """
     high, count = row_keys.shape[0] - 1, row_keys.shape[1]
-    begins = np.empty(count + 1, np.int32)  # the vertices that seem to have a next one, then those where a run begins
+    begins = np.empty(count + 1, np.uint32)  # the vertices that seem to have a next one, then those where a run begins
     likely = 0
     for vertex in range(count):
         word, bit = _place_in_set(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied)
@@ -299,11 +299,11 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
         runs += np.int64((following[vertex] != EMPTY) & (has_previous[vertex] == 0))
     begins[runs] = 0  # read, but not used
     length += runs
-    vertex, run = np.int32(begins[0]), 1
+    vertex, run = begins[0], np.uint32(1)
     for k in range(length):
         after = following[vertex]
-        ends = after >> np.int32(31)  # all bits, or none
+        ends = np.uint32(after >> 31)  # all bits, or none
         chain[k] = vertex ^ ends
-        vertex = (after & ~ends) | (begins[run] & ends)
-        run -= ends
+        vertex = np.uint32((np.uint32(after) & ~ends) | (begins[run] & ends))
+        run += ends & np.uint32(1)
     return length
