@@ -34,6 +34,7 @@ def embed(features, scale, strides, weights, keys, start, stop):
     words = strides.shape[0]
     elevated = np.empty((corners, TILE))
     nearest = np.empty((corners, TILE))
+    beyond = np.empty((corners, TILE))
     rank = np.empty((corners, TILE), np.int32)
     total = np.empty(TILE)
     by_rank = np.empty(corners + 1)
@@ -55,13 +56,14 @@ def embed(features, scale, strides, weights, keys, start, stop):
         for k in range(corners):
             for p in range(size):
                 nearest[k, p] = np.ceil(elevated[k, p] * inverse - 0.5)
+                beyond[k, p] = elevated[k, p] - nearest[k, p] * corners
                 total[p] += nearest[k, p]
                 rank[k, p] = 0
         # rank of each coordinate's distance to it, then walk back to the hyperplane
         for i in range(corners):
             for j in range(i + 1, corners):
                 for p in range(size):
-                    less = (elevated[i, p] - nearest[i, p] * corners) < (elevated[j, p] - nearest[j, p] * corners)
+                    less = beyond[i, p] < beyond[j, p]
                     rank[i, p] += np.int32(less)
                     rank[j, p] += np.int32(not less)
         for k in range(corners):
