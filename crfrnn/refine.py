@@ -271,7 +271,7 @@ def _checked_predictions(values: Tensor, name: str) -> Tensor:
         raise ValueError(f"{name}: NaN or infinity in them")
     if name == "logits":
         return values
-    if values.min() < 0:
+    if values.amin(dim=(0, 2, 3)).min() < 0:
         raise ValueError(f"probabilities: the smallest is {values.min().item():.3g}; logits go into logits=")
     if low < 1 - SUM_TOLERANCE or high > 1 + SUM_TOLERANCE:
         raise ValueError(

@@ -53,6 +53,26 @@ def test_shapes(shape, learned):
     check(Problem(shape=shape, learned=learned, iterations=3))
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("iterations", [0, 1, 5])
+@pytest.mark.parametrize("layout", ["labels first", "labels last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_probabilities(iterations, layout, dtype, fused):
+    """With `smallest` U is the logarithm of what is given, which is not written to, whoever takes it."""
+    problem = Problem(labels=9, iterations=iterations)
+    probabilities = problem.logits.to(dtype).softmax(dim=1)
+    probabilities[:, 2] = 0
+    if layout == "labels last":
+        probabilities = probabilities.movedim(1, -1).contiguous().movedim(-1, 1)
+    before = probabilities.clone()
+    filters = problem.filters() if fused else problem.filters(implementation="reference")
+    parameters = filters, problem.weights, problem.mu, iterations
+    got = marginals(probabilities, *parameters, smallest=1e-10)
+    assert_equal("marginals", got, marginals(before.clamp(min=1e-10).log(), *parameters), FORWARD)
+    assert got.dtype == dtype
+    assert torch.equal(probabilities, before)
+
+
 @pytest.mark.parametrize("normalization", NORMALIZATIONS[:3])
 def test_normalizations(normalization):
     check(Problem(normalization=normalization))

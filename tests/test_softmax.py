@@ -19,6 +19,11 @@ def softmax_rows(out, unary, messages, weights, room, lanes):
 
 
 @njit
+def log_rows(rows, smallest, lanes):
+    softmax_cpu.log_rows(rows, smallest, lanes)
+
+
+@njit
 def logits_rows(out, unary, messages, diagonal, common, room, lanes):
     softmax_cpu.logits_rows(out, unary, messages, diagonal, common, room, lanes)
 
@@ -94,3 +99,22 @@ def test_exponential():
         softmax_rows(got[tile], unary[tile], *nothing, ROOM, layout.lanes(8))
     ratio, x = got[:, 1].astype(np.float64) / got[:, 0], xs.astype(np.float64)
     assert (np.abs(ratio / np.exp(x) - 1) <= 3e-7 - 2e-8 * x).all()
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("count", [0, 1, 11])
+def test_log_rows(channels, count):
+    """Within two units of the last place over 45 orders of magnitude; what is negative, the padding, stays."""
+    exponents = np.random.default_rng(0).uniform(-38, 7, (count + 1, channels))
+    rows = np.power(10, exponents).astype(np.float32)
+    rows[:count, channels - 3 :] = 1 + 1e-3 * noise(count, 3)  # where the logarithm is near 0
+    rows[:count, 0], rows[:count, 1], rows[:count, 2] = -1e30, 0, 1e-12
+    before = rows.copy()
+    log_rows(rows[:count], np.float32(1e-10), layout.lanes(channels))
+    expected = wide(before[:count])
+    softmax_cpu.log_rows_python(expected, 1e-10, ())
+    assert np.abs(rows[:count] - expected).max(initial=0, where=expected > -1e29) < 1e-5
+    error = np.abs(rows[:count] / np.where(expected == 0, 1, expected) - 1)
+    assert error.max(initial=0, where=expected != 0) < 2.4e-7
+    assert (rows[:count, 0] == np.float32(-1e30)).all()
+    assert np.array_equal(rows[count], before[count])

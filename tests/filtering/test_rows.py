@@ -25,6 +25,11 @@ def scatter_rows(table, values, chosen, weights, factors, lanes):
 
 
 @njit
+def band_rows(out, table, starts, weights, lanes):
+    rows.band_rows(out, table, starts, weights, lanes)
+
+
+@njit
 def add_product(sums, left, right, lanes):
     rows.add_product(sums, left, right, lanes)
 
@@ -84,6 +89,20 @@ class TestAnyFloat:
         """A sparse one of 5 rows; some columns occur twice."""
         chosen = np.random.default_rng(3).integers(0, 20, (5, terms)).astype(np.uint32)
         return chosen, noise(5, terms, dtype=dtype, seed=1), noise(5, dtype=dtype, seed=4) if scaled else None
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 7, 8])
+    @pytest.mark.parametrize("reach", [1, 4, 9])
+    def test_band_rows(self, channels, dtype, count, reach):
+        """Of a part of a wider table, as the later axes of a grid are."""
+        table, pairs = noise(20, 3 * channels, dtype=dtype), -(-count // rows.PAIR)
+        part, got = table[:, channels : 2 * channels], np.full((count + 1, channels), np.nan, dtype)
+        starts = np.random.default_rng(3).integers(0, 20 - reach, pairs)
+        weights = noise(pairs, reach, rows.PAIR, dtype=dtype, seed=1)
+        band_rows(got[:count], part, starts, weights, layout.lanes(channels))
+        expected = np.empty((count, channels))
+        rows.band_rows_python(expected, wide(part), starts, wide(weights), ())
+        assert_equal("sums", got[:count], expected, 10 * TOLERANCE[dtype])
+        assert np.isnan(got[count]).all()
 
     @pytest.mark.parametrize("turned", [True, False])
     @pytest.mark.parametrize("size", [0, 1, 13])
