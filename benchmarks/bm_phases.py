@@ -26,7 +26,7 @@ N, C, CORNERS = WIDTH * HEIGHT, 24, 6
 PHASES = {
     building: ["number_vertices", "merge_strips", "link_chain"],
     lattice: ["add_ghosts", "blur", "copy_to_ghosts"],
-    grid: ["apply_band", "apply_bands"],
+    grid: ["apply_to_planes"],
     pixels: ["initialise", "update", "finish"],
 }
 
@@ -49,7 +49,8 @@ def ceilings() -> tuple[float, float]:
 def bytes_and_operations(vertices: int, ghosts: int) -> dict[str, tuple[float, float]]:
     """What the phases of one whole call must move (bytes) and compute (multiply-adds).
 
-    The spatial kernel's coarse grid has half the nodes along each axis; U, one line of it, is gathered from 7 pixels.
+    The spatial kernel's coarse grid has half the nodes along each axis. A node is a sum of 7 pixels and 7 lines, then
+    of 11 nodes along each axis, and a pixel is one of 4 lines of nodes and of 4 nodes.
     """
     rows, table, copies = 4 * C * N, 4 * C * (vertices + ghosts), 4 * C * ghosts
     index = 8 * CORNERS * N  # a row and a weight for each corner
@@ -60,10 +61,9 @@ def bytes_and_operations(vertices: int, ghosts: int) -> dict[str, tuple[float, f
         "add_ghosts": (T * 3 * copies, T * C * ghosts),
         "blur": (T * CORNERS * 2 * 4 * C * vertices, T * CORNERS * 2 * C * vertices),
         "copy_to_ghosts": (T * 2 * copies, 0),
-        "apply_band": (T * 0.5 * rows, T * 11 / 4 * C * N),
-        "apply_bands": (T * 0.75 * rows, T * (7 + 11) / 4 * C * N),
-        "initialise": (4 * 21 * N + 1.5 * rows + index + table, (20 + CORNERS + 3.5) * C * N),
-        "update": ((T - 1) * (1.75 * rows + index + 2 * table), (T - 1) * (2 * CORNERS + 9.5 + 20) * C * N),
+        "apply_to_planes": (T * 0.5 * rows, T * 2 * 11 / 4 * C * N),
+        "initialise": (4 * 21 * N + 1.25 * rows + index + table, (20 + CORNERS + 3.5 + 1.75) * C * N),
+        "update": ((T - 1) * (1.5 * rows + index + 2 * table), (T - 1) * (2 * CORNERS + 11.25 + 20) * C * N),
         "finish": (1.25 * rows + index + table + 4 * 21 * N, (CORNERS + 6 + 20) * C * N),
     }
 

@@ -7,7 +7,8 @@ run of points that belong together, a row of pixels; a strip is a run of lines t
 import torch
 from torch import Tensor
 
-WIDEST = 32
+from crfrnn.filtering.vectors import WIDEST
+
 POINT_LINE = 1024  # points in a line where there is no image
 STRIP = 40_000  # points worth a strip of their own
 MOST_STRIPS = 8  # every strip costs some memory and time (see permutohedral/README.md)

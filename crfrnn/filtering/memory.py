@@ -9,11 +9,12 @@ import threading
 
 import numpy as np
 
+from crfrnn.filtering.vectors import CACHE_LINE
+
 KEPT = 256 << 20  # bytes of all blocks that wait for a call
 LARGEST = 64 << 20
 SMALLEST = 1 << 20  # below that the C library keeps memory well enough
 ROOMIER = 1.25  # than asked for: what a block may be at most
-CACHE_LINE = 64  # bytes
 
 _waiting: list[np.ndarray] = []  # the oldest first
 _lock = threading.Lock()  # never waited for, so that neither a fork nor a garbage collection inside it can hang

@@ -12,6 +12,7 @@ from numba.core import cgutils
 Operation = TypeVar("Operation", bound=Callable[..., None])
 
 LANES = 8  # numbers in one vector: 256 bits of float32
+WIDEST = 32  # channels that are handled together; rows of more are several times as wide
 CACHE_LINE = 64  # bytes
 LOWEST = -60.0  # exp of anything smaller counts as exp of this, 9e-27: products with it stay normal floats
 LOG2_E = 1.0 / math.log(2.0)

@@ -6,8 +6,9 @@ lattices, then the separable ones. Marginals live in a line's buffer between the
 else unless they are kept for the backward pass.
 
 The messages of lattice m are sums over the d + 1 corners of each point in the table of its blurred values. A separable
-kernel is a chain of banded matrices (`separable/grid_cpu.py`): the first, along x, and the last two, along y to one
-line and along x to its points, are applied here, what is between them elsewhere.
+kernel is a chain of banded matrices (`separable/grid_cpu.py`): the first two, along x and along y, from points to the
+rows of a coarse grid, and the last two, from there to the points of one line, are applied here, what is between them
+elsewhere.
 
 A pass over the points start..stop works on whole lines and on the strips from `strip` up to `after`
 (`permutohedral/vertices_cpu.py`).
@@ -168,12 +169,8 @@ def _write(lattices, grids, values, room, lanes, first, begin, end, y):
         room.done[g] = high
         if end == values.shape[0]:
             for k in range(grids.sum_ends[g][y], grids.sum_ends[g][y + 1]):
-                row, which, shares = (
-                    grids.sum_rows[g][k],
-                    grids.sum_lines[g][k : k + 1],
-                    grids.sum_weights[g][k : k + 1],
-                )
-                sum_rows(grids.sums[g][row : row + 1], window, which, shares, None, lanes)
+                row, lines, across = grids.sum_rows[g][k], grids.sum_lines[g], grids.sum_weights[g]
+                sum_rows(grids.sums[g][row : row + 1], window, lines[k : k + 1], across[k : k + 1], None, lanes)
 
 
 @kernel_on_views

@@ -20,20 +20,12 @@ from crfrnn.mean_field import numba_cpu
 from crfrnn.mean_field.kernel_tensors import KernelTensors
 
 LATTICE_TENSORS = len(LatticeTensors._fields)
-_VALUES, _INDICES = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32)
 # what stands in the tuples of `numba_cpu.py` where there is no kernel of a kind: the compiler wants to know its types
-_NO_LATTICE = (_INDICES, _VALUES, _VALUES[:, 0].copy(), _VALUES[:, 0].copy(), np.zeros(1, np.int64), _VALUES, _VALUES)
-_STARTS, _PAIRS = np.zeros(0, np.int64), np.zeros((0, 1, PAIR), np.float32)
-_NO_GRID = (
-    _VALUES,
-    _INDICES,
-    _VALUES,
-    *2 * (_STARTS, _PAIRS),
-    _STARTS,
-    _INDICES[:, 0].copy(),
-    _INDICES,
-    *2 * (_VALUES,),
-)
+_VALUES, _INDICES, _STARTS = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32), np.zeros(0, np.int64)
+_ONE_EACH = _VALUES[:, 0].copy(), _VALUES[:, 0].copy()
+_NO_LATTICE = (_INDICES, _VALUES, *_ONE_EACH, np.zeros(1, np.int64), _VALUES, _VALUES)
+_LINES, _BAND = (_INDICES, _VALUES), (_STARTS, np.zeros((0, 1, PAIR), np.float32))
+_NO_GRID = (_VALUES, *_LINES, *_BAND, *_BAND, _STARTS, _INDICES[:, 0].copy(), *_LINES, _VALUES)
 
 
 class _Lattice:

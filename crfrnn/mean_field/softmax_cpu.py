@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from crfrnn.filtering.vectors import CACHE_LINE, LANES, LOWEST, Vectors, arrays_of, choose
+from crfrnn.filtering.vectors import CACHE_LINE, LANES, LOWEST, WIDEST, Vectors, arrays_of, choose
 
 TILE = 128  # rows of one call, at the most; a multiple of LANES
 TOGETHER = 4  # rows that use a weight while it is in a register
@@ -101,7 +101,13 @@ def _every_row(v: Vectors, count, emit: Callable) -> None:
 
 
 def _by_width(v: Vectors, channels, width: int, emit: Callable) -> None:
-    """``emit(channels)`` twice: for rows of this width the compiler knows where everything is, for others not."""
+    """``emit(channels)``, and for rows of this width once more: there the compiler knows where everything is.
+
+    Only the widest blocks of channels may be several in a row.
+    """
+    if width < WIDEST:
+        emit(v.at(width))
+        return
     with v.builder.if_else(v.builder.icmp_signed("==", channels, v.at(width))) as (short, long):
         with short:
             emit(v.at(width))

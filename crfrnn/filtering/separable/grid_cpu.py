@@ -102,8 +102,8 @@ def passes(
 
 
 def _gaussians(bands: Sequence[tuple[Band, ...]]) -> list[tuple[int, Band]]:
-    """Those on the coarse grid, or the only one, for each axis."""
-    return [(axis, band[1] if len(band) > 1 else band[0]) for axis, band in enumerate(bands)]
+    """The one in the middle for each axis: that on the coarse grid, or the only one."""
+    return [(axis, band[len(band) // 2]) for axis, band in enumerate(bands)]
 
 
 class LinePasses(NamedTuple):
@@ -148,9 +148,8 @@ def line_passes(
     (refine,) = _chain((gather.rows,), [(0, bands[x][2] if x in wide else _identity(shape[x]))], dtype)
     last = bands[y][-1]
     rows = np.arange(slabs)[:, None, None] * height + last.columns
-    spread = Lines(
-        rows.reshape(slabs * shape[y], -1).astype(np.uint32), np.tile(last.weights, (slabs, 1)).astype(dtype)
-    )
+    weights = np.tile(last.weights, (slabs, 1)).astype(dtype)
+    spread = Lines(rows.reshape(len(weights), -1).astype(np.uint32), weights)
     return LinePasses(gather, sums, middle, spread, refine, slabs * height, gather.rows)
 
 
