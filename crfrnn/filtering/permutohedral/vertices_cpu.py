@@ -301,11 +301,11 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
         runs += np.int64((following[vertex] != EMPTY) & (has_previous[vertex] == 0))
     begins[runs] = 0  # read, but not used
     length += runs
-    vertex, run = begins[0], np.uint32(1)
+    vertex, run = np.int64(begins[0]), 1
     for k in range(length):
-        after = following[vertex]
-        ends = np.uint32(after >> 31)  # all bits, or none
+        after = np.int64(following[np.uint32(vertex)])
+        ends = after >> 63  # all bits, or none
         chain[k] = vertex ^ ends
-        vertex = np.uint32((np.uint32(after) & ~ends) | (begins[run] & ends))
-        run += ends & np.uint32(1)
+        vertex = (after & ~ends) | (np.int64(begins[np.uint32(run)]) & ends)
+        run -= ends
     return length
