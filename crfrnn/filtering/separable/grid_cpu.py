@@ -211,7 +211,7 @@ def run_passes(
         if last is first:
             kernel, count = numba_cpu.apply_band, numba_cpu.blocks(shape, lanes)
         else:
-            kernel, count = numba_cpu.apply_to_planes, numba_cpu.blocks_of_rows(shape)
+            kernel, count = numba_cpu.apply_to_planes, numba_cpu.blocks_of_planes(shape)
         threads.over_range(partial(kernel, source, *bands, out, lanes), count)
         values = out.reshape(-1, channels)
     return values

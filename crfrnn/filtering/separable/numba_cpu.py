@@ -6,7 +6,7 @@ from crfrnn.filtering.compiled import kernel, kernel_on_views
 from crfrnn.filtering.rows import PAIR, band_rows
 
 BLOCK = 8  # vectors of the later axes that are filtered along the whole axis before the next: they stay in the cache
-ROWS = 16  # of a plane, an even number
+ROWS, NODES = 16, 128  # of a plane that are filtered along both axes before the next; even numbers
 
 
 @kernel_on_views
@@ -25,24 +25,35 @@ def apply_band(values, starts, weights, out, lanes, start, stop):
 
 @kernel
 def apply_to_planes(values, first_starts, first_weights, starts, weights, out, lanes, start, stop):
-    """A band along the columns of planes, and one along their rows, for the blocks start..stop of `ROWS` rows.
+    """A band along the columns of planes, and one along their rows, for the blocks start..stop of all of them.
 
-    values (outer, n, m, C), out (outer, rows, nodes, C). What is between the two stays in the cache.
+    values (outer, n, m, C), out (outer, rows, nodes, C). A block has `ROWS` rows and `NODES` nodes in each, so that
+    what is between the two bands stays in the cache. What `blocks_of_planes` counts.
     """
-    outer, rows, _, channels = out.shape
+    outer, rows, nodes, channels = out.shape
     n, m = values.shape[1:3]
-    each, width = -(-rows // ROWS), BLOCK * len(lanes)
+    down, across, width = -(-rows // ROWS), -(-nodes // NODES), BLOCK * len(lanes)
     flat = values.reshape(outer, n, m * channels)
-    between = np.empty((ROWS, m * channels), out.dtype)
+    reach = weights.shape[1]
+    longest = 0
+    for left in range(0, starts.size, NODES // PAIR):
+        longest = max(longest, starts[min(left + NODES // PAIR, starts.size) - 1] + reach - starts[left])
+    between = np.empty((ROWS, longest * channels), out.dtype)
     for block in range(start, stop):
-        o, first = block // each, block % each * ROWS
-        count = min(ROWS, rows - first)
-        pairs = slice(first // PAIR, (first + count + 1) // PAIR)
-        for at in range(0, m * channels, width):
-            into = between[:count, at : at + width]
-            band_rows(into, flat[o, :, at : at + width], first_starts[pairs], first_weights[pairs], lanes)
+        o, first, left = block // across // down, block // across % down * ROWS, block % across * NODES
+        count, right = min(ROWS, rows - first), min(nodes, left + NODES)
+        some_rows = slice(first // PAIR, (first + count + 1) // PAIR)
+        some_nodes = slice(left // PAIR, (right + 1) // PAIR)
+        low, high = starts[some_nodes][0], starts[some_nodes][-1] + reach
+        size = (high - low) * channels
+        for at in range(0, size, width):
+            end, origin = min(at + width, size), low * channels
+            source = flat[o, :, origin + at : origin + end]
+            band_rows(between[:count, at:end], source, first_starts[some_rows], first_weights[some_rows], lanes)
+        here = starts[some_nodes] - low
         for row in range(count):
-            band_rows(out[o, first + row], between[row].reshape(m, channels), starts, weights, lanes)
+            nearby = between[row, :size].reshape(high - low, channels)
+            band_rows(out[o, first + row, left:right], nearby, here, weights[some_nodes], lanes)
 
 
 def blocks(shape, lanes):
@@ -50,6 +61,6 @@ def blocks(shape, lanes):
     return shape[0] * -(-shape[2] // (BLOCK * len(lanes)))
 
 
-def blocks_of_rows(shape):
+def blocks_of_planes(shape):
     """How many blocks `apply_to_planes` finds in an array (outer, rows, nodes, C)."""
-    return shape[0] * -(-shape[1] // ROWS)
+    return shape[0] * -(-shape[1] // ROWS) * -(-shape[2] // NODES)
