@@ -144,9 +144,8 @@ def _run(
     """Checks, dtypes, and the choice between the fused recurrence, the one below, and another solver."""
     _check(logits, filters, kernel_weights, compatibility, iterations, solver)
     other = None if type(solver) is MeanField else solver
-    if smallest and not (
-        other is None and iterations and logits.numel() and dispatch.takes_probabilities(logits, filters)
-    ):
+    plain = other is None and iterations > 0 and logits.numel() > 0
+    if smallest and not (plain and dispatch.takes_probabilities(logits, filters)):
         logits, smallest = logits.clamp(min=smallest).log(), 0.0
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -154,7 +153,7 @@ def _run(
         unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
         if other is not None:
             y = _solve(unary.to(dtype), filters, weights, mu, iterations, other, normalize)
-        elif iterations and logits.numel() and dispatch.fused(unary, filters) is None:
+        elif plain and dispatch.fused(unary, filters) is None:
             y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, smallest)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
