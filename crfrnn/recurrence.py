@@ -143,12 +143,15 @@ def _run(
 ) -> Tensor:
     """Checks, dtypes, and the choice between the fused recurrence, the one below, and another solver."""
     _check(logits, filters, kernel_weights, compatibility, iterations, solver)
+    given = logits.dtype if logits.is_floating_point() else torch.float32
     other = None if type(solver) is MeanField else solver
     plain = other is None and iterations > 0 and logits.numel() > 0
-    if smallest and not (plain and dispatch.takes_probabilities(logits, filters)):
-        logits, smallest = logits.clamp(min=smallest).log(), 0.0
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        if smallest:
+            logits, smallest = logits.to(dtype), max(smallest, torch.finfo(dtype).tiny)
+            if not (plain and dispatch.takes_probabilities(logits, filters)):
+                logits, smallest = logits.clamp(min=smallest).log(), 0.0
         half = logits.dtype in dispatch.HALVES and dispatch.fused(logits, filters) is None
         unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
         if other is not None:
@@ -158,7 +161,7 @@ def _run(
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y
-    return y.to(logits.dtype if logits.is_floating_point() else dtype)
+    return y.to(given)
 
 
 def recurrence(

@@ -208,7 +208,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
     unary = values if smallest else _logarithm(values, settings.name)
     if settings.temperature != 1:
         unary = unary / settings.temperature
-    labels = _occurring(unary, smallest, settings)
+    labels = _occurring(values, unary, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
         weights = weights[:, labels] if weights.shape[1] > 1 else weights
@@ -237,18 +237,14 @@ def _normalised(settings: _Settings) -> bool:
     return settings.name == "probabilities" and settings.temperature == 1
 
 
-def _occurring(unary: Tensor, smallest: float, settings: _Settings) -> list[int]:
-    """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones.
-
-    With `smallest` the unary is still to be replaced by its logarithm.
-    """
+def _occurring(values: Tensor, unary: Tensor, settings: _Settings) -> list[int]:
+    """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones."""
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.kernels):
-        return list(range(unary.shape[1]))
-    if not _normalised(settings):
-        unary = unary - torch.logsumexp(unary, dim=1, keepdim=True)
-    highest = unary.amax(dim=(0, 2, 3))
-    if smallest:
-        highest = highest.clamp(min=smallest).log()
+        return list(range(values.shape[1]))
+    if _normalised(settings):
+        highest = values.amax(dim=(0, 2, 3)).clamp(min=SMALLEST).log()
+    else:
+        highest = (unary - torch.logsumexp(unary, dim=1, keepdim=True)).amax(dim=(0, 2, 3))
     second = highest.sort(descending=True).values[1]
     return (highest >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()
 

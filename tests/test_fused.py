@@ -87,6 +87,11 @@ class TestParameters:
     def test_kernels(self, kernels, kind, learned):
         Problem(kernels=kernels, kind=kind, learned=learned).check()
 
+    @pytest.mark.parametrize("labels", [8, 32])
+    def test_one_kernel_without_padding(self, labels, kind, learned):
+        """As many labels as channels in memory: nothing is padded, and what is passed on may be a view."""
+        Problem(shape=(5, 7), labels=labels, kernels=(SPATIAL,), kind=kind, learned=learned).check()
+
     @small
     def test_few_points(self, kind, learned):
         Problem(shape=(3, 4), kind=kind, learned=learned, iterations=2).check()

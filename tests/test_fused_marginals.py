@@ -73,6 +73,21 @@ def test_probabilities(iterations, layout, dtype, fused):
     assert torch.equal(probabilities, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("smallest", [1e-46, 1e-10, 0.5])
+def test_any_smallest(smallest, dtype):
+    """In any dtype, and where what is given is no probability: never the logit that it looks like."""
+    problem = Problem(labels=3)
+    values = problem.logits.detach().softmax(dim=1).to(dtype)
+    values[:, 0, :2] = -1e-3
+    got = marginals(values, problem.filters(), problem.weights, problem.mu, 5, smallest=smallest)
+    wide = values.double().clamp(min=max(smallest, 1.2e-38)).log()
+    filters = problem.filters(implementation="reference")
+    expected = recurrence(wide.float(), filters, problem.weights, problem.mu, 5).softmax(dim=1)
+    assert got.dtype == dtype
+    assert_equal("marginals", got.float(), expected, 1e-3 if dtype == torch.float16 else 10 * FORWARD)
+
+
 @pytest.mark.parametrize("normalization", NORMALIZATIONS[:3])
 def test_normalizations(normalization):
     check(Problem(normalization=normalization))

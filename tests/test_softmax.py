@@ -104,11 +104,11 @@ def test_exponential():
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("count", [0, 1, 11])
 def test_log_rows(channels, count):
-    """Within two units of the last place over 45 orders of magnitude; what is negative, the padding, stays."""
+    """Within two units of the last place over 45 orders of magnitude; what belongs to no label, and NaN, stay."""
     exponents = np.random.default_rng(0).uniform(-38, 7, (count + 1, channels))
     rows = np.power(10, exponents).astype(np.float32)
     rows[:count, channels - 3 :] = 1 + 1e-3 * noise(count, 3)  # where the logarithm is near 0
-    rows[:count, 0], rows[:count, 1], rows[:count, 2] = -1e30, 0, 1e-12
+    rows[:count, 0], rows[:count, 1], rows[:count, 2], rows[:count, 3] = -1e30, 0, 1e-12, -1e-3
     before = rows.copy()
     log_rows(rows[:count], np.float32(1e-10), layout.lanes(channels))
     expected = wide(before[:count])
@@ -117,4 +117,8 @@ def test_log_rows(channels, count):
     error = np.abs(rows[:count] / np.where(expected == 0, 1, expected) - 1)
     assert error.max(initial=0, where=expected != 0) < 2.4e-7
     assert (rows[:count, 0] == np.float32(-1e30)).all()
+    assert rows[:count, 1:4] == pytest.approx(np.log(1e-10))
     assert np.array_equal(rows[count], before[count])
+    rows[:] = np.nan
+    log_rows(rows, np.float32(1e-10), layout.lanes(channels))
+    assert np.isnan(rows).all()

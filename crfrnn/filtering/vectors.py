@@ -32,7 +32,7 @@ EXP2_TERMS = tuple(term * math.log(2.0) ** (5 - k) for k, term in enumerate(EXP_
 
 
 class Vectors:
-    """Emits vector instructions: a thin layer over llvmlite so that the operations below read like arithmetic."""
+    """Emits vector instructions: a thin layer over llvmlite, so that operations on rows read like arithmetic."""
 
     def __init__(self, context, builder, dtype, lanes=LANES):
         self.builder = builder

@@ -25,7 +25,7 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
 
 
 def takes_probabilities(logits: Tensor, filters: Sequence[GaussianFilter]) -> bool:
-    """Whether it takes probabilities, too, and their logarithm while it passes over the pixels."""
+    """Whether `fused_cpu` takes the call, which then may be given probabilities and takes their logarithm itself."""
     return _twin(filters) == "fused_cpu" and logits.dtype == torch.float32 and fused(logits, filters) is None
 
 

@@ -101,7 +101,8 @@ class _Transform:
         if structure is None:
             room = channels - matrices.shape[1]
             rows = matrices if transposed else matrices.transpose(1, 2)
-            self.mixing = torch.nn.functional.pad(rows, (0, room, 0, room)).flatten(0, 1).numpy()
+            mixing = torch.nn.functional.pad(rows, (0, room, 0, room)).flatten(0, 1)
+            self.mixing = mixing.contiguous().numpy()  # a view of the transposed matrix where nothing was padded
             structure = np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
         else:
             self.mixing = np.empty((0, channels), np.float32)

@@ -58,7 +58,7 @@ class Grids(NamedTuple):
     gather_starts: tuple  # from the points of a line to its nodes
     gather_weights: tuple
     sum_ends: tuple  # (lines + 1,), from the nodes of lines to rows of the coarse grid
-    sum_rows: tuple  # (E,) unsigned
+    sum_into: tuple  # (E,) unsigned
     sum_lines: tuple  # (E, K) unsigned
     sum_weights: tuple  # (E, K)
     sums: tuple  # (rows or more, nodes C): filled
@@ -168,8 +168,9 @@ def _write(lattices, grids, values, room, lanes, first, begin, end, y):
         band_rows(line[PAIR * low : PAIR * high], values, starts[low:high], weights[low:high], lanes)
         room.done[g] = high
         if end == values.shape[0]:
+            lines, across = grids.sum_lines[g], grids.sum_weights[g]
             for k in range(grids.sum_ends[g][y], grids.sum_ends[g][y + 1]):
-                row, lines, across = grids.sum_rows[g][k], grids.sum_lines[g], grids.sum_weights[g]
+                row = grids.sum_into[g][k]
                 sum_rows(grids.sums[g][row : row + 1], window, lines[k : k + 1], across[k : k + 1], None, lanes)
 
 

@@ -73,7 +73,7 @@ class _Grid:
         self.passes = line_passes(shape, thetas, name, transposed, "float32", strips)
         rows = self.passes.rows + len(self.passes.sums.ghosts)
         self.sums, self.channels = memory.empty((rows, self.passes.nodes * channels)), channels
-        self.coarse = np.empty_like(self.sums) if not self.passes.middle else self.sums[:0]
+        self.coarse = memory.empty(self.sums.shape) if not self.passes.middle else self.sums[:0]
         self.room: dict[int, np.ndarray] = {}
 
     def exchange(self, lanes: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from crfrnn.filtering.vectors import CACHE_LINE, LANES, LOWEST, WIDEST, Vectors, arrays_of, choose
 
 TILE = 128  # rows of one call, at the most; a multiple of LANES
+NO_LABEL = -1e29  # logits below belong to channels in the padding
 TOGETHER = 4  # rows that use a weight while it is in a register
 SMALLEST = -3.0e38
 
@@ -61,9 +62,12 @@ def softmax_backward_rows_python(grad, total, q, messages, diagonal, common, roo
 
 
 def log_rows_python(rows, smallest, lanes):
-    """rows = log(max(rows, smallest)) in place, but what is negative stays as it is; (n, C) float32."""
+    """rows = log(max(rows, smallest)) in place, but the logits of channels that are no labels stay; (n, C) float32.
+
+    smallest is at least the smallest normal number; NaN stays NaN.
+    """
     del lanes
-    rows[:] = np.where(rows < 0, rows, np.log(np.maximum(rows, smallest)))
+    rows[:] = np.where(rows < NO_LABEL, rows, np.log(np.maximum(rows, smallest)))
 
 
 class _Room:
@@ -150,14 +154,16 @@ def _log_rows(typingctx, rows, smallest, lanes):
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, rows.dtype)
         (array,) = arrays_of(context, builder, signature, args)
-        size, least, zero = builder.mul(*cgutils.unpack_tuple(builder, array.shape)), v.spread(args[1]), v.constant(0)
+        size, least = builder.mul(*cgutils.unpack_tuple(builder, array.shape)), v.spread(args[1])
         with v.blocks(size, len(lanes)) as (block, _):
             places = [builder.add(block, v.at(offset)) for offset in offsets]
             values = [v.load(array.data, place) for place in places]
             logarithms = v.log([v.maximum(value, least) for value in values])
             for value, logarithm, place in zip(values, logarithms, places, strict=True):
-                negative = builder.fcmp_ordered("<", value, zero)
-                v.store(builder.select(negative, value, logarithm), array.data, place)
+                kept = builder.or_(
+                    builder.fcmp_ordered("<", value, v.constant(NO_LABEL)), builder.fcmp_unordered("uno", value, value)
+                )
+                v.store(builder.select(kept, value, logarithm), array.data, place)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -24,7 +24,7 @@ from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 KEY_BITS = 62  # in each of at most two words
-BITS_OF_SET = 32  # for each vertex, in the set of those that there are
+BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points worth a thread of their own
 SMALLEST_CHAIN = 16384  # likewise for vertices, which are blurred in less time than it takes to wake a thread
@@ -161,8 +161,11 @@ def build(
     Otherwise all is zeros where nothing is written, as the output of an op may not differ from call to call.
     """
     shapes = _empty(features, line, accuracy, tight)
-    make = memory.empty if tight and features.shape[2] else np.zeros
-    lattices = LatticeTensors(*(torch.from_numpy(make(t.shape, NUMPY[t.dtype])) for t in shapes))
+    makers = dict.fromkeys(LatticeTensors._fields, np.zeros)
+    if tight and features.shape[2]:
+        makers = dict.fromkeys(makers, memory.empty) | {"ghosts": np.empty, "owners": np.empty}  # hardly ever touched
+    arrays = [makers[name](t.shape, NUMPY[t.dtype]) for name, t in zip(makers, shapes, strict=True)]
+    lattices = LatticeTensors(*(torch.from_numpy(array) for array in arrays))
     chains: list[Tensor] = []
     if features.shape[2]:
         features = features.detach().contiguous()

@@ -25,7 +25,7 @@ class Pass(NamedTuple):
     outer: int
     rows: int
     inner: int
-    starts: np.ndarray  # (rows / 2,) int64, of two rows each; see `rows.band_rows`
+    starts: np.ndarray  # (rows / 2,) int64, of two rows each, in ascending order; see `rows.band_rows`
     weights: np.ndarray  # (rows / 2, K, 2)
 
 
@@ -74,6 +74,7 @@ def _in_pairs(band: Band, size: int) -> tuple[np.ndarray, np.ndarray]:
     np.maximum.at(high, pair, columns)
     reach = max(1, int((high - low).max()) + 1)
     starts = np.minimum(low, size - reach)
+    assert (np.diff(starts) >= 0).all(), "the kernels take the first and the last of some as their limits"
     weights = np.zeros((count, reach, PAIR))
     np.add.at(weights, (pair, columns - starts[pair], rows % PAIR), band.weights[rows, entries])
     return starts, weights
@@ -163,6 +164,7 @@ def _sums_of_lines(band: Band, height: int, slabs: int, strips: tuple[int, ...])
     strip = np.searchsorted(strips, lines, side="right")
     each, of_sum = np.unique(np.stack([rows, strip]), axis=1, return_inverse=True)  # by row, then by strip
     of_sum = of_sum.ravel()
+    assert len(np.unique(rows)) == slabs * len(band.columns), "a row without lines would never be written"
     is_ghost = np.r_[False, each[0, 1:] == each[0, :-1]]
     target = np.where(is_ghost, slabs * len(band.columns) + np.cumsum(is_ghost) - 1, each[0])
     first, last = np.full(len(target), slabs * height), np.zeros(len(target), int)
