@@ -1,7 +1,6 @@
 """Sharpen somebody's predictions: a photograph and probabilities in, the marginals of the dense CRF out."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -153,15 +152,11 @@ def _many(images: Sequence[Any], given: Sequence[Any], settings: _Settings) -> l
         except ValueError as error:
             raise ValueError(f"number {number} of the list: {error}") from error
 
-    def alone(number: int) -> Any:
-        with threads.limited(1):
-            return work(number)
-
     workers = threads.count()
     if workers == 1 or len(images) < workers:
         return [work(number) for number in range(len(images))]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(alone, range(len(images))))
+    with threads.side_by_side(workers) as pool:
+        return list(pool.map(work, range(len(images))))
 
 
 def _one(image: Any, given: Any, settings: _Settings) -> Any:

@@ -1,13 +1,9 @@
 """One piece of work for each of many files: all cores, a progress bar, and failures that stay among themselves."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
-
-import torch
 
 from crfrnn.data.progress import steps_bar
 from crfrnn.filtering import threads
@@ -31,18 +27,14 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
     and raises KeyboardInterrupt with the count of what is done.
     """
 
-    def alone(job: Job) -> Result:
-        with threads.limited(1):
-            return work(job)
-
     wide = len(jobs) >= threads.count() > 1
     outcomes: dict[int, Result] = {}
     failures: dict[int, str] = {}
     numbers: dict[Future[Result], int] = {}
-    with steps_bar(title) as progress, _pool(threads.count()) if wide else ThreadPoolExecutor(1) as pool:
+    with steps_bar(title) as progress, threads.side_by_side(threads.count()) if wide else ThreadPoolExecutor(1) as pool:
         progress(0, len(jobs))
         try:
-            numbers |= {pool.submit(alone if wide else work, job): number for number, job in enumerate(jobs)}
+            numbers |= {pool.submit(work, job): number for number, job in enumerate(jobs)}
             for future in as_completed(numbers):
                 error = future.exception()
                 if error is None:
@@ -56,17 +48,6 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
             message = f"interrupted: {done} of {len(jobs)} done, the same command does the rest"
             raise KeyboardInterrupt(message) from None
     return Finished([outcomes[n] for n in sorted(outcomes)], [(jobs[n], failures[n]) for n in sorted(failures)])
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that are all the parallelism there is: torch's own, those of a network's layers, are off in them."""
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
 
 
 def _one_line(error: BaseException) -> str:

@@ -39,6 +39,34 @@ def limited(limit: int) -> Iterator[None]:
         _local.limit = previous
 
 
+@contextmanager
+def side_by_side(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads are all the parallelism there is: each works alone, in torch's own operations as well.
+
+    Those would otherwise have a team of threads for each of ours, which wait for work at the cost of the others. torch
+    keeps their number for each thread, and for all the one that new threads begin with: that is put back at once.
+    """
+    before, begun = torch.get_num_threads(), threading.Barrier(workers + 1)
+
+    def begin() -> None:
+        _local.limit = 1
+        torch.get_num_threads()  # asked first, as the first to ask in a thread makes it what new threads begin with
+        torch.set_num_threads(1)
+        begun.wait()
+
+    with ThreadPoolExecutor(workers, initializer=begin) as pool:
+        try:
+            for _ in range(workers):
+                pool.submit(int)  # starts a thread, as none is idle
+            begun.wait()
+        except BaseException:
+            begun.abort()
+            raise
+        finally:
+            torch.set_num_threads(before)
+        yield pool
+
+
 def _executor() -> ThreadPoolExecutor:
     """As many threads as there are cores: when the calling one waits for them, it takes none."""
     global _pool

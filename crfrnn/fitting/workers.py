@@ -3,10 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
-
-import torch
 
 from crfrnn.filtering import threads
 
@@ -23,11 +20,7 @@ class Workers:
     def over(self, items: Iterable[Item], work: Callable[[Item], Result]) -> list[Result]:
         """``[work(item) for item in items]``, with a tick of the progress bar for each."""
 
-        def alone(item: Item) -> Result:
-            with threads.limited(1):
-                return work(item)
-
-        futures = [self._pool.submit(alone, item) for item in items]
+        futures = [self._pool.submit(work, item) for item in items]
         try:
             results = []
             for future in futures:
@@ -42,10 +35,5 @@ class Workers:
 @contextmanager
 def workers(tick: Callable[[], None] = lambda: None) -> Iterator[Workers]:
     """As many as there are threads; torch's own, within an operation, are off in them."""
-    before = torch.get_num_threads()
-    count = threads.count()
-    try:
-        with ThreadPoolExecutor(count, initializer=partial(torch.set_num_threads, 1)) as pool:
-            yield Workers(pool, tick)
-    finally:
-        torch.set_num_threads(before)
+    with threads.side_by_side(threads.count()) as pool:
+        yield Workers(pool, tick)

@@ -218,3 +218,41 @@ class TestOverRange:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             running = [pool.submit(nested, 4) for _ in range(4)]
             assert [done.result(timeout=60) for done in running] == [3**4] * 4
+
+
+class TestSideBySide:
+    @staticmethod
+    def numbers(_: object = None) -> tuple[int, int, str]:
+        time.sleep(0.05)  # so that every thread takes one
+        return threads.count(), torch.get_num_threads(), threading.current_thread().name
+
+    def test_each_thread_is_alone_and_others_are_not(self):
+        with threads.side_by_side(2) as pool:
+            assert self.numbers()[:2] == (2, 2)
+            results = list(pool.map(self.numbers, range(4)))
+            with concurrent.futures.ThreadPoolExecutor(1) as other:
+                assert other.submit(self.numbers).result()[:2] == (2, 2)
+        assert {result[:2] for result in results} == {(1, 1)}
+        assert len({name for *_, name in results}) == 2
+        assert self.numbers()[:2] == (2, 2)
+
+    def test_errors_come_through(self):
+        with pytest.raises(ZeroDivisionError), threads.side_by_side(2) as pool:
+            pool.submit(lambda: 1 // 0).result()
+        assert torch.get_num_threads() == 2
+
+    def test_a_thread_that_cannot_be_started(self, monkeypatch):
+        """Nothing hangs, and the number is put back."""
+        started = []
+        original = threading.Thread.start
+
+        def start(thread):
+            started.append(thread)
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            original(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="start new thread"), threads.side_by_side(2):
+            pass
+        assert torch.get_num_threads() == 2
