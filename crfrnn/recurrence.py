@@ -148,16 +148,20 @@ def _run(
     plain = other is None and iterations > 0 and logits.numel() > 0
     with torch.autocast(logits.device.type, enabled=False):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        if smallest:
-            logits, smallest = logits.to(dtype), max(smallest, torch.finfo(dtype).tiny)
-            if not (plain and dispatch.takes_probabilities(logits, filters)):
-                logits, smallest = logits.clamp(min=smallest).log(), 0.0
+        logits = logits.to(dtype) if smallest else logits
         half = logits.dtype in dispatch.HALVES and dispatch.fused(logits, filters) is None
         unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
+        fused, more = plain and dispatch.fused(unary, filters) is None, {}
+        if smallest:
+            smallest = max(smallest, torch.finfo(dtype).tiny)
+            if fused and dispatch.takes_probabilities(filters):
+                more["smallest"] = smallest
+            else:
+                unary = unary.clamp(min=smallest).log()
         if other is not None:
             y = _solve(unary.to(dtype), filters, weights, mu, iterations, other, normalize)
-        elif plain and dispatch.fused(unary, filters) is None:
-            y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, smallest)
+        elif fused:
+            y = dispatch.load(filters)(unary, filters, weights, mu, iterations, normalize, **more)
         else:
             y = recurrence(unary, filters, weights, mu, iterations)
             y = normalization(y) if normalize else y

@@ -24,9 +24,9 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def takes_probabilities(logits: Tensor, filters: Sequence[GaussianFilter]) -> bool:
-    """Whether `fused_cpu` takes the call, which then may be given probabilities and takes their logarithm itself."""
-    return _twin(filters) == "fused_cpu" and logits.dtype == torch.float32 and fused(logits, filters) is None
+def takes_probabilities(filters: Sequence[GaussianFilter]) -> bool:
+    """Whether the fused recurrence of these filters may be given probabilities, and takes their logarithm itself."""
+    return _twin(filters) == "fused_cpu"
 
 
 def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:

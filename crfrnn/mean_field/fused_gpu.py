@@ -32,14 +32,12 @@ def mean_field(
     compatibility: Tensor,
     iterations: int,
     normalize: bool = False,
-    smallest: float = 0.0,
 ) -> Tensor:
     """Same contract as `recurrence.recurrence`, for calls that `dispatch.fused` accepts and iterations > 0.
 
-    With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. The
-    logits are logits: `smallest` is 0. The result is float32.
+    With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. The result is
+    float32.
     """
-    assert not smallest, "the logarithm is taken by the caller"
     shares = logits.new_empty(0, dtype=torch.float32)
     if kernel_weights.dim() == 2:  # one product with the compatibility is enough, after weighting by class
         shares = kernel_weights.detach().expand(-1, logits.shape[1]).contiguous()

@@ -70,9 +70,9 @@ class _Grid:
         transposed: bool,
         strips: tuple[int, ...],
     ):
-        self.passes = line_passes(shape, thetas, name, transposed, "float32", strips)
+        self.passes = line_passes(shape, thetas, name, transposed, strips)
         rows = self.passes.rows + len(self.passes.sums.ghosts)
-        self.sums, self.channels = memory.empty((rows, self.passes.nodes * channels)), channels
+        self.sums, self.channels = memory.empty((rows, self.passes.gather.rows * channels)), channels
         self.coarse = memory.empty(self.sums.shape) if not self.passes.middle else self.sums[:0]
         self.room: dict[int, np.ndarray] = {}
 
@@ -120,7 +120,7 @@ class MessagePassing:
         lines = tuple(start // self.width for start in bounds[:-1])
         for m in grids:
             self._grids.append(_Grid(size, *kernels.separable(m), channels, transposed, lines))
-        windows = [(kernel.passes.sums.window, kernel.passes.nodes) for kernel in self._grids]
+        windows = [(k.passes.sums.lines.shape[1], k.passes.gather.rows) for k in self._grids]
         self._rooms = [numba_cpu.buffers(kernels.count, windows, self.width, channels) for _ in self._parts]
 
     @property

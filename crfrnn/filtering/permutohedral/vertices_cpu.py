@@ -147,9 +147,8 @@ def number_vertices(features, scale, strides, vertices, weights, vertex_keys, st
         end = min(begin + CHUNK, stop)
         embed(features, scale, strides, weights, keys, begin, end)
         for p in range(end - begin):
-            if (
-                4 * (count + corners) > table.size
-            ):  # emptier than usual: a search that goes on is a wrong guess of the processor
+            # emptier than usual, as a search that goes on is a wrong guess of the processor
+            if 4 * (count + corners) > table.size:
                 table = _hashed(own, count, 4 * table.size)
             for r in range(corners):
                 key, key2 = keys[0, p, r], keys[high, p, r]

@@ -45,9 +45,8 @@ class Sums(NamedTuple):
 
     ends: np.ndarray  # (lines + 1,) int64: after line y those from ends[y] to ends[y + 1] have all they need
     rows: np.ndarray  # (E,) uint32, where they go: ghosts stand behind the rows
-    lines: np.ndarray  # (E, K) uint32, modulo `window`
+    lines: np.ndarray  # (E, K) uint32, modulo K: of so many lines the nodes are kept
     weights: np.ndarray  # (E, K)
-    window: int  # of so many lines the nodes are kept
     ghosts: np.ndarray  # (n,) uint32
     owners: np.ndarray  # (n, 1) uint32
 
@@ -115,8 +114,7 @@ class LinePasses(NamedTuple):
     middle: tuple[Pass, ...]  # on the coarse grid
     spread: Lines  # along y, from rows of the coarse grid to the nodes of a line
     refine: Pass  # along x, to the points of that line
-    rows: int  # of the coarse grid, without the ghosts
-    nodes: int  # in each
+    rows: int  # of the coarse grid, without the ghosts; each has as many nodes as a line
 
 
 @lru_cache(maxsize=16)
@@ -125,10 +123,9 @@ def line_passes(
     thetas: tuple[float, ...],
     normalization: str,
     transposed: bool,
-    dtype: str,
     strips: tuple[int, ...],
 ) -> LinePasses:
-    """The same passes in another order; `strips` are the lines with which the strips begin.
+    """The same passes in another order, float32; `strips` are the lines with which the strips begin.
 
     A one-dimensional grid is one line; bands that are missing do nothing.
     """
@@ -140,18 +137,17 @@ def line_passes(
     along_y = bands[y][0] if y in wide else _identity(shape[y])
     slabs, height = math.prod(shape[:y]), len(along_y.columns)  # planes of a volume, one above the other
     sums = _sums_of_lines(along_y, shape[y], slabs, strips)
-    sums = sums._replace(weights=sums.weights.astype(dtype))
-    (gather,) = _chain((shape[x],), [(0, bands[x][0])], dtype)
+    (gather,) = _chain((shape[x],), [(0, bands[x][0])], "float32")
     steps = [(axis, bands[axis][0]) for axis in reversed(others) if axis in wide]
     steps += [step for step in _gaussians(bands) if step[0] in (*others, *wide)]
     steps += [(axis, bands[axis][2]) for axis in others if axis in wide]
-    middle = _chain((*shape[:y], height, gather.rows), steps, dtype)
-    (refine,) = _chain((gather.rows,), [(0, bands[x][2] if x in wide else _identity(shape[x]))], dtype)
+    middle = _chain((*shape[:y], height, gather.rows), steps, "float32")
+    (refine,) = _chain((gather.rows,), [(0, bands[x][2] if x in wide else _identity(shape[x]))], "float32")
     last = bands[y][-1]
     rows = np.arange(slabs)[:, None, None] * height + last.columns
-    weights = np.tile(last.weights, (slabs, 1)).astype(dtype)
+    weights = np.tile(last.weights, (slabs, 1)).astype(np.float32)
     spread = Lines(rows.reshape(len(weights), -1).astype(np.uint32), weights)
-    return LinePasses(gather, sums, middle, spread, refine, slabs * height, gather.rows)
+    return LinePasses(gather, sums, middle, spread, refine, slabs * height)
 
 
 def _sums_of_lines(band: Band, height: int, slabs: int, strips: tuple[int, ...]) -> Sums:
@@ -179,8 +175,7 @@ def _sums_of_lines(band: Band, height: int, slabs: int, strips: tuple[int, ...])
         np.searchsorted(last[order], np.arange(slabs * height + 1)),
         target[order].astype(np.uint32),
         which[order].astype(np.uint32),
-        shares[order],
-        window,
+        shares[order].astype(np.float32),
         target[is_ghost].astype(np.uint32),
         each[0, is_ghost].astype(np.uint32)[:, None],
     )
