@@ -82,14 +82,15 @@ def _check_guide(guide: Tensor) -> None:
         raise ValueError(f"guide: expected (batch, channels, *sizes), got {tuple(guide.shape)}")
 
 
-def _positions(guide: Tensor, thetas: tuple[float, ...] | Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, D, *S) pixel positions over bandwidths, the last axis first: x, then y, then z."""
+def _positions(guide: Tensor, thetas: tuple[float, ...] | Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """D views (B, 1, *S) of pixel positions over bandwidths, the last axis first: x, then y, then z."""
     sizes = guide.shape[2:]
-    axes = [torch.arange(size, dtype=dtype, device=guide.device) for size in sizes]
     each = thetas.to(dtype).unbind() if isinstance(thetas, Tensor) else thetas
-    scaled = [axis / theta for axis, theta in zip(axes, each, strict=True)]
-    grid = torch.stack(torch.meshgrid(*scaled, indexing="ij")[::-1])
-    return grid.unsqueeze(0).expand(guide.shape[0], *grid.shape)
+    planes = []
+    for axis, (size, theta) in enumerate(zip(sizes, each, strict=True)):
+        scaled = torch.arange(size, dtype=dtype, device=guide.device) / theta
+        planes.append(scaled.view(size, *(1,) * (len(sizes) - 1 - axis)).expand(guide.shape[0], 1, *sizes))
+    return planes[::-1]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class Bilateral:
         dtype = working_dtype(guide)
         positions = _each("theta_alpha", self.theta_alpha, guide.dim() - 2, "axes")
         colours = _each("theta_beta", self.theta_beta, guide.shape[1], "channels")
-        return torch.cat([_positions(guide, positions, dtype), guide.to(dtype) / _scale(colours, dtype, guide)], dim=1)
+        planes = guide.to(dtype, memory_format=torch.contiguous_format)
+        return torch.cat([*_positions(guide, positions, dtype), planes / _scale(colours, dtype, guide)], dim=1)
 
     def scaled(self, factor: float) -> "Bilateral":
         """The same kernel for a grid with `factor` times as many pixels along each axis.
@@ -172,7 +174,8 @@ class Spatial:
     def features(self, guide: Tensor) -> Tensor:
         """guide (B, C, *S), only its size counts -> (B, D, *S)."""
         _check_guide(guide)
-        return _positions(guide, _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes"), working_dtype(guide))
+        thetas = _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes")
+        return torch.cat(_positions(guide, thetas, working_dtype(guide)), dim=1)
 
     def scaled(self, factor: float) -> "Spatial":
         """The same kernel for a grid with `factor` times as many pixels along each axis."""

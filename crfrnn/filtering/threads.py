@@ -88,10 +88,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def over_range(kernel: Callable[[int, int], object], size: int, smallest: int = 1) -> None:
-    """Call ``kernel(start, stop)`` on disjoint ranges that cover 0..size, at least `smallest` long."""
-    parts = max(1, min(count(), size // max(1, smallest)))
-    bounds = [size * part // parts for part in range(parts + 1)]
-    together([partial(kernel, start, stop) for start, stop in pairwise(bounds)])
+    """Call ``kernel(start, stop)`` on each of the `parts`."""
+    together([partial(kernel, *part) for part in parts(size, smallest)])
+
+
+def parts(size: int, smallest: int = 1) -> list[tuple[int, int]]:
+    """Disjoint ranges that cover 0..size, one for each thread, but at least `smallest` long."""
+    number = max(1, min(count(), size // max(1, smallest)))
+    return list(pairwise(size * part // number for part in range(number + 1)))
 
 
 def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:

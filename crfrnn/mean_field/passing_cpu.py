@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from crfrnn.filtering import layout, memory, threads
-from crfrnn.filtering.permutohedral import lattice_cpu
-from crfrnn.filtering.permutohedral.lattice_cpu import LatticeTensors
+from crfrnn.filtering.permutohedral.lattice_tensors import Blur, LatticeTensors, lattice_gain
+from crfrnn.filtering.permutohedral.numba_cpu import add_ghosts
 from crfrnn.filtering.rows import PAIR
-from crfrnn.filtering.separable.grid_cpu import line_passes, run_passes
+from crfrnn.filtering.separable.grid_cpu import line_passes, planned
 from crfrnn.mean_field import numba_cpu
 from crfrnn.mean_field.kernel_tensors import KernelTensors
 
@@ -24,6 +24,7 @@ LATTICE_TENSORS = len(LatticeTensors._fields)
 _VALUES, _INDICES, _STARTS = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32), np.zeros(0, np.int64)
 _ONE_EACH = _VALUES[:, 0].copy(), _VALUES[:, 0].copy()
 _NO_LATTICE = (_INDICES, _VALUES, *_ONE_EACH, np.zeros(1, np.int64), _VALUES, _VALUES)
+_ONE = np.ones((1, 1), np.float32)
 _LINES, _BAND = (_INDICES, _VALUES), (_STARTS, np.zeros((0, 1, PAIR), np.float32))
 _NO_GRID = (_VALUES, *_LINES, *_BAND, *_BAND, _STARTS, _INDICES[:, 0].copy(), *_LINES, _VALUES)
 
@@ -37,21 +38,22 @@ class _Lattice:
         before: np.ndarray | None,
         after: np.ndarray | None,
         channels: int,
+        lanes: tuple[int, ...],
         transposed: bool,
     ):
         if transposed:
             before, after = after, before
-        self.tensors, self.transposed = tensors, transposed
+        self.blur = Blur(tensors, np.dtype(np.float32), lanes, transposed)
         self.corners, self.weights = tensors.vertices.numpy().view(np.uint32), tensors.weights.numpy()
         points = len(self.corners)
-        scale = np.float32(lattice_cpu.lattice_gain(tensors))
+        scale = np.float32(lattice_gain(tensors))
         self.before = np.ones(points, np.float32) if before is None else before
         self.after = np.full(points, scale) if after is None else scale * after
         self.rows = tensors.rows.numpy()
         self.table, self.sums = (memory.empty((int(self.rows[-1]), channels)) for _ in range(2))
 
-    def exchange(self, lanes: tuple[int, ...]) -> None:
-        lattice_cpu.blur(self.tensors, self.sums, lanes, self.transposed)
+    def exchange(self) -> None:
+        self.blur(self.sums)
         self.table, self.sums = self.sums, self.table
 
     def give_back(self) -> None:
@@ -67,20 +69,25 @@ class _Grid:
         thetas: tuple[float, ...],
         name: str,
         channels: int,
+        lanes: tuple[int, ...],
         transposed: bool,
         strips: tuple[int, ...],
     ):
         self.passes = line_passes(shape, thetas, name, transposed, strips)
-        rows = self.passes.rows + len(self.passes.sums.ghosts)
-        self.sums, self.channels = memory.empty((rows, self.passes.gather.rows * channels)), channels
-        self.coarse = memory.empty(self.sums.shape) if not self.passes.middle else self.sums[:0]
-        self.room: dict[int, np.ndarray] = {}
-
-    def exchange(self, lanes: tuple[int, ...]) -> None:
-        lattice_cpu.add_ghosts(self.sums, self.passes.sums.ghosts, self.passes.sums.owners, lanes)
+        self.lanes, ghosts = lanes, len(self.passes.sums.ghosts)
+        self.sums = memory.empty((self.passes.rows + ghosts, self.passes.gather.rows * channels))
+        self.coarse, self.steps = memory.empty(self.sums.shape) if not self.passes.middle else self.sums[:0], []
         if self.passes.middle:
-            inside = self.sums[: self.passes.rows].reshape(-1, self.channels)
-            self.coarse = run_passes(inside, self.passes.middle, lanes, self.room).reshape(-1, self.sums.shape[1])
+            inside = self.sums[: self.passes.rows].reshape(-1, channels)
+            self.steps, coarse = planned(inside, self.passes.middle, lanes)
+            self.coarse = coarse.reshape(-1, self.sums.shape[1])
+
+    def exchange(self) -> None:
+        ghosts = self.passes.sums.ghosts, self.passes.sums.owners
+        add_ghosts(self.sums, *ghosts, _ONE, self.lanes)
+        if self.steps:
+            for step in self.steps:
+                threads.together(step)
         else:
             self.coarse, self.sums = self.sums, self.coarse
 
@@ -91,7 +98,7 @@ class _Grid:
         return self.coarse, *passes.spread, *bands, *passes.sums[:4], self.sums
 
     def give_back(self) -> None:
-        self.sums = self.sums[:0].copy()
+        self.sums, self.steps = self.sums[:0].copy(), []
 
 
 class MessagePassing:
@@ -116,10 +123,10 @@ class MessagePassing:
         for m in lattices:
             lattice = LatticeTensors(*(tensor[image] for tensor in kernels.tensors(m)))
             before, after = (s[image].numpy() if s.numel() else None for s in kernels.scaled_by(m))
-            self._lattices.append(_Lattice(lattice, before, after, channels, transposed))
+            self._lattices.append(_Lattice(lattice, before, after, channels, self.lanes, transposed))
         lines = tuple(start // self.width for start in bounds[:-1])
         for m in grids:
-            self._grids.append(_Grid(size, *kernels.separable(m), channels, transposed, lines))
+            self._grids.append(_Grid(size, *kernels.separable(m), channels, self.lanes, transposed, lines))
         windows = [(k.passes.sums.lines.shape[1], k.passes.gather.rows) for k in self._grids]
         self._rooms = [numba_cpu.buffers(kernels.count, windows, self.width, channels) for _ in self._parts]
 
@@ -145,7 +152,7 @@ class MessagePassing:
 
     def exchange(self) -> None:
         """From what the pixels have splatted to the messages that they read next; every kernel for itself."""
-        threads.together([partial(kernel.exchange, self.lanes) for kernel in (*self._lattices, *self._grids)])
+        threads.together([kernel.exchange for kernel in (*self._lattices, *self._grids)])
 
     def give_back(self) -> None:
         """The memory that is splatted to: only reading is left."""

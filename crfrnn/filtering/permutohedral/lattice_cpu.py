@@ -6,10 +6,8 @@ only after counting, but an op's output shape may not depend on data under `torc
 room for the most there can be, N (d + 1). Memory that is never touched is never taken from the system.
 """
 
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,30 +17,16 @@ from crfrnn.filtering import layout, memory, threads
 from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import feature_gradient
 from crfrnn.filtering.permutohedral import numba_cpu, vertices_cpu
+from crfrnn.filtering.permutohedral.lattice_tensors import Blur, LatticeTensors, lattice_gain
 from crfrnn.filtering.permutohedral.own_weight import own_weight
-from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale, gain
+from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
+SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
 KEY_BITS = 62  # in each of at most two words
 BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points worth a thread of their own
-SMALLEST_CHAIN = 16384  # likewise for vertices, which are blurred in less time than it takes to wake a thread
-
-
-class LatticeTensors(NamedTuple):
-    """The lattices of a batch; B images, N points, d dimensions, R rows, for which there is room V (see `_room`).
-
-    What strips, ghosts and owners are is said in `vertices_cpu.py`.
-    """
-
-    vertices: Tensor  # (B, N, d + 1) int32, the rows of the corners of each point
-    weights: Tensor  # (B, N, d + 1), their barycentric weights
-    ghosts: Tensor  # (B, V) int32, rows of vertices that an earlier strip met too
-    owners: Tensor  # (B, V) int32, and the rows where those are
-    chains: Tensor  # (B, d + 1, V) int32, the order of the blur along each axis
-    rows: Tensor  # (B, MOST_STRIPS + 1) int64, where the rows of each strip begin; from the last one's end on, R
-    sizes: Tensor  # (B, d + 3) int64: number of ghosts, length of each chain, accuracy
 
 
 def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray:
@@ -88,10 +72,10 @@ def _room(points: int, corners: int, accuracy: int) -> int:
     return room
 
 
-def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> tuple[int, Callable[[Tensor], object]]:
-    """One image: features (d, N), float32 or float64, into row views of the batch's tensors, all but the chains.
+def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tight: bool) -> LatticeTensors:
+    """One image: features (d, N), float32 or float64, into row views of the batch's tensors.
 
-    Returns the number of rows and the function that makes the chains, (d + 1, that many or more).
+    Returns them. With `tight` the `SIZED` ones are new, and as large as they must be.
     """
     dimensions, points = features.shape
     corners = dimensions + 1
@@ -117,6 +101,9 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     rows[1 : 1 + len(strips)] = np.cumsum(threads.together([partial(number, *strip) for strip in strips]))
     rows[1 + len(strips) :] = rows[len(strips)]
 
+    if tight:
+        room = (int(rows[-1] - rows[1]),)  # the first strip has none
+        into = into._replace(ghosts=_new(room), owners=_new(room))
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = memory.empty((strides.shape[0], int(rows[-1])), np.int64)
     places = np.array([start * corners for start, _ in strips])
@@ -135,18 +122,22 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors) -> 
     occupied = memory.empty((_power_of_two(vertex_count * BITS_OF_SET // 64),), np.uint64)
     vertices_cpu.note_keys(row_keys, ghosts[:count], owned, occupied)
 
+    if tight:
+        into = into._replace(chains=_new((corners, vertex_count)))
+
     def link(axis: int, chain: np.ndarray) -> None:
         along = offsets[:, axis].copy()
         sizes[1 + axis] = vertices_cpu.link_chain(row_keys, owned, occupied, table, along, chain)
 
-    move = [
-        partial(vertices_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]) for k in range(1, len(strips))
-    ]
+    tasks = [partial(link, axis, chain) for axis, chain in enumerate(into.chains.numpy())]
+    for k in range(1, len(strips)):
+        tasks.append(partial(vertices_cpu.move_vertices, vertices, np.uint32(rows[k]), *strips[k]))
+    threads.together(tasks)
+    return into
 
-    def link_all(chains: Tensor) -> None:
-        threads.together([*(partial(link, axis, chain) for axis, chain in enumerate(chains.numpy())), *move])
 
-    return vertex_count, link_all
+def _new(shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(memory.empty(shape, np.int32))
 
 
 def _power_of_two(least: int) -> int:
@@ -156,31 +147,30 @@ def _power_of_two(least: int) -> int:
 def build(
     features: Tensor, line: int, accuracy: int, tight: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The `LatticeTensors` of features (B, d, N). With `tight` the chains have no more room than they need.
+    """The `LatticeTensors` of features (B, d, N). With `tight` the `SIZED` ones have no more room than they need.
 
     Otherwise all is zeros where nothing is written, as the output of an op may not differ from call to call.
     """
-    shapes = _empty(features, line, accuracy, tight)
-    makers = dict.fromkeys(LatticeTensors._fields, np.zeros)
-    if tight and features.shape[2]:
-        makers = dict.fromkeys(makers, memory.empty) | {"ghosts": np.empty, "owners": np.empty}  # hardly ever touched
-    arrays = [makers[name](t.shape, NUMPY[t.dtype]) for name, t in zip(makers, shapes, strict=True)]
-    lattices = LatticeTensors(*(torch.from_numpy(array) for array in arrays))
-    chains: list[Tensor] = []
-    if features.shape[2]:
-        features = features.detach().contiguous()
-        for image in range(features.shape[0]):
-            into = LatticeTensors(*(tensor[image] for tensor in lattices))
-            rows, link = _build(features[image], line, accuracy, into)
-            shape = len(into.chains), rows
-            chains.append(torch.from_numpy(memory.empty(shape, np.int32)) if tight else into.chains)
-            link(chains[-1])
-    if tight and chains:
-        longest = max(chain.shape[1] for chain in chains)
-        if len(chains) > 1:
-            chains = [torch.nn.functional.pad(chain, (0, longest - chain.shape[1])) for chain in chains]
-        lattices = lattices._replace(chains=torch.stack(chains) if len(chains) > 1 else chains[0][None])
+    tight = tight and features.numel() > 0
+    shapes = _empty(features.to("meta"), line, accuracy, tight)
+    make = memory.empty if tight else np.zeros
+    lattices = LatticeTensors(*(torch.from_numpy(make(tuple(t.shape), NUMPY[t.dtype])) for t in shapes))
+    features = features.detach().contiguous()
+    images = []
+    for image in range(features.shape[0] if features.shape[2] else 0):
+        into = LatticeTensors(*(tensor[image] for tensor in lattices))
+        images.append(_build(features[image], line, accuracy, into, tight))
+    if tight:
+        lattices = lattices._replace(**{name: _batch([getattr(i, name) for i in images]) for name in SIZED})
     return lattices[0], lattices[1], lattices[2], lattices[3], lattices[4], lattices[5], lattices[6]
+
+
+def _batch(tensors: list[Tensor]) -> Tensor:
+    """Of several images, side by side."""
+    if len(tensors) == 1:
+        return tensors[0][None]
+    longest = max(t.shape[-1] for t in tensors)
+    return torch.stack([torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors])
 
 
 _build_op = torch.library.custom_op("crfrnn::permutohedral_build", build, mutates_args=(), device_types="cpu")
@@ -193,43 +183,16 @@ def _empty(
     del line
     batch, dimensions, points = features.shape
     corners = dimensions + 1
-    room = 0 if tight else _room(points, corners, accuracy)
+    most, room = (0, 0) if tight else (points * corners, _room(points, corners, accuracy))
     return (
         features.new_empty((batch, points, corners), dtype=torch.int32),
         features.new_empty((batch, points, corners)),
-        features.new_empty((batch, points * corners), dtype=torch.int32),
-        features.new_empty((batch, points * corners), dtype=torch.int32),
+        features.new_empty((batch, most), dtype=torch.int32),
+        features.new_empty((batch, most), dtype=torch.int32),
         features.new_empty((batch, corners, room), dtype=torch.int32),
         features.new_empty((batch, layout.MOST_STRIPS + 1), dtype=torch.int64),
         features.new_empty((batch, corners + 2), dtype=torch.int64),
     )
-
-
-def blur(lattice: LatticeTensors, values: np.ndarray, lanes: tuple[int, ...], transposed: bool) -> None:
-    """One image: what the strips have splatted, (R, C), becomes the blurred values, in place."""
-    count, *lengths, accuracy = lattice.sizes.tolist()
-    ghosts = lattice.ghosts.numpy().view(np.uint32)[:count]
-    owners, chains = lattice.owners.numpy().view(np.uint32)[:count, None], lattice.chains.numpy()
-    add_ghosts(values, ghosts, owners, lanes)
-    axes = range(len(lengths))
-    taps = np.array(STENCILS[accuracy].taps, values.dtype)
-    for axis in reversed(axes) if transposed else axes:
-        kernel = partial(numba_cpu.blur, values, chains[axis], lanes)
-        if accuracy > 1:
-            kernel = partial(numba_cpu.blur_wide, values, chains[axis], taps, lanes)
-        threads.over_range(kernel, lengths[axis], SMALLEST_CHAIN)
-    one = np.ones((1, 1), values.dtype)
-    threads.over_range(partial(numba_cpu.copy_to_ghosts, values, ghosts, owners, one, lanes), count, SMALLEST_CHAIN)
-
-
-def add_ghosts(values: np.ndarray, ghosts: np.ndarray, owners: np.ndarray, lanes: tuple[int, ...]) -> None:
-    """What the strips have summed in rows of their own, ghosts (n,), to those of the owners (n, 1); values (R, C)."""
-    numba_cpu.add_ghosts(values, ghosts, owners, np.ones((1, 1), values.dtype), lanes)
-
-
-def lattice_gain(lattice: LatticeTensors) -> float:
-    """What the sums of one image are multiplied by; see `stencil.gain`."""
-    return gain(lattice.vertices.shape[1] - 1, int(lattice.sizes[-1]))
 
 
 def filter_points(
@@ -268,7 +231,7 @@ def _filter_image(values: Tensor, lattice: LatticeTensors, line: int, transposed
     splat = partial(numba_cpu.splat, inside, corners, weights, table, lanes)
     ranges = zip(pairwise(rows), pairwise(layout.strips(points, line)), strict=False)
     threads.together([partial(splat, *own, *strip) for own, strip in ranges])
-    blur(lattice, table, lanes, transposed)
+    Blur(lattice, inside.dtype, lanes, transposed)(table)
     factor = np.full(points, lattice_gain(lattice), inside.dtype)
     read = partial(numba_cpu.slice_points, table, corners, weights, factor, result, lanes)
     threads.over_range(read, points, SMALLEST_RANGE)

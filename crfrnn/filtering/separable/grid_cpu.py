@@ -1,7 +1,7 @@
 """The separable filter on the CPU: allocation, threads and torch's custom op around `numba_cpu.py`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -185,12 +185,12 @@ def _identity(size: int) -> Band:
     return Band(np.arange(size)[:, None], np.ones((size, 1)))
 
 
-def run_passes(
-    values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...], room: dict[int, np.ndarray] | None = None
-) -> np.ndarray:
-    """One image: values (N, C) through the passes, -> (N', C). `room` keeps the arrays for the next time."""
+def planned(
+    values: np.ndarray, todo: tuple[Pass, ...], lanes: tuple[int, ...]
+) -> tuple[list[list[Callable[[], object]]], np.ndarray]:
+    """One image: steps from values (N, C) to the result (N', C), which the passes fill; see `threads.together`."""
     channels = values.shape[1]
-    left = list(todo)
+    left, steps = list(todo), []
     while left:
         first, *left = left
         last, bands = first, [first.starts, first.weights]
@@ -202,16 +202,14 @@ def run_passes(
         else:
             shape = first.outer, first.rows, first.inner * channels
             source = values.reshape(first.outer, -1, first.inner * channels)
-        out = memory.empty(shape, values.dtype) if room is None or len(left) not in room else room[len(left)]
-        if room is not None:
-            room[len(left)] = out
+        out = memory.empty(shape, values.dtype)
         if last is first:
             kernel, count = numba_cpu.apply_band, numba_cpu.blocks(shape, lanes)
         else:
             kernel, count = numba_cpu.apply_to_planes, numba_cpu.blocks_of_planes(shape)
-        threads.over_range(partial(kernel, source, *bands, out, lanes), count)
+        steps.append([partial(kernel, source, *bands, out, lanes, *part) for part in threads.parts(count)])
         values = out.reshape(-1, channels)
-    return values
+    return steps, values
 
 
 def filter_grid(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
@@ -225,8 +223,10 @@ def filter_grid(values: Tensor, shape: list[int], thetas: list[float], normaliza
 def _filter_image(values: Tensor, todo: tuple[Pass, ...], out: Tensor) -> None:
     """values, out (C, N)."""
     channels = values.shape[0]
-    inside = layout.to_point_major(values).numpy()
-    layout.to_channel_major(torch.from_numpy(run_passes(inside, todo, layout.lanes(channels))), channels, out)
+    steps, result = planned(layout.to_point_major(values).numpy(), todo, layout.lanes(channels))
+    for step in steps:
+        threads.together(step)
+    layout.to_channel_major(torch.from_numpy(result), channels, out)
 
 
 _filter_op = torch.library.custom_op("crfrnn::separable_filter", filter_grid, mutates_args=(), device_types="cpu")
