@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 
 from crfrnn.filtering.compiled import kernel_on_views
-from crfrnn.filtering.rows import PAIR, add_product, band_rows, scatter_rows, sum_rows, transpose
+from crfrnn.filtering.rows import PAIR, add_product, band_rows, prefetch_row, scatter_rows, sum_rows, transpose
 from crfrnn.filtering.vectors import LANES
-from crfrnn.mean_field.softmax_cpu import TILE, log_rows, logits_rows, softmax_backward_rows, softmax_rows
+from crfrnn.mean_field.softmax_cpu import TILE, logits_rows, probability_rows, softmax_backward_rows, softmax_rows
 
 PADDING = np.float32(-1e30)  # logits of the channels that are no labels
 
@@ -117,6 +117,8 @@ def to_planes(rows, planes, start, stop):
     for begin in range(start, stop, TILE):
         end = min(begin + TILE, stop)
         blocks = end - (end - begin) % LANES
+        for label in range(labels):  # what the next tile is written to
+            prefetch_row(planes[label : label + 1, end : min(end + TILE, planes.shape[1])], 0)
         for label in range(0, whole, LANES):
             for p in range(begin, blocks, LANES):
                 transpose(planes, label, p, rows, p - start, label)
@@ -198,8 +200,9 @@ def initialise(planes, smallest, unary, kept, lattices, grids, mixing, room, lan
             u = unary[first + begin : first + end]
             to_rows(planes, u, PADDING, first + begin, first + end)
             if smallest > 0:
-                log_rows(u, smallest, lanes)
-            softmax_rows(q[begin:end], u, *nothing, room.sums, lanes)
+                probability_rows(q[begin:end], u, smallest, room.sums, lanes)
+            else:
+                softmax_rows(q[begin:end], u, *nothing, room.sums, lanes)
             _write(lattices, grids, q, room, lanes, first, begin, end, y)
 
 

@@ -10,6 +10,7 @@ is not yet summed over its lanes, then, for eight rows at a time, the sums.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -61,13 +62,17 @@ def softmax_backward_rows_python(grad, total, q, messages, diagonal, common, roo
     total += grad
 
 
-def log_rows_python(rows, smallest, lanes):
-    """rows = log(max(rows, smallest)) in place, but the logits of channels that are no labels stay; (n, C) float32.
+def probability_rows_python(out, rows, smallest, room, lanes):
+    """rows, p = log p, and out = softmax of that, which is p over the sum of all p, with p = max(rows, smallest).
 
-    smallest is at least the smallest normal number; NaN stays NaN.
+    out, rows (n, C) float32; smallest is at least the smallest normal number. In rows the logits of channels that are
+    no labels stay as they are, and NaN.
     """
-    del lanes
-    rows[:] = np.where(rows < NO_LABEL, rows, np.log(np.maximum(rows, smallest)))
+    del room, lanes
+    labels, p = ~(rows < NO_LABEL), np.maximum(rows, smallest)
+    shares = np.where(labels, np.maximum(p, np.float32(np.exp(LOWEST))), 0)
+    out[:] = shares / shares.sum(axis=1, keepdims=True)
+    rows[:] = np.where(labels, np.log(p), rows)
 
 
 class _Room:
@@ -147,26 +152,51 @@ def _penalised(v: Vectors, starts, block, offsets, channels, messages, weights, 
 
 
 @intrinsic
-def _log_rows(typingctx, rows, smallest, lanes):
-    signature = types.void(rows, smallest, lanes)
+def _probability_rows(typingctx, out, rows, smallest, room, lanes):
+    signature = types.void(out, rows, smallest, room, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
-        v = Vectors(context, builder, rows.dtype)
-        (array,) = arrays_of(context, builder, signature, args)
-        size, least = builder.mul(*cgutils.unpack_tuple(builder, array.shape)), v.spread(args[1])
-        with v.blocks(size, len(lanes)) as (block, _):
-            places = [builder.add(block, v.at(offset)) for offset in offsets]
-            values = [v.load(array.data, place) for place in places]
-            logarithms = v.log([v.maximum(value, least) for value in values])
-            for value, logarithm, place in zip(values, logarithms, places, strict=True):
-                kept = builder.or_(
-                    builder.fcmp_ordered("<", value, v.constant(NO_LABEL)), builder.fcmp_unordered("uno", value, value)
-                )
-                v.store(builder.select(kept, value, logarithm), array.data, place)
+        v = Vectors(context, builder, out.dtype)
+        result, array, numbers = arrays_of(context, builder, signature, args)
+        count, width = cgutils.unpack_tuple(builder, result.shape)
+        least, kept = v.spread(args[2]), _Room(v, numbers)
+
+        def of_width(channels) -> None:
+            with cgutils.for_range(builder, count) as loop:
+                start, total = builder.mul(loop.index, channels), v.variable(v.constant(0))
+                next_tile = builder.mul(count, channels)
+                with v.blocks(channels, len(lanes)) as (block, _):
+                    places = [builder.add(builder.add(start, block), v.at(offset)) for offset in offsets]
+                    for place in places[:: CACHE_LINE // 4 // LANES]:  # the next tile is about to be written
+                        v.prefetch(array.data, builder.add(place, next_tile), write=True)
+                    values = [v.load(array.data, place) for place in places]
+                    ps = [v.maximum(value, least) for value in values]
+                    for value, p, logarithm, place in zip(values, ps, v.log(ps), places, strict=True):
+                        padding = builder.fcmp_ordered("<", value, v.constant(NO_LABEL))
+                        stays = builder.or_(padding, builder.fcmp_unordered("uno", value, value))
+                        v.store(builder.select(stays, value, logarithm), array.data, place)
+                        share = v.maximum(p, v.constant(math.exp(LOWEST)))
+                        share = builder.select(padding, v.constant(0), share)
+                        v.store(share, result.data, place)
+                        builder.store(v.add(builder.load(total), share), total)
+                kept.put(loop.index, builder.load(total))
+            _divided(v, result, channels, count, kept)
+
+        _by_width(v, width, len(lanes), of_width)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _divided(v: Vectors, result, channels, count, kept: _Room) -> None:
+    """Each row by what was put for it."""
+    kept.reduce(count, v.add, lambda total: v.builder.fdiv(v.constant(1), total))
+    with cgutils.for_range(v.builder, count) as loop:
+        start, inverse = v.builder.mul(loop.index, channels), kept.get(loop.index)
+        with v.vectors(channels) as at:
+            place = v.builder.add(start, at)
+            v.store(v.builder.fmul(v.load(result.data, place), inverse), result.data, place)
 
 
 @intrinsic
@@ -208,12 +238,7 @@ def _softmax_rows(typingctx, out, unary, messages, weights, room, lanes):
                         v.store(value, result.data, place)
                     builder.store(functools.reduce(v.add, [builder.load(total), *values]), total)
                 kept.put(loop.index, builder.load(total))
-            kept.reduce(count, v.add, lambda total: builder.fdiv(v.constant(1), total))
-            with cgutils.for_range(builder, count) as loop:
-                start, inverse = builder.mul(loop.index, channels), kept.get(loop.index)
-                with v.vectors(channels) as at:
-                    place = builder.add(start, at)
-                    v.store(builder.fmul(v.load(result.data, place), inverse), result.data, place)
+            _divided(v, result, channels, count, kept)
 
         _by_width(v, width, len(lanes), softmax)
         return context.get_dummy_value()
@@ -315,7 +340,7 @@ def _softmax_backward_rows(typingctx, grad, total, q, messages, diagonal, common
     return signature, codegen
 
 
-log_rows = choose(log_rows_python, _log_rows)
+probability_rows = choose(probability_rows_python, _probability_rows)
 softmax_rows = choose(softmax_rows_python, _softmax_rows)
 logits_rows = choose(logits_rows_python, _logits_rows)
 softmax_backward_rows = choose(softmax_backward_rows_python, _softmax_backward_rows)

@@ -118,7 +118,7 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     vertex_count = row_keys.shape[1]
     rows[len(strips) :] = vertex_count  # the last strip clears what was added around all of them
 
-    owned = np.empty(vertex_count, np.uint8)
+    owned = memory.empty((vertex_count - count,), np.uint32)
     occupied = memory.empty((_power_of_two(vertex_count * BITS_OF_SET // 64),), np.uint64)
     vertices_cpu.note_keys(row_keys, ghosts[:count], owned, occupied)
 

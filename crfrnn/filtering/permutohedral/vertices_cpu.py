@@ -247,16 +247,18 @@ def move_vertices(vertices, first, start, stop):
 
 @kernel
 def note_keys(row_keys, ghosts, owned, occupied):
-    """owned (R,): 1 for every row but the ghosts. occupied (a power of two,): a set of all keys, a bit of it for each.
+    """owned (R - n,): the rows but for n ghosts. occupied (a power of two,): a set of all keys, a bit of it for each.
 
     A key's hash says which bit is its own. So other keys seem to be in the set, as many of them as bits are set, but a
     look at it costs next to nothing.
     """
-    owned[:] = 1
     occupied[:] = 0
-    for ghost in ghosts:
-        owned[ghost] = 0
+    ghost = 0
     for row in range(row_keys.shape[1]):
+        if ghost < ghosts.size and ghosts[ghost] == row:
+            ghost += 1
+            continue
+        owned[row - ghost] = row
         word, bit = _place_in_set(row_keys[0, row], row_keys[row_keys.shape[0] - 1, row], occupied)
         occupied[word] |= np.uint64(1) << bit
 
@@ -280,12 +282,12 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
     where nearly as many have one as have not, there is no branch.
     """
     high, count = row_keys.shape[0] - 1, row_keys.shape[1]
-    begins = np.empty(count + 1, np.uint32)  # the vertices that seem to have a next one, then those where a run begins
+    begins = np.empty(owned.size + 1, np.uint32)  # vertices that seem to have a next one, then those where a run begins
     likely = 0
-    for vertex in range(count):
+    for vertex in owned:
         word, bit = _place_in_set(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied)
         begins[likely] = vertex
-        likely += np.int64(occupied[word] >> bit & owned[vertex])
+        likely += np.int64(occupied[word] >> bit & np.uint64(1))
     following, has_previous = np.full(count, EMPTY, np.int32), np.zeros(count, np.uint8)
     length = 0
     for k in range(likely):
