@@ -142,9 +142,11 @@ def prepare(
     knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
     row = dispatch.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
-    if layout_gpu.readable(features) and features.numel() and not torch.stack(features.aminmax()).isfinite().all():
+    make = row.load()
+    check = not getattr(make, "checks_features", False) and layout_gpu.readable(features) and features.numel()
+    if check and not torch.stack(features.aminmax()).isfinite().all():
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
-    operator = row.load()(features, **knob)
+    operator = make(features, **knob)
     if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):
         raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
     before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
@@ -157,9 +159,8 @@ def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tenso
         return None, None
     with torch.autocast(ones.device.type, enabled=False):
         norm = operator.apply(ones) + TINY
-    before = {"before": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
-    after = {"after": 1 / norm, "symmetric": norm.rsqrt()}.get(normalization)
-    return before, after
+    factor = norm.rsqrt() if normalization == "symmetric" else 1 / norm
+    return (None if normalization == "after" else factor), (None if normalization == "before" else factor)
 
 
 def _check_normalization(normalization: str) -> None:

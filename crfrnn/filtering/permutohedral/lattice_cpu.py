@@ -339,6 +339,7 @@ class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
 
     fusable = "fused_cpu"  # the module in mean_field/
+    checks_features = True  # raises for NaN and infinity, as it looks for the range of the features anyway
 
     def __init__(self, features: Tensor, accuracy: int = 1):
         self.line = layout.line(tuple(features.shape[2:]))
