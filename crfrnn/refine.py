@@ -11,6 +11,7 @@ from torch import Tensor
 from crfrnn.filtering import threads
 from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.parameters import check_class_weights, check_temperature
+from crfrnn.prediction_range import value_range
 from crfrnn.presets import find_preset
 from crfrnn.recurrence import iterates, marginals
 from crfrnn.solvers import MeanField, Solver, find_solver
@@ -197,13 +198,13 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
     if settings.class_weights is not None:
         check_class_weights(settings.class_weights, len(settings.kernels), values.shape[1])
         weights = weights * torch.tensor(settings.class_weights, device=values.device)
-    values = _checked_predictions(values, settings.name)
+    values, highest = _checked_predictions(values, settings.name)
     # the logarithm of probabilities is left to the recurrence where nothing else is done with it
     smallest = SMALLEST if _normalised(settings) and settings.trace is None else 0.0
     unary = values if smallest else _logarithm(values, settings.name)
     if settings.temperature != 1:
         unary = unary / settings.temperature
-    labels = _occurring(values, unary, settings)
+    labels = _occurring(unary, highest if _normalised(settings) else None, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
         weights = weights[:, labels] if weights.shape[1] > 1 else weights
@@ -232,21 +233,24 @@ def _normalised(settings: _Settings) -> bool:
     return settings.name == "probabilities" and settings.temperature == 1
 
 
-def _occurring(values: Tensor, unary: Tensor, settings: _Settings) -> list[int]:
-    """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones."""
+def _occurring(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[int]:
+    """The labels that are somewhere more probable than the tolerance, and at least the two most probable ones.
+
+    highest (L,): of each label's probabilities, where the unary is their logarithm or is still to be made of them.
+    """
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.kernels):
-        return list(range(values.shape[1]))
-    if _normalised(settings):
-        highest = values.amax(dim=(0, 2, 3)).clamp(min=SMALLEST).log()
+        return list(range(unary.shape[1]))
+    if highest is None:
+        logarithms = (unary - torch.logsumexp(unary, dim=1, keepdim=True)).amax(dim=(0, 2, 3))
     else:
-        highest = (unary - torch.logsumexp(unary, dim=1, keepdim=True)).amax(dim=(0, 2, 3))
-    second = highest.sort(descending=True).values[1]
-    return (highest >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()
+        logarithms = highest.clamp(min=SMALLEST).log()
+    second = logarithms.sort(descending=True).values[1]
+    return (logarithms >= min(np.log(settings.tolerance), second.item())).nonzero().flatten().tolist()
 
 
 def unary_logits(values: Tensor, name: str) -> Tensor:
     """U (1, L, H, W) float32 from probabilities or logits, which are checked."""
-    return _logarithm(_checked_predictions(values, name), name)
+    return _logarithm(_checked_predictions(values, name)[0], name)
 
 
 def _logarithm(values: Tensor, name: str) -> Tensor:
@@ -254,22 +258,24 @@ def _logarithm(values: Tensor, name: str) -> Tensor:
     return values.clamp(min=SMALLEST).log_() if name == "probabilities" else values
 
 
-def _checked_predictions(values: Tensor, name: str) -> Tensor:
-    """The same as float32, or a ValueError."""
+def _checked_predictions(values: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
+    """The same as float32 and, of probabilities, the highest of each label; or a ValueError."""
     values = values.float()
-    low, high = (bound.item() for bound in values.sum(dim=1).aminmax())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{name}: NaN or infinity in them")
     if name == "logits":
-        return values
-    if values.amin(dim=(0, 2, 3)).min() < 0:
-        raise ValueError(f"probabilities: the smallest is {values.min().item():.3g}; logits go into logits=")
-    if low < 1 - SUM_TOLERANCE or high > 1 + SUM_TOLERANCE:
+        if not torch.stack(values.sum(dim=1).aminmax()).isfinite().all():
+            raise ValueError("logits: NaN or infinity in them")
+        return values, None
+    lowest, highest, least, most = value_range(values)
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise ValueError("probabilities: NaN or infinity in them")
+    if lowest < 0:
+        raise ValueError(f"probabilities: the smallest is {lowest:.3g}; logits go into logits=")
+    if least < 1 - SUM_TOLERANCE or most > 1 + SUM_TOLERANCE:
         raise ValueError(
-            f"probabilities: a pixel's sum to {low:.3g}..{high:.3g} over the labels instead of 1;"
+            f"probabilities: a pixel's sum to {least:.3g}..{most:.3g} over the labels instead of 1;"
             " logits go into logits=, and scores must be divided by their sum"
         )
-    return values
+    return values, highest
 
 
 def _labels_last(values: Tensor, guide: Tensor, name: str) -> bool:

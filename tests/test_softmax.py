@@ -19,8 +19,8 @@ def softmax_rows(out, unary, messages, weights, room, lanes):
 
 
 @njit
-def log_rows(rows, smallest, lanes):
-    softmax_cpu.log_rows(rows, smallest, lanes)
+def probability_rows(out, rows, smallest, room, lanes):
+    softmax_cpu.probability_rows(out, rows, smallest, room, lanes)
 
 
 @njit
@@ -103,22 +103,35 @@ def test_exponential():
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("count", [0, 1, 11])
-def test_log_rows(channels, count):
-    """Within two units of the last place over 45 orders of magnitude; what belongs to no label, and NaN, stay."""
+def test_probability_rows(channels, count):
+    """Logarithms within two units of the last place over 45 orders of magnitude; of no label, and of NaN, none."""
     exponents = np.random.default_rng(0).uniform(-38, 7, (count + 1, channels))
     rows = np.power(10, exponents).astype(np.float32)
     rows[:count, channels - 3 :] = 1 + 1e-3 * noise(count, 3)  # where the logarithm is near 0
     rows[:count, 0], rows[:count, 1], rows[:count, 2], rows[:count, 3] = -1e30, 0, 1e-12, -1e-3
-    before = rows.copy()
-    log_rows(rows[:count], np.float32(1e-10), layout.lanes(channels))
-    expected = wide(before[:count])
-    softmax_cpu.log_rows_python(expected, 1e-10, ())
+    before, out = rows.copy(), np.full_like(rows, 7)
+    probability_rows(out[:count], rows[:count], np.float32(1e-10), ROOM, layout.lanes(channels))
+    expected, shares = wide(before[:count]), wide(out[:count])
+    softmax_cpu.probability_rows_python(shares, expected, 1e-10, None, ())
     assert np.abs(rows[:count] - expected).max(initial=0, where=expected > -1e29) < 1e-5
     error = np.abs(rows[:count] / np.where(expected == 0, 1, expected) - 1)
     assert error.max(initial=0, where=expected != 0) < 2.4e-7
     assert (rows[:count, 0] == np.float32(-1e30)).all()
     assert rows[:count, 1:4] == pytest.approx(np.log(1e-10))
+    assert out[:count] == pytest.approx(shares, rel=1e-6, abs=0)
+    assert (out[:count, 0] == 0).all()
     assert np.array_equal(rows[count], before[count])
+    assert (out[count] == 7).all()
     rows[:] = np.nan
-    log_rows(rows, np.float32(1e-10), layout.lanes(channels))
+    probability_rows(out, rows, np.float32(1e-10), ROOM, layout.lanes(channels))
     assert np.isnan(rows).all()
+
+
+def test_probabilities_and_their_logarithms_have_the_same_marginals():
+    rows = np.full((11, 8), -1e30, np.float32)
+    rows[:, :5] = np.random.default_rng(0).dirichlet(np.full(5, 0.2), 11)
+    marginals, expected = np.empty_like(rows), np.empty_like(rows)
+    probability_rows(marginals, rows, np.float32(1e-10), ROOM, layout.lanes(8))
+    softmax_cpu.softmax_rows_python(expected, rows, np.empty((11, 0, 8)), np.empty((0, 8)), None, ())
+    assert marginals[:, :5] == pytest.approx(expected[:, :5], rel=1e-5)
+    assert (marginals[:, 5:] == 0).all()
