@@ -12,6 +12,7 @@ to the owner after the splat and copied from it after the blur.
 import numpy as np
 
 from crfrnn.filtering.compiled import kernel
+from crfrnn.filtering.rows import prefetch_row
 
 EMPTY = -1
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an entry of a hash table
@@ -19,6 +20,7 @@ FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27
 HALF = np.uint64(32)  # bits
 LOW_HALF = np.uint64(0xFFFFFFFF)
 CHUNK = 1024  # points whose keys are in the cache between embedding and numbering
+AHEAD = 16  # keys between asking for a place in a hash table and using it
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
 
@@ -120,6 +122,12 @@ def _find(low, high, table, keys):
 
 
 @kernel
+def _ask_for(low, high, slots):
+    """Have the place of a key on its way to the cache when it is looked up; slots (n, 1), the table."""
+    prefetch_row(slots, np.int64(_hash(low, high) & np.uint64(slots.size - 1)))
+
+
+@kernel
 def _hashed(keys, count, size):
     """A hash table of that size of the first keys; of equal ones, an owner and its ghosts, of the first."""
     table = np.full(size, FREE, np.uint64)
@@ -172,12 +180,15 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
     theirs; table (a power of two above 2 R,) becomes the hash table of the owners. Returns the number of ghosts.
     """
     table[:] = FREE
+    slots = table.reshape(table.size, 1)
     high = vertex_keys.shape[0] - 1
     found = 0
     for strip in range(places.size):
         shift = places[strip] - rows[strip]
         for row in range(rows[strip], rows[strip + 1]):
             key, key2 = vertex_keys[0, row + shift], vertex_keys[high, row + shift]
+            if row + AHEAD < rows[strip + 1]:
+                _ask_for(vertex_keys[0, row + AHEAD + shift], vertex_keys[high, row + AHEAD + shift], slots)
             row_keys[0, row] = key
             row_keys[high, row] = key2
             owner, slot, mark = _find(key, key2, table, row_keys)
@@ -289,9 +300,13 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
         begins[likely] = vertex
         likely += np.int64(occupied[word] >> bit & np.uint64(1))
     following, has_previous = np.full(count, EMPTY, np.int32), np.zeros(count, np.uint8)
+    slots = table.reshape(table.size, 1)
     length = 0
     for k in range(likely):
         vertex = begins[k]
+        if k + AHEAD < likely:
+            later = begins[k + AHEAD]
+            _ask_for(row_keys[0, later] + offsets[0], row_keys[high, later] + offsets[high], slots)
         found, _, _ = _find(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], table, row_keys)
         following[vertex] = found
         if found != EMPTY:
