@@ -128,7 +128,7 @@ def _peer_job(arguments: tuple) -> None:
     inputs.pydensecrf(*arguments)
 
 
-def many(count: int) -> list[str]:
+def many(count: int, rounds: int) -> list[str]:
     """A list of images, T = 5: ours in one call, pydensecrf in as many processes as there are cores."""
     images = [np.ascontiguousarray(np.roll(inputs.photo(500, 375), 13 * k, axis=1)) for k in range(count)]
     values = [inputs.probabilities(500, 375, seed=k) for k in range(count)]
@@ -142,7 +142,7 @@ def many(count: int) -> list[str]:
         if pool is not None:
             jobs = [(image, p, kernels, 5) for image, p in zip(images, values, strict=True)]
             contenders["peer"] = lambda jobs=jobs, pool=pool: pool.map(_peer_job, jobs, chunksize=1)
-        m = inputs.alternate(contenders, 2)
+        m = inputs.alternate(contenders, rounds)
         if pool is not None:
             pool.terminate()
         peer = f"{count / m['peer']:.1f} images/s" if "peer" in m else ""
@@ -194,7 +194,7 @@ def main() -> None:
         ("One image, 500 x 375, 21 labels, whole call", single(rounds)),
         ("Training, T = 5, 500 x 375, 21 labels", training(rounds)),
         ("2048 x 1024, 21 labels, T = 10", large(max(2, rounds // 3))),
-        (f"A list of {count} images, 500 x 375, T = 5", many(count)),
+        (f"A list of {count} images, 500 x 375, T = 5", many(count, rounds)),
         ("Compilation, set b, T = 5", first_call()),
     ]
     sets = "; ".join(f"{letter} = {choice['name']}" for letter, choice in inputs.SETS.items())
