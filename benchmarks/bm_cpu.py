@@ -193,7 +193,7 @@ def main() -> None:
     sections = [
         ("One image, 500 x 375, 21 labels, whole call", single(rounds)),
         ("Training, T = 5, 500 x 375, 21 labels", training(rounds)),
-        ("2048 x 1024, 21 labels, T = 10", large(max(2, rounds // 3))),
+        ("2048 x 1024, 21 labels, T = 10", large(3)),
         (f"A list of {count} images, 500 x 375, T = 5", many(count, rounds)),
         ("Compilation, set b, T = 5", first_call()),
     ]

@@ -24,7 +24,6 @@ LATTICE_TENSORS = len(LatticeTensors._fields)
 _VALUES, _INDICES, _STARTS = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.uint32), np.zeros(0, np.int64)
 _ONE_EACH = _VALUES[:, 0].copy(), _VALUES[:, 0].copy()
 _NO_LATTICE = (_INDICES, _VALUES, *_ONE_EACH, np.zeros(1, np.int64), _VALUES, _VALUES)
-_ONE = np.ones((1, 1), np.float32)
 _LINES, _BAND = (_INDICES, _VALUES), (_STARTS, np.zeros((0, 1, PAIR), np.float32))
 _NO_GRID = (_VALUES, *_LINES, *_BAND, *_BAND, _STARTS, _INDICES[:, 0].copy(), *_LINES, _VALUES)
 
@@ -74,8 +73,8 @@ class _Grid:
         strips: tuple[int, ...],
     ):
         self.passes = line_passes(shape, thetas, name, transposed, strips)
-        self.lanes, ghosts = lanes, len(self.passes.sums.ghosts)
-        self.sums = memory.empty((self.passes.rows + ghosts, self.passes.gather.rows * channels))
+        rows = self.passes.rows + len(self.passes.sums.ghosts)
+        self.sums = memory.empty((rows, self.passes.gather.rows * channels))
         self.coarse, self.steps = memory.empty(self.sums.shape) if not self.passes.middle else self.sums[:0], []
         if self.passes.middle:
             inside = self.sums[: self.passes.rows].reshape(-1, channels)
@@ -83,8 +82,7 @@ class _Grid:
             self.coarse = coarse.reshape(-1, self.sums.shape[1])
 
     def exchange(self) -> None:
-        ghosts = self.passes.sums.ghosts, self.passes.sums.owners
-        add_ghosts(self.sums, *ghosts, _ONE, self.lanes)
+        add_ghosts(self.sums, self.passes.sums.ghosts, self.passes.sums.owners)
         if self.steps:
             for step in self.steps:
                 threads.together(step)

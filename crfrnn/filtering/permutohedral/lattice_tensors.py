@@ -39,9 +39,8 @@ class Blur:
     def __init__(self, lattice: LatticeTensors, dtype: np.dtype, lanes: tuple[int, ...], transposed: bool):
         count, *lengths, accuracy = lattice.sizes.tolist()
         ghosts = lattice.ghosts.numpy().view(np.uint32)[:count]
-        owners = lattice.owners.numpy().view(np.uint32)[:count, None]
-        chains, one = list(lattice.chains.numpy()), np.ones((1, 1), dtype)
-        taps = np.array(STENCILS[accuracy].taps, dtype)
+        owners = lattice.owners.numpy().view(np.uint32)[:count]
+        chains, taps = list(lattice.chains.numpy()), np.array(STENCILS[accuracy].taps, dtype)
 
         def along(chain: np.ndarray, start: int, stop: int) -> Callable[[np.ndarray], object]:
             if accuracy > 1:
@@ -49,10 +48,10 @@ class Blur:
             return lambda values: numba_cpu.blur(values, chain, lanes, start, stop)
 
         def back(start: int, stop: int) -> Callable[[np.ndarray], object]:
-            return lambda values: numba_cpu.copy_to_ghosts(values, ghosts, owners, one, lanes, start, stop)
+            return lambda values: numba_cpu.copy_to_ghosts(values, ghosts, owners, start, stop)
 
         axes = [(chain, threads.parts(length, SMALLEST_CHAIN)) for chain, length in zip(chains, lengths, strict=True)]
-        steps = [[lambda values: numba_cpu.add_ghosts(values, ghosts, owners, one, lanes)]]
+        steps = [[lambda values: numba_cpu.add_ghosts(values, ghosts, owners)]]
         steps += [[along(chain, *part) for part in parts] for chain, parts in (axes[::-1] if transposed else axes)]
         steps.append([back(*part) for part in threads.parts(count, SMALLEST_CHAIN)])
         self._steps = steps

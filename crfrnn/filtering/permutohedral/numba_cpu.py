@@ -31,21 +31,23 @@ def splat(values, vertices, weights, lattice, lanes, first, last, start, stop):
 
 
 @kernel_on_views
-def add_ghosts(lattice, ghosts, owners, one, lanes):
-    """lattice[owner] += lattice[ghost]; lattice (R, C); ghosts (n,); owners (n, 1); one (1, 1) is 1."""
+def add_ghosts(lattice, ghosts, owners):
+    """lattice[owner] += lattice[ghost]; lattice (R, C); ghosts, owners (n,)."""
     for k in range(ghosts.size):
         if k + AHEAD < ghosts.size:
-            prefetch_row(lattice, owners[k + AHEAD, 0])
-        ghost = ghosts[k]
-        scatter_rows(lattice, lattice[ghost : ghost + 1], owners[k : k + 1], one, None, lanes)
+            prefetch_row(lattice, owners[k + AHEAD])
+        owner, ghost = lattice[owners[k]], lattice[ghosts[k]]
+        for channel in range(owner.size):
+            owner[channel] += ghost[channel]
 
 
 @kernel_on_views
-def copy_to_ghosts(lattice, ghosts, owners, one, lanes, start, stop):
+def copy_to_ghosts(lattice, ghosts, owners, start, stop):
     """lattice[ghost] = lattice[owner] for the ghosts start..stop; the rest as in `add_ghosts`."""
     for k in range(start, stop):
-        ghost = ghosts[k]
-        sum_rows(lattice[ghost : ghost + 1], lattice, owners[k : k + 1], one, None, lanes)
+        owner, ghost = lattice[owners[k]], lattice[ghosts[k]]
+        for channel in range(ghost.size):
+            ghost[channel] = owner[channel]
 
 
 @kernel

@@ -48,7 +48,7 @@ class Sums(NamedTuple):
     lines: np.ndarray  # (E, K) uint32, modulo K: of so many lines the nodes are kept
     weights: np.ndarray  # (E, K)
     ghosts: np.ndarray  # (n,) uint32
-    owners: np.ndarray  # (n, 1) uint32
+    owners: np.ndarray  # (n,) uint32
 
 
 def _chain(shape: tuple[int, ...], steps: list[tuple[int, Band]], dtype: str) -> tuple[Pass, ...]:
@@ -177,7 +177,7 @@ def _sums_of_lines(band: Band, height: int, slabs: int, strips: tuple[int, ...])
         which[order].astype(np.uint32),
         shares[order].astype(np.float32),
         target[is_ghost].astype(np.uint32),
-        each[0, is_ghost].astype(np.uint32)[:, None],
+        each[0, is_ghost].astype(np.uint32),
     )
 
 
