@@ -1,35 +1,106 @@
 """Memory of the CPU kernels: large blocks, some of which are kept for the next call.
 
 A system hands out pages of zeros, one by one as they are touched. For a call of a few hundred milliseconds that took
-6 to 14 % of the time, for memory that the call before it had just given back. So blocks return to a pool when the last
-array or tensor on them is gone, up to `KEPT` bytes; larger ones than `LARGEST`, where there are few calls, do not.
+6 to 14 % of the time, on a virtual machine with idle memory given up to its host a fifth, for memory that the call
+before it had just given back. So blocks return to a pool when the last array or tensor on them is gone; larger ones
+than `LARGEST`, where there are few calls, do not.
+
+With the pool a process never has more memory than without it, at its highest (or `LITTLE`): a block that no waiting one
+is fit for replaces them.
 """
 
+import os
 import threading
+from collections import deque
 
 import numpy as np
 
 from crfrnn.filtering.vectors import CACHE_LINE
 
-KEPT = 256 << 20  # bytes of all blocks that wait for a call
+SMALLEST = 1 << 20  # bytes; below that the C library keeps memory well enough
 LARGEST = 64 << 20
-SMALLEST = 1 << 20  # below that the C library keeps memory well enough
+LITTLE = 256 << 20  # of all blocks together, in use or waiting: never too much
 ROOMIER = 1.25  # than asked for: what a block may be at most
 
-_waiting: list[np.ndarray] = []  # the oldest first
-_lock = threading.Lock()  # never waited for, so that neither a fork nor a garbage collection inside it can hang
+
+def most_waiting() -> int:
+    """Bytes that wait for a call, at the most: a sixteenth of the machine's memory, from `LITTLE` to 1 GB.
+
+    The results of 60 photos of 500 x 375 with 21 labels are 1 GB.
+    """
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows has no such function
+        machine = 0
+    return min(max(machine // 16, LITTLE), 1 << 30)
+
+
+class Pool:
+    """Blocks that wait, and how much is in use. Nobody waits for its lock: no fork and no garbage collection hangs."""
+
+    def __init__(self, kept: int):
+        self.kept = kept  # bytes that wait, at the most
+        self.waiting: list[np.ndarray] = []  # the oldest first
+        self.lock = threading.Lock()
+        self._returned: deque[np.ndarray] = deque()  # not yet among those that wait
+        self._lent = self._most = 0  # bytes in use, now and at the most
+
+    def lend(self, size: int) -> np.ndarray:
+        """At least so many bytes."""
+        if not SMALLEST <= size <= LARGEST or not self.lock.acquire(blocking=False):
+            return np.empty(size, np.uint8)
+        try:
+            fitting = [k for k, block in enumerate(self.waiting) if size <= block.size <= ROOMIER * size]
+            if fitting:
+                block = self.waiting.pop(min(fitting, key=lambda k: self.waiting[k].size))
+            else:
+                step = 1 << (size.bit_length() - 4)  # an eighth or less: the next image's lattice has another size
+                size = -(-size // step) * step
+                self._let_go(size)
+                block = np.empty(size, np.uint8)
+            self._lent += block.size
+            self._most = max(self._most, self._lent)
+        finally:
+            self.lock.release()
+        self._settle()
+        return np.asarray(_Lent(block, self))
+
+    def take_back(self, block: np.ndarray) -> None:
+        self._returned.append(block)
+        self._settle()
+
+    def _settle(self) -> None:
+        """What has returned waits. Where another thread has the lock, that one comes here when it is done."""
+        while self._returned and self.lock.acquire(blocking=False):
+            try:
+                while self._returned:
+                    self.waiting.append(self._returned.popleft())
+                    self._lent -= self.waiting[-1].size
+                self._let_go(0)
+            finally:
+                self.lock.release()
+
+    def _let_go(self, coming: int) -> None:
+        """The oldest blocks, where too much waits, or there would be too much in all with so many bytes more."""
+        waiting = sum(block.size for block in self.waiting)
+        allowed = min(self.kept, max(self._most, LITTLE) - self._lent - coming)
+        while self.waiting and waiting > allowed:
+            waiting -= self.waiting.pop(0).size
 
 
 class _Lent:
     """Owns the memory of an array, and of all that are views of it."""
 
-    def __init__(self, block: np.ndarray):
-        self.block = block
+    def __init__(self, block: np.ndarray, pool: Pool):
+        self.block, self.pool = block, pool
         self.__array_interface__ = block.__array_interface__
 
     def __del__(self):
-        if _take_back is not None:  # which it is when the interpreter ends
-            _take_back(self.block)
+        if _pool is not None:  # which it is when the interpreter ends
+            self.pool.take_back(self.block)
+
+
+_pool = Pool(most_waiting())
 
 
 def empty(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.ndarray:
@@ -39,35 +110,6 @@ def empty(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.nda
     """
     dtype = np.dtype(dtype)
     size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    raw = _block(size + CACHE_LINE)
+    raw = _pool.lend(size + CACHE_LINE)
     skip = -raw.ctypes.data % CACHE_LINE
     return raw[skip : skip + size].view(dtype).reshape(shape)
-
-
-def _block(size: int) -> np.ndarray:
-    """At least so many bytes."""
-    if not SMALLEST <= size <= LARGEST:
-        return np.empty(size, np.uint8)
-    block = None
-    if _lock.acquire(blocking=False):
-        try:
-            fitting = [k for k, kept in enumerate(_waiting) if size <= kept.size <= ROOMIER * size]
-            if fitting:
-                block = _waiting.pop(min(fitting, key=lambda k: _waiting[k].size))
-        finally:
-            _lock.release()
-    if block is None:
-        step = 1 << (size.bit_length() - 4)  # an eighth or less: the next image's lattice has another size
-        block = np.empty(-(-size // step) * step, np.uint8)
-    return np.asarray(_Lent(block))
-
-
-def _take_back(block: np.ndarray) -> None:
-    if not _lock.acquire(blocking=False):
-        return
-    try:
-        _waiting.append(block)
-        while sum(kept.size for kept in _waiting) > KEPT:
-            _waiting.pop(0)
-    finally:
-        _lock.release()
