@@ -9,9 +9,15 @@ file does: after a change in `rows.py`, `vectors.py` or `mean_field/softmax_cpu.
 
 from numba import njit
 
-kernel = njit(nogil=True, cache=True)
+# A kernel, called from Python, and a part of kernels, called from them alone. What makes a function callable from
+# elsewhere took a seventh of the compiler's time; the type stubs do not know all options.
+kernel = njit(nogil=True, cache=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
+part = njit(nogil=True, cache=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)  # type: ignore[call-overload]
 
-# One that makes no arrays, only views of those it is given, which the caller keeps alive. Numba counts references to
-# views all the same, with an atomic operation for each, which took a quarter of the time of small tiles. This turns it
-# off; the type stubs do not know the option.
-kernel_on_views = njit(nogil=True, cache=True, _nrt=False)  # type: ignore[call-overload]
+# Those that make no arrays, only views of the ones they are given, which the caller keeps alive. Numba counts
+# references to views all the same, with an atomic operation for each, which took a quarter of the time of small tiles.
+# This turns it off.
+kernel_on_views = njit(nogil=True, cache=True, no_cfunc_wrapper=True, _nrt=False)  # type: ignore[call-overload]
+part_on_views = njit(  # type: ignore[call-overload]
+    nogil=True, cache=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False
+)

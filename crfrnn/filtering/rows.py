@@ -20,9 +20,9 @@ from numba.extending import intrinsic
 
 from crfrnn.filtering.vectors import CACHE_LINE, LANES, Vectors, arrays_of, choose
 
-# sums of so many terms have code of their own, without a loop: in the order of the checks those of a lattice of colours
-# and positions, and of what a separable filter of theta 3 does along y
-UNROLLED = (6, 4, 7)
+# sums of so many terms have code of their own, without a loop: over the corners around a point in a lattice of colours
+# and positions, and over the lines around a node, or a line, of a separable filter of theta 3
+CORNERS, LINES = (6,), (4, 7)
 PAIR = 2  # rows of a banded matrix that are summed together
 OUTER = 4  # rows of a product of matrices that are summed together: with three vectors each, they fill the registers
 
@@ -95,8 +95,8 @@ class _Sparse:
         self.v, self.rows, self.weights, self.factors = v, rows, weights, factors
         self.size, self.count = cgutils.unpack_tuple(v.builder, rows.shape)
 
-    def by_count(self, emit: Callable[[int | None], None], known: tuple[int, ...] = UNROLLED) -> None:
-        """Code for each number K of `UNROLLED`, ``emit(K)``, and for any other, ``emit(None)``."""
+    def by_count(self, emit: Callable[[int | None], None], known: tuple[int, ...]) -> None:
+        """Code for each of the numbers K that are known, ``emit(K)``, and for any other, ``emit(None)``."""
         if not known:
             emit(None)
             return
@@ -163,7 +163,8 @@ def _sum_rows(typingctx, out, table, rows, weights, factors, lanes):
                 for offset, total in zip(offsets, totals, strict=True):
                     v.store(total, sums.data, v.place(sums, loop.index, block, offset))
 
-        sparse.by_count(every_row)
+        # only a lattice has factors
+        sparse.by_count(every_row, LINES if sparse.factors is None else CORNERS)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -192,7 +193,7 @@ def _scatter_rows(typingctx, table, values, rows, weights, factors, lanes):
 
                 sparse.entries(loop.index, known, add)
 
-        sparse.by_count(every_row)
+        sparse.by_count(every_row, CORNERS)
         return context.get_dummy_value()
 
     return signature, codegen

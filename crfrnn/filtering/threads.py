@@ -23,9 +23,36 @@ _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
 
+class Team(ThreadPoolExecutor):
+    """Threads that share the cores: those that have nothing to do help the others."""
+
+    def __init__(self, size: int, initializer: Callable[[], None]):
+        super().__init__(size, initializer=initializer)
+        self._size, self._unfinished, self._counting = size, 0, threading.Lock()
+
+    def submit(self, fn, /, *args, **kwargs):
+        self._add(1)
+        try:
+            future = super().submit(fn, *args, **kwargs)
+        except BaseException:
+            self._add(-1)
+            raise
+        future.add_done_callback(lambda _: self._add(-1))
+        return future
+
+    def _add(self, tasks: int) -> None:
+        with self._counting:
+            self._unfinished += tasks
+
+    def share(self) -> int:
+        """Threads that each task may use now."""
+        return self._size // max(1, min(self._size, self._unfinished))
+
+
 def count() -> int:
-    """Threads that one call may use: torch's intra-op setting, or less inside `limited`."""
-    return getattr(_local, "limit", 0) or torch.get_num_threads()
+    """Threads that one call may use: torch's intra-op setting, or less inside `limited` and `side_by_side`."""
+    limit, team = getattr(_local, "limit", 0), getattr(_local, "team", None)
+    return limit or (team.share() if team else torch.get_num_threads())
 
 
 @contextmanager
@@ -40,21 +67,22 @@ def limited(limit: int) -> Iterator[None]:
 
 
 @contextmanager
-def side_by_side(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose threads are all the parallelism there is: each works alone, in torch's own operations as well.
+def side_by_side(workers: int) -> Iterator[Team]:
+    """A pool whose threads are all the parallelism there is: each works alone as long as all have something to do.
 
-    Those would otherwise have a team of threads for each of ours, which wait for work at the cost of the others. torch
-    keeps their number for each thread, and for all the one that new threads begin with: that is put back at once.
+    In torch's own operations it always does: those would otherwise have a team of threads for each of ours, which wait
+    for work at the cost of the others. torch keeps their number for each thread, and for all the one that new threads
+    begin with: that is put back at once.
     """
     before, begun = torch.get_num_threads(), threading.Barrier(workers + 1)
 
     def begin() -> None:
-        _local.limit = 1
+        _local.team = pool
         torch.get_num_threads()  # asked first, as the first to ask in a thread makes it what new threads begin with
         torch.set_num_threads(1)
         begun.wait()
 
-    with ThreadPoolExecutor(workers, initializer=begin) as pool:
+    with Team(workers, begin) as pool:
         try:
             for _ in range(workers):
                 pool.submit(int)  # starts a thread, as none is idle

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crfrnn.filtering.compiled import kernel_on_views
+from crfrnn.filtering.compiled import kernel_on_views, part_on_views
 from crfrnn.filtering.rows import PAIR, add_product, band_rows, prefetch_row, scatter_rows, sum_rows, transpose
 from crfrnn.filtering.vectors import LANES
 from crfrnn.mean_field.softmax_cpu import TILE, logits_rows, probability_rows, softmax_backward_rows, softmax_rows
@@ -90,7 +90,7 @@ def buffers(kernels: int, windows: list[tuple[int, int]], width: int, channels: 
     )
 
 
-@kernel_on_views
+@part_on_views
 def to_rows(planes, rows, padding, start, stop):
     """Points start..stop of planes (L, N) -> rows (at least stop - start, C); `padding` in the channels beyond L."""
     labels, channels = planes.shape[0], rows.shape[1]
@@ -109,7 +109,7 @@ def to_rows(planes, rows, padding, start, stop):
                 rows[p - start, label] = padding
 
 
-@kernel_on_views
+@part_on_views
 def to_planes(rows, planes, start, stop):
     """The reverse: rows (at least stop - start, C) -> the points start..stop of planes (L, N)."""
     labels = planes.shape[0]
@@ -127,7 +127,7 @@ def to_planes(rows, planes, start, stop):
                 planes[label, p] = rows[p - start, label]
 
 
-@kernel_on_views
+@part_on_views
 def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
     """The messages at the pixels begin..end of line y, which starts at point `first`, and with `mixing` those mixed."""
     start, stop, size, messages = first + begin, first + end, end - begin, room.messages
@@ -149,7 +149,7 @@ def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
         add_product(room.mixed[:, 0], messages.reshape(messages.shape[0], kernels * channels), mixing, lanes)
 
 
-@kernel_on_views
+@part_on_views
 def _write(lattices, grids, values, room, lanes, first, begin, end, y):
     """Splat the pixels begin..end of line y, which starts at point `first`; values (W, C) are those of the line.
 
@@ -176,7 +176,7 @@ def _write(lattices, grids, values, room, lanes, first, begin, end, y):
                 sum_rows(grids.sums[g][row : row + 1], window, lines[k : k + 1], across[k : k + 1], None, lanes)
 
 
-@kernel_on_views
+@part_on_views
 def _clear(lattices, strip, after):
     """Zeros for the rows of the strips from `strip` up to `after`, before anything is splatted there."""
     for m in range(lattices.count):

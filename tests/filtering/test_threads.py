@@ -222,19 +222,59 @@ class TestOverRange:
 
 class TestSideBySide:
     @staticmethod
-    def numbers(_: object = None) -> tuple[int, int, str]:
-        time.sleep(0.05)  # so that every thread takes one
+    def numbers() -> tuple[int, int, str]:
         return threads.count(), torch.get_num_threads(), threading.current_thread().name
 
     def test_each_thread_is_alone_and_others_are_not(self):
+        both = threading.Barrier(2, timeout=60)
+
+        def together(_: int) -> tuple[int, int, str]:
+            both.wait()
+            result = self.numbers()
+            both.wait()
+            return result
+
         with threads.side_by_side(2) as pool:
             assert self.numbers()[:2] == (2, 2)
-            results = list(pool.map(self.numbers, range(4)))
+            results = list(pool.map(together, range(4)))
             with concurrent.futures.ThreadPoolExecutor(1) as other:
                 assert other.submit(self.numbers).result()[:2] == (2, 2)
         assert {result[:2] for result in results} == {(1, 1)}
         assert len({name for *_, name in results}) == 2
         assert self.numbers()[:2] == (2, 2)
+
+    def test_idle_threads_help(self):
+        """The last task has all threads, inside `limited` no more than that."""
+        with threads.side_by_side(4) as pool:
+            go, begun = threading.Event(), threading.Semaphore(0)
+
+            def wait() -> None:
+                begun.release()
+                go.wait(60)
+
+            def counts() -> tuple[int, int]:
+                with threads.limited(1):
+                    alone = threads.count()
+                return threads.count(), alone
+
+            shares = []
+            for _ in range(3):
+                shares.append(pool.submit(counts).result(60))
+                waiting = pool.submit(wait)
+                assert begun.acquire(timeout=60)
+            assert shares == [(4, 1), (2, 1), (1, 1)]
+            go.set()
+            waiting.result(60)
+
+    def test_cancelled_tasks_need_no_threads(self):
+        go = threading.Event()
+        with threads.side_by_side(2) as pool:
+            running = [pool.submit(go.wait, 60) for _ in range(2)]
+            waiting = [pool.submit(int) for _ in range(5)]
+            assert all(future.cancel() for future in waiting)
+            go.set()
+            concurrent.futures.wait(running)
+            assert pool.submit(threads.count).result(60) == 2
 
     def test_errors_come_through(self):
         with pytest.raises(ZeroDivisionError), threads.side_by_side(2) as pool:

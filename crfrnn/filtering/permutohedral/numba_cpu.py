@@ -14,7 +14,7 @@ The operations on rows of channels, and what `lanes` is, are in `filtering/rows.
 
 import numpy as np
 
-from crfrnn.filtering.compiled import kernel, kernel_on_views
+from crfrnn.filtering.compiled import kernel, kernel_on_views, part_on_views
 from crfrnn.filtering.rows import blur_row, prefetch_row, scatter_rows, sum_rows
 
 AHEAD = 16  # entries between asking for a row and using it: a trip to memory takes about as long
@@ -56,13 +56,13 @@ def blur(lattice, chain, lanes, start, stop):
     _blur(lattice, chain, np.zeros(lattice.shape[1], lattice.dtype), lanes, start, stop)
 
 
-@kernel_on_views
+@part_on_views
 def _row(entry):
     """Of an entry v or ``~v``; unsigned, as an index that may be negative costs a comparison."""
     return np.uint32(entry ^ (entry >> 31))
 
 
-@kernel_on_views
+@part_on_views
 def _blur(lattice, chain, before, lanes, start, stop):
     """Runs are short, and where they end can't be guessed: so nothing branches there."""
     at = start

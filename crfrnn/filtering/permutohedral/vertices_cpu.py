@@ -11,7 +11,7 @@ to the owner after the splat and copied from it after the blur.
 
 import numpy as np
 
-from crfrnn.filtering.compiled import kernel
+from crfrnn.filtering.compiled import kernel, part
 from crfrnn.filtering.rows import prefetch_row
 
 EMPTY = -1
@@ -24,7 +24,7 @@ AHEAD = 16  # keys between asking for a place in a hash table and using it
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
 
-@kernel
+@part
 def embed(features, scale, strides, weights, keys, start, stop):
     """Corners of the simplex around each point: barycentric weights and lattice keys.
 
@@ -95,7 +95,7 @@ def embed(features, scale, strides, weights, keys, start, stop):
                     keys[word, row - start, k] = key
 
 
-@kernel
+@part
 def _hash(low, high):
     """Of the words of a key: multiplicative hashing (Knuth) modulo 2^64, whose upper bits are the good ones, twice."""
     mixed = np.uint64(low) * FIBONACCI ^ np.uint64(high) * SECOND_FACTOR
@@ -103,7 +103,7 @@ def _hash(low, high):
     return mixed ^ mixed >> HALF
 
 
-@kernel
+@part
 def _find(low, high, table, keys):
     """Look a key up: its number, or EMPTY, its slot, and the entry for it without its number.
 
@@ -121,13 +121,13 @@ def _find(low, high, table, keys):
     return np.int64(EMPTY), slot, mixed & ~LOW_HALF
 
 
-@kernel
+@part
 def _ask_for(low, high, slots):
     """Have the place of a key on its way to the cache when it is looked up; slots (n, 1), the table."""
     prefetch_row(slots, np.int64(_hash(low, high) & np.uint64(slots.size - 1)))
 
 
-@kernel
+@part
 def _hashed(keys, count, size):
     """A hash table of that size of the first keys; of equal ones, an owner and its ghosts, of the first."""
     table = np.full(size, FREE, np.uint64)
@@ -274,7 +274,7 @@ def note_keys(row_keys, ghosts, owned, occupied):
         occupied[word] |= np.uint64(1) << bit
 
 
-@kernel
+@part
 def _place_in_set(low, high, occupied):
     mixed = _hash(low, high)
     return mixed >> np.uint64(6) & np.uint64(occupied.size - 1), mixed & np.uint64(63)
