@@ -24,10 +24,7 @@ ROOMIER = 1.25  # than asked for: what a block may be at most
 
 
 def most_waiting() -> int:
-    """Bytes that wait for a call, at the most: a sixteenth of the machine's memory, from `LITTLE` to 1 GB.
-
-    The results of 60 photos of 500 x 375 with 21 labels are 1 GB.
-    """
+    """Bytes: a sixteenth of the machine's memory, from `LITTLE` to 1 GB, or 60 results of 500 x 375 x 21."""
     try:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows has no such function

@@ -28,25 +28,25 @@ class Team(ThreadPoolExecutor):
 
     def __init__(self, size: int, initializer: Callable[[], None]):
         super().__init__(size, initializer=initializer)
-        self._size, self._unfinished, self._counting = size, 0, threading.Lock()
+        self._size, self._running, self._counting = size, 0, threading.Lock()
 
     def submit(self, fn, /, *args, **kwargs):
-        self._add(1)
-        try:
-            future = super().submit(fn, *args, **kwargs)
-        except BaseException:
-            self._add(-1)
-            raise
-        future.add_done_callback(lambda _: self._add(-1))
-        return future
+        return super().submit(self._run, fn, *args, **kwargs)
 
-    def _add(self, tasks: int) -> None:
+    def _run(self, fn, /, *args, **kwargs):
+        self._count(1)
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            self._count(-1)
+
+    def _count(self, begun: int) -> None:
         with self._counting:
-            self._unfinished += tasks
+            self._running += begun
 
     def share(self) -> int:
         """Threads that each task may use now."""
-        return self._size // max(1, min(self._size, self._unfinished))
+        return self._size // max(1, self._running)
 
 
 def count() -> int:
