@@ -24,29 +24,31 @@ _pool_lock = threading.Lock()
 
 
 class Team(ThreadPoolExecutor):
-    """Threads that share the cores: those that have nothing to do help the others."""
+    """Threads that share the cores: those for which there is no task help the others."""
 
     def __init__(self, size: int, initializer: Callable[[], None]):
         super().__init__(size, initializer=initializer)
-        self._size, self._running, self._counting = size, 0, threading.Lock()
+        self._size, self._unfinished, self._counting = size, 0, threading.Lock()
 
     def submit(self, fn, /, *args, **kwargs):
-        return super().submit(self._run, fn, *args, **kwargs)
+        self._count(1)
+        future = super().submit(self._run, fn, *args, **kwargs)
+        future.add_done_callback(lambda done: self._count(-1) if done.cancelled() else None)
+        return future
 
     def _run(self, fn, /, *args, **kwargs):
-        self._count(1)
         try:
             return fn(*args, **kwargs)
         finally:
             self._count(-1)
 
-    def _count(self, begun: int) -> None:
+    def _count(self, more: int) -> None:
         with self._counting:
-            self._running += begun
+            self._unfinished += more
 
     def share(self) -> int:
         """Threads that each task may use now."""
-        return self._size // max(1, self._running)
+        return self._size // min(max(1, self._unfinished), self._size)
 
 
 def count() -> int:

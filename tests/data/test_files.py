@@ -129,7 +129,7 @@ def test_a_batch_keeps_order_and_failures_apart(torch_threads, workers):
     finished = run_all(work, range(10), "squaring")
     assert finished.results == [n * n for n in (0, 1, 2, 4, 5, 7, 9)]
     assert finished.failures == [(3, "no 3s"), (6, "ZeroDivisionError: by six"), (8, "no 8s")]
-    assert set(seen) == {1}  # every job has one thread when there are more jobs than threads
+    assert set(seen[:-workers]) == {1}  # every job has one thread as long as there are more jobs than threads
     assert run_all(work, [], "nothing").results == []
 
 
