@@ -199,4 +199,4 @@ def announce_compilation(module: str) -> None:
     folder = Path(spec.origin).parent
     roots = [folder / "__pycache__", Path(numba.config.CACHE_DIR or folder)]
     if not any(next(root.glob("**/numba_cpu*.nbi"), None) for root in roots if root.is_dir()):
-        logger.warning("compiling the CPU kernels, once on this machine: about twenty seconds")
+        logger.warning("compiling the CPU kernels, once on this machine: about fifteen seconds")

@@ -5,8 +5,8 @@ A system hands out pages of zeros, one by one as they are touched. For a call of
 before it had just given back. So blocks return to a pool when the last array or tensor on them is gone; larger ones
 than `LARGEST`, where there are few calls, do not.
 
-With the pool a process never has more memory than without it, at its highest (or `LITTLE`): a block that no waiting one
-is fit for replaces them.
+So that no call takes more memory because of those before it, all blocks together are never more than were once in use,
+or `LITTLE`: where none that waits is fit, they make room for a new one.
 """
 
 import os

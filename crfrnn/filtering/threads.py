@@ -86,9 +86,9 @@ def side_by_side(workers: int) -> Iterator[Team]:
 
     with Team(workers, begin) as pool:
         try:
-            for _ in range(workers):
-                pool.submit(int)  # starts a thread, as none is idle
+            first = [pool.submit(int) for _ in range(workers)]  # each starts a thread, as none is idle
             begun.wait()
+            wait(first)
         except BaseException:
             begun.abort()
             raise

@@ -11,8 +11,6 @@ import torch
 from crfrnn.filtering import memory
 
 SHAPE = (700, 1000)  # 2.8 MB
-
-
 MB = 1 << 20
 
 
@@ -82,7 +80,7 @@ def test_only_so_much_is_kept(pool):
 
 def test_small_and_large_ones_are_not_kept(monkeypatch, pool):
     memory.empty((100,))
-    monkeypatch.setattr(memory, "LARGEST", 2 << 20)
+    monkeypatch.setattr(memory, "LARGEST", 2 * MB)
     memory.empty(SHAPE)
     assert not pool.waiting
 
