@@ -28,7 +28,7 @@ from crfrnn import Bilateral, GaussianFilter, Spatial, mean_field
 from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
 from crfrnn.filtering.permutohedral.stencil import STENCILS
-from tests import problems
+from tests.support import problems
 
 WIDTH, HEIGHT = 96, 72
 PHOTOS = ("chelsea", "astronaut", "coffee", "rocket")

@@ -22,11 +22,11 @@ from torch.nn.functional import interpolate
 
 from benchmarks.bm_voc2012 import POOLS, VOID, logits_of
 from benchmarks.inputs import machine
+from crfrnn.commands.fit.fit import ALONE, RUNGS, START, CrossValidation, Images, cross_validate, steps, ticks
+from crfrnn.commands.fit.workers import workers
+from crfrnn.commands.progress import steps_bar
 from crfrnn.data.datasets.camvid import CLASSES as CAMVID
 from crfrnn.data.datasets.voc import CLASSES as VOC
-from crfrnn.data.progress import steps_bar
-from crfrnn.fitting.fit import ALONE, RUNGS, START, CrossValidation, Images, cross_validate, steps, ticks
-from crfrnn.fitting.workers import workers
 
 RESULTS = Path(__file__).parent / "results" / "fit"
 CAMVID_VOID = 11

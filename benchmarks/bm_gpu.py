@@ -23,10 +23,12 @@ from benchmarks import gpu_inputs, gpu_work
 from benchmarks.gpu_time import cpu_ms, in_turn, median_ms, stand_in_ms
 from benchmarks.gpu_work import Ceilings, Work
 from crfrnn import CRFRNN, Bilateral, Spatial
-from crfrnn.filtering import dispatch
+from crfrnn.filtering import methods
 from crfrnn.filtering.gaussian_filter import prepare
 from crfrnn.filtering.permutohedral.reference import embed, number
-from crfrnn.recurrence import recurrence
+from crfrnn.inference.recurrence import recurrence
+from crfrnn.runtime import gpu
+from crfrnn.runtime.loading import load
 
 SETS = {"a": (160.0, 3.0, 5.0), "b": (80.0, 13.0, 10.0), "c": (67.0, 3.0, 4.0)}  # theta_alpha, theta_beta, weight
 EQUAL = 2e-5  # relative L2 error against the reference
@@ -211,7 +213,7 @@ def parts_row(bench: Bench, letter: str, which: str) -> Row:
 
 def exact_name(device: torch.device) -> str:
     """Which implementation of the exact filter this run looks at."""
-    return "triton" if device.type == "cuda" or dispatch.interpreted() else "reference"
+    return "triton" if device.type == "cuda" or gpu.interpreted() else "reference"
 
 
 def exact_filter(features: Tensor, device: torch.device):
@@ -350,7 +352,7 @@ def sections(bench: Bench) -> list[str]:
 def heading(bench: Bench) -> list[str]:
     c = bench.ceilings
     card = "dry run: nothing was measured" if bench.dry else torch.cuda.get_device_name(bench.device)
-    rows = {method: dispatch.choose(method, bench.device, torch.float32).name for method in dispatch.IMPLEMENTATIONS}
+    rows = {method: methods.choose(method, bench.device, torch.float32).name for method in methods.IMPLEMENTATIONS}
     return [
         "# GPU benchmark",
         "",
@@ -374,7 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.dry_run and not torch.cuda.is_available():
         print("bm_gpu: no CUDA device here; run it on a machine with one, or try --dry-run", file=sys.stderr)
         return 1
-    if not options.dry_run and not dispatch.triton_installed():
+    if not options.dry_run and not gpu.triton_installed():
         print("bm_gpu: Triton is not installed; pip install 'crfrnn[triton]'", file=sys.stderr)
         return 1
     deadline = time.time() + 60 * options.minutes
@@ -382,7 +384,7 @@ def main(arguments: list[str] | None = None) -> int:
         device, ceilings = torch.device("cpu"), gpu_work.H200
     else:
         device = torch.device("cuda")
-        ceilings = dispatch.load("benchmarks.gpu_ceilings", "measure")(device)
+        ceilings = load("benchmarks.gpu_ceilings", "measure")(device)
     bench = Bench(device, ceilings, options.dry_run, deadline)
     report = "\n".join([*heading(bench), *sections(bench)]) + "\n"
     print("\n" + report)

@@ -19,7 +19,7 @@ from benchmarks import inputs
 from crfrnn.filtering.permutohedral import numba_cpu as lattice
 from crfrnn.filtering.permutohedral import vertices_cpu as building
 from crfrnn.filtering.separable import numba_cpu as grid
-from crfrnn.mean_field import numba_cpu as pixels
+from crfrnn.inference.fused import numba_cpu as pixels
 
 WIDTH, HEIGHT, T = 500, 375, 10
 N, C, CORNERS = WIDTH * HEIGHT, 24, 6

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from crfrnn import SegmentationNetwork
+from crfrnn.commands.metrics import Evaluation
 from crfrnn.data.datasets import CamVid
-from crfrnn.metrics import Evaluation
-from crfrnn.unary.full_size import full_size
+from crfrnn.networks.unary.full_size import full_size
 
 NEAR = 2  # pixels from a boundary
 Row = tuple[str, Tensor]  # what was done, logits (1, L, H, W)

@@ -23,10 +23,10 @@ from PIL import Image
 from skimage import data
 
 from benchmarks.inputs import machine
-from crfrnn.demo.limits import Limits
-from crfrnn.demo.samples import BRUSHES, write_samples
-from crfrnn.demo.studio import Studio
-from crfrnn.models import load_model
+from crfrnn.networks.models import load_model
+from crfrnn.web.limits import Limits
+from crfrnn.web.samples import BRUSHES, write_samples
+from crfrnn.web.studio import Studio
 
 SIZE = (500, 375)  # (width, height)
 ROUNDS = 3

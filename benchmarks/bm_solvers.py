@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.inputs import LABELS, SETS, machine, photo, probabilities
-from crfrnn.recurrence import marginals, mean_field
-from crfrnn.solvers import SOLVERS, ConvergentMeanField, Solver
+from crfrnn.inference.recurrence import marginals, mean_field
+from crfrnn.inference.solvers import SOLVERS, ConvergentMeanField, Solver
 
 WIDTH, HEIGHT, ITERATIONS = 500, 375, 10
 

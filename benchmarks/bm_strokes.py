@@ -19,9 +19,8 @@ from skimage.morphology import skeletonize
 
 from benchmarks.inputs import machine
 from benchmarks.stroke_photos import DRAWINGS, VOID, photo_of, strokes_of, truth_of
-from crfrnn.photo_size import bands
-from crfrnn.segment import network_logits, prepare_strokes
-from crfrnn.strokes.training import (
+from crfrnn.commands.segment.segment import network_logits, prepare_strokes
+from crfrnn.commands.segment.stroke_training import (
     JOINT_STEPS,
     NETWORK_STEPS,
     PixelNetwork,
@@ -29,6 +28,7 @@ from crfrnn.strokes.training import (
     train_end_to_end,
     train_network,
 )
+from crfrnn.networks.photo_size import bands
 
 VARIANTS = ("network alone", "separate CRF", "end to end")
 SHARE = 0.01  # of the pixels that the strokes made of annotations cover

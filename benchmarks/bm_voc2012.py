@@ -20,7 +20,7 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d, interpolate
 
 from crfrnn import refine
-from crfrnn.presets import PRESETS
+from crfrnn.parameters import PRESETS
 
 CLASSES, VOID = 21, 255
 POOLS = {"native": 1, "pooled by 4": 4, "pooled by 8": 8}

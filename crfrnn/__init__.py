@@ -3,20 +3,54 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from crfrnn.filtering.gaussian_filter import GaussianFilter, gaussian_filter
-from crfrnn.filtering.kernels import Bilateral, Features, Spatial
-from crfrnn.layer import CRFRNN
-from crfrnn.recurrence import mean_field
-from crfrnn.refine import refine
-
 if TYPE_CHECKING:
-    from crfrnn.fitting.fit import fit
-    from crfrnn.network import SegmentationNetwork
-    from crfrnn.unary import build_unary
+    from crfrnn.commands.fit.fit import fit
+    from crfrnn.commands.metrics import Evaluation
+    from crfrnn.commands.refine.refine import refine
+    from crfrnn.commands.segment.segment import segment_photo, segment_strokes
+    from crfrnn.filtering.gaussian_filter import GaussianFilter, gaussian_filter
+    from crfrnn.filtering.kernels import Bilateral, Features, Spatial
+    from crfrnn.inference import solvers
+    from crfrnn.inference.recurrence import iterates, mean_field, trajectory
+    from crfrnn.layer import CRFRNN
+    from crfrnn.networks.models import load_model
+    from crfrnn.networks.network import SegmentationNetwork
+    from crfrnn.networks.unary import build_unary
+    from crfrnn.networks.weights import load_crfasrnn, load_vgg16
+    from crfrnn.parameters import PRESETS, CRFParameters
 
+# Each comes from its room when somebody asks for it: the CRF alone needs neither networks nor the hub, and the command
+# line's help not even torch.
+_HOMES = {
+    "CRFRNN": "layer",
+    "Bilateral": "filtering.kernels",
+    "Spatial": "filtering.kernels",
+    "Features": "filtering.kernels",
+    "GaussianFilter": "filtering.gaussian_filter",
+    "gaussian_filter": "filtering.gaussian_filter",
+    "mean_field": "inference.recurrence",
+    "iterates": "inference.recurrence",
+    "trajectory": "inference.recurrence",
+    "solvers": "inference",
+    "CRFParameters": "parameters",
+    "PRESETS": "parameters",
+    "refine": "commands.refine.refine",
+    "fit": "commands.fit.fit",
+    "segment_photo": "commands.segment.segment",
+    "segment_strokes": "commands.segment.segment",
+    "SegmentationNetwork": "networks.network",
+    "build_unary": "networks.unary",
+    "load_model": "networks.models",
+    "load_crfasrnn": "networks.weights",
+    "load_vgg16": "networks.weights",
+    "Evaluation": "commands.metrics",
+}
 __all__ = [
     "CRFRNN",
+    "PRESETS",
     "Bilateral",
+    "CRFParameters",
+    "Evaluation",
     "Features",
     "GaussianFilter",
     "SegmentationNetwork",
@@ -24,16 +58,26 @@ __all__ = [
     "build_unary",
     "fit",
     "gaussian_filter",
+    "iterates",
+    "load_crfasrnn",
+    "load_model",
+    "load_vgg16",
     "mean_field",
     "refine",
+    "segment_photo",
+    "segment_strokes",
+    "solvers",
+    "trajectory",
 ]
 __version__ = "0.1.0"
 
-# The CRF alone needs neither networks nor the hub: these come when somebody asks for them.
-_LATER = {"SegmentationNetwork": "crfrnn.network", "build_unary": "crfrnn.unary", "fit": "crfrnn.fitting.fit"}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    return importlib.import_module(f"{home.__name__}.{name}") if name == "solvers" else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

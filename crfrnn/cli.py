@@ -10,15 +10,15 @@ from typing import Any, NoReturn
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from crfrnn import __version__
-from crfrnn.data.check import check_data
-from crfrnn.demo.run import run_demo
-from crfrnn.errors import UsageError
-from crfrnn.evaluate import evaluate
-from crfrnn.fit_files import fit_files
-from crfrnn.refine_files import refine_files
-from crfrnn.segment_files import segment_files
-from crfrnn.serve import serve
-from crfrnn.train import train
+from crfrnn.commands.check_data import check_data
+from crfrnn.commands.demo.run import run_demo
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.evaluate.evaluate import evaluate
+from crfrnn.commands.fit.files import fit_files
+from crfrnn.commands.refine.files import refine_files
+from crfrnn.commands.segment.files import segment_files
+from crfrnn.commands.train.train import train
+from crfrnn.web.serve import serve
 
 VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words on the command line too
     "data check": check_data,

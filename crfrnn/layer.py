@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crfrnn.bandwidths import LogBandwidths
+from crfrnn.filtering.bandwidths import LogBandwidths
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
-from crfrnn.mean_field import dispatch
+from crfrnn.inference.fused import choice
+from crfrnn.inference.recurrence import mean_field
+from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import CRFParameters, check_temperature
-from crfrnn.recurrence import mean_field
-from crfrnn.solvers import Solver
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 # learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
@@ -104,11 +104,11 @@ class CRFRNN(nn.Module):
             weights = initial.view(-1, 1).repeat(1, num_classes if kernel_weights == "class" else 1)
         self.kernel_weights = nn.Parameter(weights)
         self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
-        dispatch.preload()
+        choice.preload()
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        dispatch.preload()
+        choice.preload()
 
     @classmethod
     def from_config(cls, path: str | Path, num_classes: int | None = None) -> "CRFRNN":

@@ -1,4 +1,4 @@
-"""Everything that is chosen about a dense CRF, as one object and as a small YAML file.
+"""Everything that is chosen about a dense CRF, as one object and as a small YAML file, and what others have chosen.
 
 The file's names are the options of ``crfrnn refine``, so that ``--config`` reads it:
 
@@ -17,10 +17,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from crfrnn.data.yaml_file import pyyaml, read_yaml
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
-from crfrnn.presets import find_preset, parse_kernel
-from crfrnn.yaml_file import pyyaml, read_yaml
 
 NAMES = ("kernel", "normalization", "temperature", "iterations", "class_weights", "fitted")
 DIGITS = 6  # significant ones in the file
@@ -37,6 +36,7 @@ class CRFParameters:
         iterations: T.
         class_weights: (M, L), what kernel m's weight is multiplied by for class l; None for the same for all classes.
         fitted: what a fit says of itself: on how many images, and what came of it. Nothing is done with it.
+        source: where published values come from.
 
     >>> CRFParameters.of_preset("deeplab-v2").iterations
     10
@@ -48,6 +48,7 @@ class CRFParameters:
     iterations: int = 10
     class_weights: tuple[tuple[float, ...], ...] | None = None
     fitted: Mapping[str, Any] | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
 
     def __post_init__(self):
         if not self.kernels:
@@ -127,6 +128,72 @@ def check_class_weights(class_weights: Sequence[Sequence[float]], kernels: int, 
         for weight in row:
             if not (isinstance(weight, Real) and 0 <= weight < math.inf):
                 raise ValueError(f"class_weights: must be at least 0 and finite, got {weight!r}")
+
+
+# Published kernels and weights, under the names by which people know them. Each was tuned for the networks of its time:
+# on a present network's outputs a strong one can lose accuracy. Compare on a few labelled images before a whole data
+# set is refined.
+PRESETS: dict[str, CRFParameters] = {
+    "crfrnn": CRFParameters(
+        kernels=(Bilateral(160, 3, weight=5), Spatial(3, weight=3)),
+        normalization="after",
+        source="the released model of Zheng et al., ICCV 2015",
+    ),
+    "pydensecrf": CRFParameters(
+        kernels=(Bilateral(80, 13, weight=10), Spatial(3, weight=3)),
+        normalization="symmetric",
+        source="the example of pydensecrf and of Kraehenbuehl and Koltun's own code",
+    ),
+    "deeplab-v1": CRFParameters(
+        kernels=(Bilateral(49, 5, weight=4), Spatial(3, weight=3)),
+        normalization="after",
+        source="DeepLab-LargeFOV, Chen et al., ICLR 2015",
+    ),
+    "deeplab-v2": CRFParameters(
+        kernels=(Bilateral(67, 3, weight=4), Spatial(1, weight=3)),
+        normalization="symmetric",
+        source="DeepLab v2 (ResNet-101), Chen et al., TPAMI 2018",
+    ),
+}
+
+
+def find_preset(name: str) -> CRFParameters:
+    """The preset of that name, or a ValueError that lists the names there are.
+
+    >>> find_preset("deeplab-v2").kernels[1]
+    Spatial(theta_gamma=1, weight=3, method='separable')
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def parse_kernel(text: str) -> Kernel:
+    """A kernel from ``bilateral:THETA_ALPHA,THETA_BETA[,WEIGHT]`` or ``spatial:THETA_GAMMA[,WEIGHT]``.
+
+    theta_alpha and theta_gamma count in pixels, theta_beta in the image's units (0..255). Without a weight it is
+    the kernel's default, 5 or 3.
+
+    >>> parse_kernel("bilateral:80,13,10")
+    Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral', accuracy=1)
+    """
+    kind, _, numbers = text.partition(":")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+        if kind == "bilateral" and len(values) in (2, 3):
+            kernel: Kernel = Bilateral(values[0], values[1], weight=values[2] if len(values) == 3 else Bilateral.weight)
+        elif kind == "spatial" and len(values) in (1, 2):
+            kernel = Spatial(values[0], weight=values[1] if len(values) == 2 else Spatial.weight)
+        else:
+            raise ValueError("another kind or another count of numbers")
+    except ValueError:
+        raise ValueError(
+            f"kernel: {text!r} is neither bilateral:THETA_ALPHA,THETA_BETA,WEIGHT (such as bilateral:80,13,10)"
+            " nor spatial:THETA_GAMMA,WEIGHT (such as spatial:3,3)"
+        ) from None
+    if not all(0 < value < float("inf") for value in values):
+        raise ValueError(f"kernel: {text!r} has a number that is not positive and finite")
+    return kernel
 
 
 def _table(rows: Any) -> tuple[tuple[float, ...], ...]:

@@ -2,7 +2,7 @@
 
 import os
 
-from crfrnn.serve import serve
+from crfrnn.web.serve import serve
 
 if __name__ == "__main__":
     serve(

@@ -24,7 +24,7 @@ from crfrnn import CRFRNN, Bilateral, Spatial
 from crfrnn.filtering.feature_gradient import Sums, feature_gradient
 from crfrnn.filtering.permutohedral.reference import Lattice, embed, gain
 from diagnostics.tables import replace_table
-from tests.problems import HEIGHT, PHOTOS, WIDTH, photo, predictions
+from tests.support.problems import HEIGHT, PHOTOS, WIDTH, photo, predictions
 
 SETS = {"(160, 3)": Bilateral(160, 3, 5.0), "(80, 13)": Bilateral(80, 13, 10.0)}
 Case = tuple[str, Tensor, Tensor, Tensor]  # name, guide (1, 3, H, W), logits (1, L, H, W), labels (1, H, W)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.data.chart import Line, draw_chart
+from crfrnn.data.drawing.chart import Line, draw_chart
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.presets import PRESETS
-from crfrnn.recurrence import iterates, mean_field
+from crfrnn.inference.recurrence import iterates, mean_field
+from crfrnn.parameters import PRESETS
 from diagnostics.voc2012 import VOID, examples
 
 CLASSES, LAST = 21, 50

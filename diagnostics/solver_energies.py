@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.energy import gibbs_energy
-from crfrnn.presets import PRESETS
-from crfrnn.recurrence import iterates
-from crfrnn.solvers import DampedMeanField, EntropicFrankWolfe, EuclideanFrankWolfe, MeanField, Solver
+from crfrnn.inference.energy import gibbs_energy
+from crfrnn.inference.recurrence import iterates
+from crfrnn.inference.solvers import DampedMeanField, EntropicFrankWolfe, EuclideanFrankWolfe, MeanField, Solver
+from crfrnn.parameters import PRESETS
 from diagnostics.voc2012 import examples
 
 SOLVERS: dict[str, Solver] = {

@@ -11,8 +11,8 @@ import argparse
 import numpy as np
 import torch
 
-from crfrnn.recurrence import iterates
-from crfrnn.solvers import (
+from crfrnn.inference.recurrence import iterates
+from crfrnn.inference.solvers import (
     ConvergentMeanField,
     DampedMeanField,
     EntropicFrankWolfe,
@@ -20,8 +20,8 @@ from crfrnn.solvers import (
     MeanField,
     Solver,
 )
-from tests import oracle
-from tests.problems import SmallCRF
+from tests.support import oracle
+from tests.support.problems import SmallCRF
 
 SOLVERS: dict[str, Solver] = {
     "unary alone": MeanField(),

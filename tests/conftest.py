@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from crfrnn.filtering import layout
+from crfrnn.runtime import layout
 
 MARKERS = {
-    "unjitted": "small enough to run again with NUMBA_DISABLE_JIT=1, see tests/test_without_jit.py",
-    "triton": "runs Triton kernels: on a GPU, else with TRITON_INTERPRET=1, see tests/test_triton_interpreter.py",
+    "unjitted": "small enough to run again with NUMBA_DISABLE_JIT=1, see tests/runtime/test_without_jit.py",
+    "triton": "runs Triton kernels: on a GPU, else in the interpreter, see tests/runtime/test_triton_interpreter.py",
     "slow": "more than ten seconds on two cores; deselect with -m 'not slow'",
 }
 

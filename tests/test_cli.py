@@ -10,11 +10,12 @@ import pytest
 from PIL import ExifTags, Image
 from skimage import data
 
-from crfrnn import __version__, refine_files
+from crfrnn import __version__
 from crfrnn.cli import VERBS, main
+from crfrnn.commands.refine import files as refine_files
+from crfrnn.commands.refine.refine import refine
+from crfrnn.commands.segment import stroke_training as training
 from crfrnn.data.labels import voc_palette
-from crfrnn.refine import refine
-from crfrnn.strokes import training
 
 HEIGHT, WIDTH = 36, 50
 

@@ -2,15 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests import distributed_step
-from tests.compare import assert_equal
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support import distributed_step
+from tests.support.compare import assert_equal
+from tests.support.places import ROOT
 
 
 @pytest.mark.slow
@@ -18,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_two_ranks(tmp_path):
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.distributed_step", str(rank), "2", str(tmp_path)],
+            [sys.executable, "-m", "tests.support.distributed_step", str(rank), "2", str(tmp_path)],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from crfrnn import CRFRNN, Bilateral, Features, Spatial, mean_field
-from crfrnn.recurrence import recurrence
-from tests.compare import assert_equal
-from tests.problems import NORMALIZATIONS, photo, potts, predictions, random_values
+from crfrnn.inference.recurrence import recurrence
+from tests.support.compare import assert_equal
+from tests.support.problems import NORMALIZATIONS, photo, potts, predictions, random_values
 
 KERNELS = (Bilateral(6, 40), Spatial(2))
 EXACT = (Bilateral(6, 40, method="exact"), Spatial(2, method="exact"))

@@ -9,9 +9,9 @@ import torch
 
 from crfrnn import CRFRNN, Bilateral, Spatial, mean_field
 from crfrnn.filtering.permutohedral import vertices_cpu
-from tests.problems import photo, potts, random_values
+from tests.support.places import ROOT
+from tests.support.problems import photo, potts, random_values
 
-ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = 450 * 10**6
 
 # A fresh process: kernels loaded and threads started at a tiny size, then the peak of one step above what was there.

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from crfrnn import CRFRNN, Bilateral, Features, Spatial, refine
+from crfrnn.networks.saved import build_crf, crf_config
 from crfrnn.parameters import CRFParameters
-from crfrnn.pretrained import build_crf, crf_config
-from tests.fitting.scenes import scene
+from tests.support.scenes import scene
 
 PARAMETERS = CRFParameters(
     (Bilateral(31.25, 7.5, weight=2.125), Spatial(1.5, weight=0.75)),

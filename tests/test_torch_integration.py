@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crfrnn import CRFRNN, Bilateral, Features, Spatial, gaussian_filter
-from tests.compare import assert_approximates, assert_equal
-from tests.problems import photo, predictions, random_features, random_values
+from tests.support.compare import assert_approximates, assert_equal
+from tests.support.problems import photo, predictions, random_features, random_values
 
 KERNELS = (Bilateral(6, 40), Spatial(2))
 NAMESPACE = "crfrnn"

@@ -9,7 +9,7 @@ from typing import Any
 
 from crfrnn.data.augmentation import Augmentation
 from crfrnn.data.datasets import DATASETS, SegmentationDataset
-from crfrnn.yaml_file import read_yaml
+from crfrnn.data.yaml_file import read_yaml
 
 COMMON = ("root", "split", "size")  # what every data set takes, and this section says in its own words
 

@@ -7,8 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import dispatch, layout_gpu
+from crfrnn.filtering import methods
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
+from crfrnn.runtime import layout_gpu
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
@@ -130,7 +131,7 @@ def prepare(
 ) -> GaussianFilter:
     """Prepare k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) for features (B, d, *S); arguments as in `gaussian_filter`.
 
-    `implementation` asks for one row of `dispatch.IMPLEMENTATIONS` by name; by default the fastest that fits.
+    `implementation` asks for one row of `methods.IMPLEMENTATIONS` by name; by default the fastest that fits.
     """
     if features.dim() < 3 or features.shape[1] == 0:
         raise ValueError(f"features: expected (batch, dimensions, *sizes), got {tuple(features.shape)}")
@@ -140,7 +141,7 @@ def prepare(
     dtype = dtype or working_dtype(features)
     check_accuracy(accuracy)
     knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
-    row = dispatch.choose(method, features.device, dtype, implementation, **knob)
+    row = methods.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
     make = row.load()
     check = not getattr(make, "checks_features", False) and layout_gpu.readable(features) and features.numel()
@@ -185,7 +186,7 @@ def prepare_grid(
     device = device or torch.device("cpu")
     if isinstance(thetas, Tensor) and device.type != "cpu":
         implementation = "reference"  # the others take numbers
-    row = dispatch.choose("separable", device, dtype, implementation)
+    row = methods.choose("separable", device, dtype, implementation)
     if not isinstance(thetas, Tensor):
         return GaussianFilter(row.load()(shape, thetas, normalization), shape, dtype, device=device)
     operator = row.load()(shape, thetas, "none")  # the normalisation is not folded in, for autograd to see it
@@ -213,7 +214,7 @@ def gaussian_filter(
         normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.
         accuracy: of the lattice. 1 is the classic one; 2 and 3 have a finer lattice and a wider blur, a third and a
             quarter of its error and take longer (docs/accuracy.md). `exact` needs none and ignores it.
-        implementation: a name from `dispatch.IMPLEMENTATIONS`; by default the fastest one that fits the call.
+        implementation: a name from `methods.IMPLEMENTATIONS`; by default the fastest one that fits the call.
 
     The term j = i is part of the sum, as in every released dense CRF.
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare
 from crfrnn.filtering.permutohedral.stencil import gain
+from crfrnn.inference.recurrence import mean_field
 from crfrnn.pydensecrf import arguments
-from crfrnn.recurrence import mean_field
 
 Marginals = NDArray[np.float32]  # (L, N)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crfrnn.data import batch
-from crfrnn.data.batch import run_all
+from crfrnn.commands import batch
+from crfrnn.commands.batch import run_all
 from crfrnn.data.files import pair_by_stem, writing
 from crfrnn.data.predictions import read_predictions, write_predictions
-from crfrnn.filtering import threads
+from crfrnn.runtime import threads
 
 
 def touch(folder: Path, *names: str) -> Path:

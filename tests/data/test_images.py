@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from crfrnn.data.drawing.overlay import boundaries, draw_overlay
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
-from crfrnn.data.overlay import boundaries, draw_overlay
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 

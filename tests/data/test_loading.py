@@ -6,7 +6,7 @@ import torch
 from crfrnn.data.augmentation import Augmentation
 from crfrnn.data.datasets import VOID, Folders
 from crfrnn.data.loading import EpochBatches, EvaluationSamples, batches_in_epoch, evaluation_loader, training_loader
-from tests.data import made
+from tests.support import made
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.compare import assert_equal
-from tests.problems import NORMALIZATIONS, ROWS, device_for, prepared, random_values, rows_of
+from tests.support.compare import assert_equal
+from tests.support.problems import NORMALIZATIONS, ROWS, device_for, prepared, random_values, rows_of
 
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
 

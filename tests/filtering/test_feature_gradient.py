@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from crfrnn import Bilateral, Features, Spatial
-from crfrnn.filtering import dispatch
+from crfrnn.filtering import methods
 from crfrnn.filtering.feature_gradient import contract, feature_gradient
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
-from crfrnn.mean_field import dispatch as mean_field_dispatch
-from tests import oracle
-from tests.compare import assert_equal, relative_l2
-from tests.problems import (
+from crfrnn.inference.fused import choice
+from tests.support import oracle
+from tests.support.compare import assert_equal, relative_l2
+from tests.support.problems import (
     NORMALIZATIONS,
     device_for,
     fast_rows,
@@ -128,7 +128,7 @@ def test_lattice_approximates_exact_on_photos(name, theta_alpha, theta_beta, lea
 @pytest.mark.usefixtures("strips")
 @pytest.mark.parametrize("row", fast_rows("permutohedral"))
 class TestLatticeEqualsItsReference:
-    def check(self, row: dispatch.Implementation, *tensors: Tensor, tolerance: float, **how) -> None:
+    def check(self, row: methods.Implementation, *tensors: Tensor, tolerance: float, **how) -> None:
         features, values, grad = (t.to(device_for(row, t.dtype)) for t in tensors)
         got, expected = (gradient(features, values, grad, implementation=k, **how) for k in (row.name, "reference"))
         assert_equal("gradient of the features", got, expected, tolerance)
@@ -268,8 +268,8 @@ class TestBandwidthsInTensors:
 def test_fused_recurrence_says_why_not():
     features = random_features(1, 2, (5, 6))
     logits = random_values(1, 3, 5, 6)
-    assert mean_field_dispatch.fused(logits, [prepare(features)]) is None
+    assert choice.fused(logits, [prepare(features)]) is None
     learned = prepare(features.requires_grad_())
-    assert mean_field_dispatch.fused(logits, [learned]) == "the features of a filter need a gradient"
+    assert choice.fused(logits, [learned]) == "the features of a filter need a gradient"
     with torch.no_grad():
-        assert mean_field_dispatch.fused(logits, [learned]) is None
+        assert choice.fused(logits, [learned]) is None

@@ -7,8 +7,17 @@ from torch.autograd import forward_ad
 
 from crfrnn import Bilateral, Features, Spatial, gaussian_filter
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
-from tests.compare import assert_equal
-from tests.problems import METHOD_OF, NORMALIZATIONS, ROWS, photo, prepared, random_features, random_values, rows_of
+from tests.support.compare import assert_equal
+from tests.support.problems import (
+    METHOD_OF,
+    NORMALIZATIONS,
+    ROWS,
+    photo,
+    prepared,
+    random_features,
+    random_values,
+    rows_of,
+)
 
 DENSE_METHODS = ["exact", "permutohedral"]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from crfrnn import Bilateral, Features, Spatial
-from tests.compare import assert_approximates, assert_equal
-from tests.problems import photo, random_values
+from tests.support.compare import assert_approximates, assert_equal
+from tests.support.problems import photo, random_values
 
 KERNELS = [Bilateral(5, 20), Spatial(2), Features(3.0)]
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
-from tests.compare import assert_equal
-from tests.problems import NORMALIZATIONS, device_for, fast_rows, random_features, random_values
+from tests.support.compare import assert_equal
+from tests.support.problems import NORMALIZATIONS, device_for, fast_rows, random_features, random_values
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 dtypes = st.sampled_from(sorted(TOLERANCE, key=str))

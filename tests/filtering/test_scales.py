@@ -5,8 +5,8 @@ import torch
 
 from crfrnn import Bilateral, Features, Spatial, gaussian_filter
 from crfrnn.filtering.gaussian_filter import prepare
-from tests.compare import assert_approximates, assert_equal
-from tests.problems import NORMALIZATIONS, ROWS, device_for, photo, prepared, random_values
+from tests.support.compare import assert_approximates, assert_equal
+from tests.support.problems import NORMALIZATIONS, ROWS, device_for, photo, prepared, random_values
 
 LATTICES = ["numba_cpu", "reference"]
 small = pytest.mark.unjitted

@@ -7,10 +7,19 @@ import torch
 from crfrnn import CRFRNN, Features, Spatial, refine
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid
 from crfrnn.filtering.permutohedral.stencil import STENCILS
-from crfrnn.pretrained import build_crf, crf_config
-from tests import oracle
-from tests.compare import assert_equal
-from tests.problems import NORMALIZATIONS, ROWS, device_for, photo, prepared, random_features, random_values, rows_of
+from crfrnn.networks.saved import build_crf, crf_config
+from tests.support import oracle
+from tests.support.compare import assert_equal
+from tests.support.problems import (
+    NORMALIZATIONS,
+    ROWS,
+    device_for,
+    photo,
+    prepared,
+    random_features,
+    random_values,
+    rows_of,
+)
 
 
 def matrix(gaussian: GaussianFilter, points: int) -> torch.Tensor:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout_gpu
-from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.exact import triton_gpu
 from crfrnn.filtering.exact.tiles import TOLERANCE, Tiles, reach, tile
+from crfrnn.runtime import layout_gpu
+from crfrnn.runtime.custom_ops import plain_call
 
 TILE = {torch.float32: 64, torch.float64: 32}  # points; larger ones leave fewer tiles out and need more registers
 WIDEST = 64  # channels that one program sums: with 128 there is room for one program only in a multiprocessor

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout, memory, threads
-from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import feature_gradient
 from crfrnn.filtering.permutohedral import numba_cpu, vertices_cpu
 from crfrnn.filtering.permutohedral.lattice_tensors import Blur, LatticeTensors, lattice_gain
 from crfrnn.filtering.permutohedral.own_weight import own_weight
 from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale
+from crfrnn.runtime import layout, memory, threads
+from crfrnn.runtime.custom_ops import plain_call
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
@@ -338,7 +338,7 @@ def _(vertices, weights, ghosts, owners, chains, rows, sizes):
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
 
-    fusable = "fused_cpu"  # the module in mean_field/
+    fusable = "numba"
     checks_features = True  # raises for NaN and infinity, as it looks for the range of the features anyway
 
     def __init__(self, features: Tensor, accuracy: int = 1):

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout_gpu
-from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import DifferentiableSums
-from crfrnn.filtering.layout_gpu import blocks, padded, programs
 from crfrnn.filtering.permutohedral import triton_gpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
+from crfrnn.runtime import layout_gpu
+from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.layout_gpu import blocks, padded, programs
 
 KEY_BITS = 62  # in each of at most two words
 MOST_ENTRIES = 2**31 - 2**16  # entries are numbered in 32 bits, with room for the last block's numbers
@@ -274,7 +274,7 @@ class LatticeOperator:
     Where the features need a gradient every image has a lattice of its own, as `feature_gradient` takes one at a time.
     """
 
-    fusable = "fused_gpu"
+    fusable = "triton"
 
     def __init__(self, features: Tensor):
         flat = features.flatten(2)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from crfrnn.filtering import threads
 from crfrnn.filtering.permutohedral import numba_cpu
 from crfrnn.filtering.permutohedral.stencil import STENCILS, gain
+from crfrnn.runtime import threads
 
 SMALLEST_CHAIN = 16384  # vertices worth a thread of their own: fewer are blurred in less time than it takes to wake it
 

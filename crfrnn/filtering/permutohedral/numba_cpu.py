@@ -14,8 +14,8 @@ The operations on rows of channels, and what `lanes` is, are in `filtering/rows.
 
 import numpy as np
 
-from crfrnn.filtering.compiled import kernel, kernel_on_views, part_on_views
-from crfrnn.filtering.rows import blur_row, prefetch_row, scatter_rows, sum_rows
+from crfrnn.runtime.compiled import kernel, kernel_on_views, part_on_views
+from crfrnn.runtime.rows import blur_row, prefetch_row, scatter_rows, sum_rows
 
 AHEAD = 16  # entries between asking for a row and using it: a trip to memory takes about as long
 

@@ -11,8 +11,8 @@ to the owner after the splat and copied from it after the blur.
 
 import numpy as np
 
-from crfrnn.filtering.compiled import kernel, part
-from crfrnn.filtering.rows import prefetch_row
+from crfrnn.runtime.compiled import kernel, part
+from crfrnn.runtime.rows import prefetch_row
 
 EMPTY = -1
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an entry of a hash table

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import layout, memory, threads
-from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.feature_gradient import contract
-from crfrnn.filtering.rows import PAIR
 from crfrnn.filtering.separable import numba_cpu
 from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands, grid_diagonal
+from crfrnn.runtime import layout, memory, threads
+from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.rows import PAIR
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -304,9 +304,7 @@ class SeparableOperator:
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
-        self.fusable = (
-            None if isinstance(thetas, Tensor) else "fused_cpu"
-        )  # the module in mean_field/, which takes numbers
+        self.fusable = None if isinstance(thetas, Tensor) else "numba"  # the module in mean_field/, which takes numbers
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""

@@ -8,10 +8,10 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from crfrnn.filtering import layout_gpu
-from crfrnn.filtering.dispatch import plain_call
 from crfrnn.filtering.separable import triton_gpu
 from crfrnn.filtering.separable.bands import gaussian_bands, grid_diagonal
+from crfrnn.runtime import layout_gpu
+from crfrnn.runtime.custom_ops import plain_call
 
 WIDTH = 128  # numbers of a tile along the later axes; where there are fewer, it has more rows
 NUMBERS = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -109,7 +109,7 @@ _filter_op.register_autograd(_backward, setup_context=_save)
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
-    fusable = "fused_gpu"
+    fusable = "triton"
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str):
         if isinstance(thetas, Tensor):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from crfrnn.filtering.compiled import kernel, kernel_on_views
-from crfrnn.filtering.rows import PAIR, band_rows
+from crfrnn.runtime.compiled import kernel, kernel_on_views
+from crfrnn.runtime.rows import PAIR, band_rows
 
 BLOCK = 8  # vectors of the later axes that are filtered along the whole axis before the next: they stay in the cache
 ROWS, NODES = 16, 128  # of a plane that are filtered along both axes before the next; multiples of `PAIR`

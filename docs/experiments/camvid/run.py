@@ -19,10 +19,10 @@ import torch
 import yaml
 
 from crfrnn import CRFRNN, fit
+from crfrnn.commands.evaluate.evaluate import measure
 from crfrnn.data.config import open_split, read_data_config
 from crfrnn.data.datasets import SegmentationDataset
-from crfrnn.evaluate import measure
-from crfrnn.network import SegmentationNetwork
+from crfrnn.networks.network import SegmentationNetwork
 
 HERE = Path(__file__).parent
 ROWS = ("network alone", "separate CRF", "end to end")

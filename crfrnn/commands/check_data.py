@@ -1,0 +1,115 @@
+"""Checks before training: read every file once, count what is there, and name what does not fit."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from crfrnn.commands.batch import run_all
+from crfrnn.data.config import DataConfig, open_split, read_data_config
+from crfrnn.data.datasets import VOID, SegmentationDataset
+
+SHOWN = 20  # problems that are printed; more of them have one cause
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What one split holds.
+
+    `histogram` (L,) counts the pixels of each class, `void` those that do not count, `sizes` the (width, height) of
+    the files, `problems` has one line for each sample that cannot be used.
+    """
+
+    split: str
+    samples: int
+    sizes: Counter[tuple[int, int]]
+    histogram: np.ndarray
+    void: int
+    problems: list[str]
+
+
+def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
+    """Read every sample of a data set once."""
+
+    def look(index: int) -> tuple[tuple[int, int], np.ndarray]:
+        sample = dataset.read(index)
+        counts = np.bincount(sample.mask.numpy().ravel(), minlength=VOID + 1)
+        return (sample.mask.shape[1], sample.mask.shape[0]), counts
+
+    finished = run_all(look, range(len(dataset)), f"checking {split}")
+    counts = sum((count for _, count in finished.results), np.zeros(VOID + 1, np.int64))
+    sizes = Counter(size for size, _ in finished.results)
+    problems = [reason for _, reason in finished.failures]
+    if len(finished.results) and not counts[: len(dataset.classes)].any():
+        problems.append(f"{split}: every pixel is void, there is nothing to learn from")
+    return SplitReport(split, len(dataset), sizes, counts[: len(dataset.classes)], int(counts[VOID]), problems)
+
+
+def check(config: DataConfig, splits: tuple[str, ...]) -> tuple[list[SplitReport], list[str]]:
+    """Reports of these splits, and one line for each problem; a split that cannot be opened is a problem too."""
+    reports, problems = [], []
+    opened: dict[str, SegmentationDataset] = {}
+    for split in dict.fromkeys(splits):
+        try:
+            opened[split] = open_split(config, split)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        report = check_split(opened[split], split)
+        reports.append(report)
+        problems += report.problems
+    return reports, list(dict.fromkeys(problems + _shared(opened)))
+
+
+def _shared(opened: dict[str, SegmentationDataset]) -> list[str]:
+    """Photographs that are in two splits: what is trained on says nothing about anything else."""
+    lines = []
+    names = {split: {pair.image.resolve() for pair in dataset.pairs} for split, dataset in opened.items()}
+    splits = list(names)
+    for number, first in enumerate(splits):
+        for second in splits[number + 1 :]:
+            if both := names[first] & names[second]:
+                lines.append(f"{min(both)}: in {first} and in {second} ({len(both)} such images)")
+    return lines
+
+
+def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
+    """The reports as text: counts, sizes, and the share of each class in each split."""
+    lines = []
+    for report in reports:
+        total = max(1, int(report.histogram.sum()) + report.void)
+        common = ", ".join(f"{w} x {h} ({count})" for (w, h), count in report.sizes.most_common(3))
+        more = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
+        lines.append(f"{report.split}: {report.samples} images, {common}{more}, {report.void / total:.1%} void")
+    width = max(len(name) for name in names)
+    lines += ["", f"{'class':<{width + 4}}" + "".join(f"{report.split:>14}" for report in reports)]
+    for number, name in enumerate(names):
+        shares = [report.histogram[number] / max(1, report.histogram.sum()) for report in reports]
+        cells = "".join(f"{share:>13.3%} " for share in shares).rstrip()
+        lines.append(f"{number:>3} {name:<{width}}{cells}{'   (nowhere)' * (not any(shares))}")
+    return "\n".join(lines)
+
+
+def check_data(configuration: str, *, root: str | None = None, splits: str | None = None) -> None:
+    """Read a configuration's data and print what is there; every problem is a line of its own.
+
+    Args:
+        configuration: a YAML file with a section ``data:``, such as those in configs/.
+        root: the data set's folder, in place of the file's.
+        splits: which ones, with commas; those that the configuration trains and validates on where it is left out.
+    """
+    data = read_data_config(configuration, root)
+    reports, problems = check(data, tuple(splits.split(",") if splits else (data.train, data.val)))
+    if reports:
+        names = open_split(data, reports[0].split).classes.names
+        print(
+            f"{data.name} in {data.root}, {len(names)} classes"
+            + (f", scaled to {data.size[0]} x {data.size[1]}" if data.size else "")
+        )
+        print(describe(reports, names))
+    if problems:
+        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise ValueError(
+            "\n  ".join([f"{len(problems)} problems", *problems[:SHOWN], *more]) if len(problems) > 1 else problems[0]
+        )
+    print("no problems found")

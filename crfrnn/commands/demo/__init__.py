@@ -1,0 +1,1 @@
+"""`crfrnn demo`: the job in one picture."""

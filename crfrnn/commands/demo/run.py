@@ -1,0 +1,69 @@
+"""`crfrnn demo`: a photograph and a few strokes in, a whole segmentation out."""
+
+import importlib
+import shlex
+import time
+from pathlib import Path
+
+import numpy as np
+
+from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.segment.segment import segment_strokes
+from crfrnn.data.drawing.figure import compare_segmentation
+from crfrnn.data.drawing.overlay import draw_overlay
+from crfrnn.data.files import writing
+from crfrnn.data.images import write_image
+from crfrnn.data.labels import UNSURE, write_labels
+from crfrnn.data.strokes import read_strokes
+
+STROKES = Path(__file__).with_name("strokes.png")  # 4 classes on the photo; drawn by benchmarks/stroke_photos.py
+CREDIT = "Chelsea the cat, by Stefan van der Walt, CC0"
+
+
+def run_demo(out: str = "crfrnn-demo") -> None:
+    """Segment a photograph from a few strokes, and draw the result beside them.
+
+    Needs no input: the photograph comes with scikit-image, the strokes with this package. A small network and its
+    CRF-RNN learn from these strokes alone.
+
+    Args:
+        out: the folder for the pictures.
+    """
+    photo = load_photo()
+    strokes, _ = read_strokes(STROKES)
+    start = time.perf_counter()
+    with steps_bar("learning from the strokes") as progress:
+        result = segment_strokes(photo, strokes.indices, void=UNSURE, progress=progress)
+    seconds = time.perf_counter() - start
+    colours = strokes.style.colours()
+
+    folder = Path(out)
+    write_image(folder / "photo.png", photo)
+    with writing(folder / "strokes.png") as file:
+        file.write(STROKES.read_bytes())
+    write_labels(folder / "labels.png", result.labels, strokes.style)
+    write_image(folder / "overlay.png", draw_overlay(photo, result.labels, colours))
+    figure = compare_segmentation(photo, strokes.indices, result.network_labels, result.labels, colours)
+    write_image(folder / "comparison.png", figure)
+
+    given = np.mean(strokes.indices != UNSURE)
+    height, width = result.labels.shape
+    print(f"photo: {CREDIT}, {width} x {height} pixels, from scikit-image")
+    print(f"input: strokes for {len(colours)} classes on {given:.0%} of the pixels, and nothing else")
+    print(f"a network and its CRF-RNN, trained end to end on them, labelled the rest in {seconds:.1f} s")
+    print(f"wrote {folder / 'comparison.png'} (the picture to look at), labels.png and overlay.png beside it")
+    print(f"the same by hand: {shlex.join(by_hand(folder))}")
+
+
+def load_photo() -> np.ndarray:
+    """The portrait of a cat, (300, 451, 3) uint8; a ValueError with the remedy without scikit-image."""
+    try:
+        return importlib.import_module("skimage.data").chelsea()
+    except ImportError:
+        raise ValueError('the photo comes with scikit-image: pip install "crfrnn[demo]"') from None
+
+
+def by_hand(folder: Path) -> list[str]:
+    """The command that does the demo's work on the files that it left."""
+    command = ["crfrnn", "segment", str(folder / "photo.png"), "--strokes", str(folder / "strokes.png")]
+    return [*command, "--out", "segmented.png"]

@@ -1,0 +1,1 @@
+"""`crfrnn evaluate`: saved networks side by side on labelled photographs."""

@@ -1,0 +1,196 @@
+"""`crfrnn evaluate`: saved networks side by side on labelled photographs, alone and with a CRF."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
+from crfrnn.commands.metrics import Evaluation
+from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.train.recipe import CRF_MODES, CRFConfig, build_crf
+from crfrnn.data.config import open_split, read_data_config
+from crfrnn.data.datasets import SegmentationDataset
+from crfrnn.data.files import writing
+from crfrnn.data.images import write_image
+from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.layer import CRFRNN
+from crfrnn.networks.network import SegmentationNetwork
+
+
+def evaluate(
+    model: list[str],
+    *,
+    data: str,
+    root: str | None = None,
+    split: str | None = None,
+    crf: str = "none,trained",
+    iterations: int | None = None,
+    preset: str = "crfrnn",
+    kernel: list[str] | None = None,
+    normalization: str | None = None,
+    device: str = "auto",
+    out: str | None = None,
+) -> None:
+    """Measure saved networks on labelled photographs, side by side.
+
+    Mean IoU over the whole set, pixel accuracy, IoU of each class, mean IoU within 1 to 20 pixels of a boundary, and
+    the time for each image.
+
+    Args:
+        model: folders that training or save_pretrained left, or names on the hub.
+        data: a YAML file with a section ``data:``, such as those in configs/.
+        root: the data set's folder, in place of the file's.
+        split: which split; the file's test split where it is left out.
+        crf: one or several, with commas: none, the network alone; trained, with the CRF it was trained with;
+            separate, with a CRF that nobody trained (--preset, --kernel).
+        iterations: mean-field iterations; each CRF's own where it is left out, 10 for separate.
+        preset: of the separate CRF: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
+        kernel: of the separate CRF, instead of the preset's: bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
+            spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
+        normalization: of the separate CRF, instead of the preset's: after, symmetric, before or none.
+        device: cpu, cuda, or auto.
+        out: a folder for scores.json, table.md and boundary.png.
+    """
+    modes, separate = _check(crf, iterations, preset, kernel, normalization)
+    config = read_data_config(data, root)
+    dataset = open_split(config, split or config.test)
+    place = _device(device)
+    networks = [(name, _load(name, dataset, place)) for name in model]
+    results = []
+    for name, network in networks:
+        crfs = _crfs(network, modes, separate, len(dataset.classes), place)
+        if crfs:
+            results += measure(network, crfs, dataset, name, iterations)
+        else:
+            print(f"{name}: has no trained CRF, left out")
+    if not results:
+        raise ValueError(f"crf: none of the models has a {crf} CRF; say --crf none or --crf separate")
+    names = dataset.classes.names
+    print(f"{len(dataset)} images of {config.name}, {split or config.test}, on {place}\n")
+    tables = [summary(results), by_class(results, names)]
+    print("\n\n".join(as_text(table) for table in tables))
+    if out is not None:
+        _write(Path(out), results, tables, names)
+
+
+def measure(
+    network: SegmentationNetwork,
+    crfs: dict[str, CRFRNN | None],
+    dataset: SegmentationDataset,
+    name: str,
+    iterations: int | None = None,
+) -> list[Result]:
+    """Evaluate one network with several CRFs on all samples; the network runs once for each image.
+
+    Args:
+        network: in evaluation mode.
+        crfs: by the name of its kind; None is the network alone.
+        dataset: the samples, in the size in which they are measured.
+        name: of the network in the results.
+        iterations: T of all; each CRF's own where it is left out.
+    """
+    evaluations = {kind: Evaluation(len(dataset.classes)) for kind in crfs}
+    seconds = dict.fromkeys(["network", *crfs], 0.0)
+    with torch.inference_mode(), steps_bar(name) as progress:
+        for index in range(-1, len(dataset)):  # the first image once more: it loads kernels, and is not counted
+            sample = dataset[max(index, 0)]
+            images = network.normalize(sample.image[None].to(network.mean.device))
+            logits, taken = _timed(lambda images=images: network.unary_logits(images).float())
+            seconds["network"] += taken * (index >= 0)
+            for kind, crf in crfs.items():
+                guide = network.guide(images)
+                refined, taken = _timed(
+                    lambda crf=crf, logits=logits, guide=guide: (
+                        logits if crf is None else crf(logits, guide, iterations)
+                    )
+                )
+                if index >= 0:
+                    seconds[kind] += taken
+                    evaluations[kind].add(refined[0].argmax(0).cpu(), sample.mask)
+            progress(index + 1, len(dataset))
+    return [
+        Result(
+            model=name,
+            crf=kind,
+            iterations=0 if crf is None else crf.eval_iterations if iterations is None else iterations,
+            scores=evaluations[kind].scores(),
+            trimaps=evaluations[kind].trimaps(),
+            network_seconds=seconds["network"] / len(dataset),
+            crf_seconds=0.0 if crf is None else seconds[kind] / len(dataset),
+        )
+        for kind, crf in crfs.items()
+    ]
+
+
+def _check(
+    crf: str, iterations: int | None, preset: str, kernel: list[str] | None, normalization: str | None
+) -> tuple[list[str], CRFConfig]:
+    """The kinds of CRF and the separate one's settings; UsageError, before anything is read, where they make none."""
+    modes = list(dict.fromkeys(mode.strip() for mode in crf.split(",")))
+    for mode in modes:
+        if mode not in CRF_MODES:
+            raise UsageError(f"crf: {mode!r} is none of {', '.join(CRF_MODES)}")
+    if iterations is not None and iterations < 0:
+        raise UsageError(f"iterations: must be at least 0, got {iterations}")
+    if "separate" not in modes and (kernel or normalization or preset != "crfrnn"):
+        raise UsageError("preset, kernel and normalization belong to --crf separate")
+    if normalization not in (None, *NORMALIZATIONS):
+        raise UsageError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
+    try:
+        return modes, CRFConfig(preset, kernel, normalization, kernel_weights="scalar")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device: {name} cannot be used ({' '.join(str(error).split())[:100]})") from None
+    return device
+
+
+def _load(name: str, dataset: SegmentationDataset, device: torch.device) -> SegmentationNetwork:
+    network = SegmentationNetwork.from_pretrained(name, map_location=device)
+    if network.num_classes not in (None, len(dataset.classes)):
+        raise ValueError(f"model: {name} has {network.num_classes} classes, but the data have {len(dataset.classes)}")
+    return network
+
+
+def _crfs(
+    network: SegmentationNetwork, modes: list[str], separate: CRFConfig, classes: int, device: torch.device
+) -> dict[str, CRFRNN | None]:
+    """The CRFs of these kinds that there are for a network."""
+    kinds: dict[str, CRFRNN | None] = {}
+    for mode in modes:
+        if mode == "trained" and network.crf is not None:
+            kinds[mode] = network.crf
+        elif mode != "trained":
+            kinds[mode] = None if mode == "none" else build_crf(separate, classes).to(device).eval()
+    return kinds
+
+
+def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    start = time.perf_counter()
+    result = work()
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result, time.perf_counter() - start
+
+
+def _write(folder: Path, results: list[Result], tables: list[list[list[str]]], names: tuple[str, ...]) -> None:
+    written = {
+        "scores.json": json.dumps([result.as_json(names) for result in results], indent=2),
+        "table.md": "\n".join(as_markdown(table) for table in tables),
+    }
+    for name, text in written.items():
+        with writing(folder / name) as file:
+            file.write(text.encode())
+    write_image(folder / "boundary.png", draw_boundary_curves(results))
+    print(f"\nwrote {', '.join(str(folder / name) for name in (*written, 'boundary.png'))}")

@@ -1,0 +1,177 @@
+"""`crfrnn fit`: folders of images, predictions and labels in, a file with a CRF's parameters out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.fit.fit import Images, fit_images
+from crfrnn.data.datasets import VOID
+from crfrnn.data.datasets.dataset import Classes, SegmentationDataset
+from crfrnn.data.datasets.folders import MASK_SUFFIXES
+from crfrnn.data.files import Pairs, pair_by_stem, writing
+from crfrnn.data.images import open_image, rgb_pixels, upright
+from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized
+from crfrnn.parameters import find_preset
+
+
+def fit_files(
+    images: str,
+    predictions: str,
+    ground_truth: str,
+    *,
+    out: str,
+    logits: bool = False,
+    key: str | None = None,
+    resize: bool = False,
+    void: int = VOID,
+    classes: str | None = None,
+    preset: str | None = None,
+    folds: int = 2,
+    iterations: int = 10,
+    seed: int = 0,
+) -> None:
+    """Choose a CRF's parameters from labelled images.
+
+    Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions, and how much they
+    raise it on images that they were not fitted on, or that a CRF does not help. Files of the three folders are
+    matched by name: cat.jpg, cat.npz, cat.png. crfrnn refine --config reads the result.
+
+    Args:
+        images: a folder of photographs.
+        predictions: a folder of .npy or .npz files, probabilities (labels, height, width).
+        ground_truth: a folder of label maps: palette or grey PNGs with the class numbers 0, 1, 2, ...
+        out: the YAML file for the parameters.
+        logits: the predictions are logits.
+        key: the name of the array in .npz files that hold several.
+        resize: scale predictions of another size to the photograph's, bilinearly.
+        void: the value of label maps that does not count (255 never counts).
+        classes: a text file with the name of a class on each line, for the table.
+        preset: begin with crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of several where it is left out.
+        folds: parts of the cross-validation.
+        iterations: mean-field iterations of the result.
+        seed: of the order in which images are seen.
+    """
+    _check_options(out, preset)
+    for folder in (images, predictions, ground_truth):
+        if not Path(folder).is_dir():
+            raise ValueError(f"{folder}: there is no such folder")
+    files = _matched(Path(images), Path(predictions), Path(ground_truth))
+    if len(files) < 2:
+        raise ValueError(f"images: {len(files)} with predictions and labels, but a fit needs at least 2")
+    if not 2 <= folds <= len(files):
+        raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {folds}")
+    number = len(files[0].values(key, resize))
+    names = _names(classes, number)
+    truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, void})))
+    data = Images(
+        _Lazy(files, lambda one: one.photo(key)),
+        _Lazy(files, lambda one: one.values(key, resize)),
+        _Lazy(files, lambda one: truth.class_numbers(one.labels)),
+        logits,
+        names=[str(one.image) for one in files],
+    )
+    try:
+        found = fit_images(data, preset, folds, iterations, seed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted: {out} was not written") from None
+    text = found.parameters.as_yaml()
+    with writing(Path(out)) as file:
+        file.write(text.encode())
+    _show(found.table(names), f"mean IoU on held-out images, {folds} folds")
+    print(found.verdict())
+    print(f"wrote {out}; crfrnn refine --config {out} uses it")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Those of one image."""
+
+    image: Path
+    predictions: Path
+    labels: Path
+
+    def values(self, key: str | None, resize: bool) -> np.ndarray:
+        """Predictions (L, H, W) in the photograph's size."""
+        photo = open_image(self.image)
+        values = labels_first(read_predictions(self.predictions, key), photo.size)
+        turned = upright(photo, values.shape[1:])
+        size = (turned.height, turned.width)
+        return values if values.shape[1:] == size else resized(values, size, (self.predictions, self.image), resize)
+
+    def photo(self, key: str | None) -> np.ndarray:
+        """(H, W, 3), turned as its predictions are."""
+        photo = open_image(self.image)
+        return rgb_pixels(self._turned(photo, key))
+
+    def _turned(self, photo: Image.Image, key: str | None) -> Image.Image:
+        values = labels_first(read_predictions(self.predictions, key), photo.size)
+        return upright(photo, values.shape[1:])
+
+
+class _Lazy(Sequence[Any]):
+    """Items that are read when they are needed."""
+
+    def __init__(self, files: Sequence[_Files], read: Callable[[_Files], Any]):
+        self._files, self._read = files, read
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._read(self._files[number])
+
+
+def _check_options(out: str, preset: str | None) -> None:
+    if Path(out).suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"out: {out} must end in .yaml")
+    if preset is not None:
+        try:
+            find_preset(preset)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def _matched(images: Path, predictions: Path, truths: Path) -> list[_Files]:
+    """The images that have predictions and labels; a ValueError where either lacks its partner."""
+    values, labels = pair_by_stem(images, predictions, SUFFIXES), pair_by_stem(images, truths, MASK_SUFFIXES)
+    lonely = [
+        *_lonely(values, labels, f"no label map of that name in {truths}"),
+        *_lonely(labels, values, f"no predictions of that name in {predictions}"),
+    ]
+    problems = [*values.problems.items(), *labels.problems.items(), *lonely]
+    if problems:
+        more = f" (and {len(problems) - 1} more like it)" * (len(problems) > 1)
+        raise ValueError(f"{problems[0][0]}: {problems[0][1]}{more}")
+    return [_Files(*pair, labels.pairs[stem][1]) for stem, pair in sorted(values.pairs.items())]
+
+
+def _lonely(given: Pairs, partners: Pairs, reason: str) -> list[tuple[Path, str]]:
+    return [(pair[1], reason) for stem, pair in given.pairs.items() if stem not in partners.pairs]
+
+
+def _names(path: str | None, number: int) -> list[str]:
+    if path is None:
+        return [str(label) for label in range(number)]
+    try:
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"classes: {path} is not a readable text file ({error})") from None
+    if len(names) != number:
+        raise ValueError(f"classes: {path} has {len(names)} names, but the predictions have {number} classes")
+    return names
+
+
+def _show(rows: Sequence[Sequence[str]], title: str) -> None:
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(rows[0]):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows[1:]:
+        table.add_row(*row, end_section=row is rows[-2])
+    Console(width=None).print(table)

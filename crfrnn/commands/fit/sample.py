@@ -1,0 +1,73 @@
+"""One labelled image, in the size in which parameters are searched."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from crfrnn.commands.fit.soft_iou import soft_counts
+from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.inference.recurrence import mean_field
+from crfrnn.parameters import CRFParameters
+
+PIXELS = 50_000  # of an image during the search; kernels are scaled with it
+RARE = 2e-3  # a class that is nowhere more probable than this is left out of the search
+ITERATIONS = 5  # T during the search
+SHARPNESS = 8.0  # logits times this are what is counted: close to the labels that they decide
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`guide` (1, C, h, w); `unary` (1, l, h, w) float16, the logits of the classes `labels` (l,) of `classes`;
+    `truth` (h, w); the size is `factor` times the image's."""
+
+    guide: Tensor
+    unary: Tensor
+    labels: Tensor
+    truth: Tensor
+    classes: int
+    factor: float
+
+    @classmethod
+    def of(cls, guide: Tensor, unary: Tensor, truth: Tensor) -> "Sample":
+        """From guide (1, C, H, W), U (1, L, H, W) and class numbers (H, W)."""
+        size = tuple(truth.shape)
+        factor = min(1.0, math.sqrt(PIXELS / max(1, truth.numel())))
+        if factor < 1:
+            smaller = tuple(max(1, round(length * factor)) for length in size)
+            guide = interpolate(guide.float(), smaller, mode="bilinear", antialias=True)
+            unary = interpolate(unary, smaller, mode="bilinear", antialias=True)
+            truth = interpolate(truth[None, None].float(), smaller, mode="nearest-exact")[0, 0].to(truth.dtype)
+        logs = torch.log_softmax(unary, dim=1)
+        highest = logs.amax(dim=(0, 2, 3))
+        least = min(math.log(RARE), highest.sort(descending=True).values[1].item())
+        labels = (highest >= least).nonzero().flatten()
+        return cls(guide, logs[:, labels].half(), labels, truth, unary.shape[1], factor)
+
+    def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
+        """The kernels, prepared for this image."""
+        kernels = [kernel.scaled(self.factor) for kernel in parameters.kernels]  # type: ignore[attr-defined]
+        return [kernel.prepare(self.guide, normalization=parameters.normalization) for kernel in kernels]
+
+    def counts(self, filters: Sequence[GaussianFilter] | None, temperature: Tensor, weights: Tensor) -> Tensor:
+        """(2, L), soft intersection and union; `weights` (M, L). Without filters, those of the network alone.
+
+        The result's logits are multiplied by the temperature before they are sharpened: otherwise a low one would seem
+        good for nothing but surer marginals, whatever the labels.
+        """
+        logits = self.unary.float() / temperature
+        if filters is not None:
+            potts = 1 - torch.eye(len(self.labels))
+            logits = mean_field(logits, filters, weights[:, self.labels], potts, ITERATIONS)
+        q = torch.softmax(SHARPNESS * temperature * logits[0], dim=0)
+        everywhere = q.new_zeros(self.classes, *q.shape[1:]).index_copy(0, self.labels, q)
+        return soft_counts(everywhere, self.truth)
+
+
+def weights_of(parameters: CRFParameters, classes: int) -> Tensor:
+    """(M, L), the weight of each kernel for each class."""
+    weights = torch.tensor([[float(kernel.weight)] for kernel in parameters.kernels]).repeat(1, classes)
+    return weights if parameters.class_weights is None else weights * torch.tensor(parameters.class_weights)

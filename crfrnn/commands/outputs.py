@@ -1,0 +1,155 @@
+"""What a verb writes for photographs: a file of each kind that was asked for, or folders full of them."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from crfrnn.commands.batch import run_all
+from crfrnn.commands.errors import UsageError
+from crfrnn.data.images import format_of
+from crfrnn.data.predictions import SUFFIXES
+
+IN_FOLDERS = {"out": ".png", "overlay": ".jpg", "probabilities": ".npz", "compare": ".jpg", "trace": ".csv"}
+TRACES = (".csv", ".json")
+OPTIONS = {"probabilities": "save-probabilities"}  # where the name on the command line is another one
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the results go: files, or folders for them; None is not wanted."""
+
+    out: Path
+    overlay: Path | None = None
+    probabilities: Path | None = None
+    compare: Path | None = None
+    trace: Path | None = None  # its curve stands beside it, .svg
+
+    @classmethod
+    def given(
+        cls,
+        out: str,
+        overlay: str | None = None,
+        probabilities: str | None = None,
+        compare: str | None = None,
+        trace: str | None = None,
+    ) -> "Targets":
+        """What was said on the command line."""
+        return cls(Path(out), *(Path(name) if name else None for name in (overlay, probabilities, compare, trace)))
+
+    def paths(self) -> list[Path]:
+        """Those that are wanted, the label map first."""
+        return [path for _, path in self._wanted()]
+
+    def done(self) -> bool:
+        """Whether all of them are there."""
+        return all(path.exists() for path in self.paths())
+
+    def of(self, image: Path, several: bool) -> "Targets":
+        """The files for one image: these, or, where there are several images, files in these folders.
+
+        An existing folder may be given for a single image too. Raises UsageError, before anything is read, where
+        these are no folders or have a suffix that says another kind of file.
+        """
+        placed = {}
+        for kind, path in self._wanted():
+            suffix = IN_FOLDERS[kind]
+            if several and (path.is_file() or path.suffix.lower() == suffix):
+                raise UsageError(f"{_option(kind)}: {path} must be a folder, as several images go into it")
+            placed[kind] = path / f"{image.stem}{suffix}" if several or path.is_dir() else path
+            _check_kind(kind, placed[kind])
+        return Targets(**placed)
+
+    def _wanted(self) -> list[tuple[str, Path]]:
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return [(kind, path) for kind, path in pairs if path is not None]
+
+
+class Job(Protocol):
+    """One image of many."""
+
+    @property
+    def targets(self) -> Targets: ...
+
+    @property
+    def source(self) -> Path:
+        """The file by whose name a failure is reported."""
+        ...
+
+
+One = TypeVar("One", bound=Job)
+Result = TypeVar("Result")
+
+
+def check_outputs(inputs: Iterable[Path], targets: Iterable[Targets]) -> None:
+    """UsageError where something would be written over what is read, or twice to one place."""
+    read = {path.resolve() for path in inputs}
+    outputs = [path.resolve() for one in targets for path in one.paths()]
+    for path in outputs:
+        if path in read:
+            raise UsageError(f"out: {path} is read as an input and would be overwritten")
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("out: two of the outputs have the same path")
+
+
+def run_jobs(
+    work: Callable[[One], Result],
+    jobs: Sequence[One],
+    targets: Targets,
+    *,
+    words: tuple[str, str],
+    told: Callable[[list[Result]], list[str]],
+    problems: dict[Path, str],
+    overwrite: bool,
+    note: str = "",
+) -> None:
+    """Do what is not done yet, on all cores, and print what came of it.
+
+    Args:
+        work: what to do with a job; it writes the targets.
+        jobs: one for each image, with targets of its own.
+        targets: the folders.
+        words: what is going on and what was done, such as ("refining", "refined").
+        told: what to say of the results, in a few words each; asked only where there are any.
+        problems: files that belong to no job, and why; they count as failures.
+        overwrite: also do what is done.
+        note: another thing to say.
+
+    Raises ValueError with a line for each file that failed, after all others are done.
+    """
+    todo = [job for job in jobs if overwrite or not job.targets.done()]
+    start = time.perf_counter()
+    finished = run_all(work, todo, words[0])
+    seconds = time.perf_counter() - start
+    count = len(finished.results)
+    phrases = [f"{words[1]} {count} images in {seconds:.1f} s" + (f" ({count / seconds:.1f} a second)" * (count > 0))]
+    phrases += told(finished.results) if count else []
+    if len(todo) < len(jobs):
+        phrases.append(f"skipped {len(jobs) - len(todo)} that were done (--overwrite redoes them)")
+    print("; ".join([*phrases, note] if note else phrases))
+    for path in targets.paths() if count else ():
+        print(f"wrote {count} files into {path}")
+    failures = [*problems.items(), *((job.source, reason) for job, reason in finished.failures)]
+    if failures:
+        lines = [reason if str(path) in reason else f"{path}: {reason}" for path, reason in failures]
+        total = len(jobs) + len(problems)
+        raise ValueError("\n  ".join([f"{len(failures)} of {total} failed, the others are done", *lines]))
+
+
+def _check_kind(kind: str, path: Path) -> None:
+    if kind == "out" and path.suffix.lower() != ".png":
+        raise UsageError(f"out: label maps are written as PNG, so {path} must end in .png")
+    if kind == "probabilities" and path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{_option(kind)}: {path} must end in .npz or .npy")
+    if kind == "trace" and path.suffix.lower() not in TRACES:
+        raise UsageError(f"trace: {path} must end in .csv or .json; the curve is drawn beside it, as .svg")
+    if kind in ("overlay", "compare"):
+        try:
+            format_of(path)
+        except ValueError as error:
+            raise UsageError(f"{kind}: {error}") from None
+
+
+def _option(kind: str) -> str:
+    return OPTIONS.get(kind, kind)

@@ -1,0 +1,1 @@
+"""`crfrnn.refine` and `crfrnn refine`: sharpen somebody's predictions."""

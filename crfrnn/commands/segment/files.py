@@ -1,0 +1,256 @@
+"""`crfrnn segment`: photographs from files and folders, label maps and pictures of them into files and folders."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.outputs import Targets, check_outputs, run_jobs
+from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.segment.segment import Segmentation, segment_photo, segment_strokes
+from crfrnn.data.drawing.figure import compare_crf, compare_segmentation
+from crfrnn.data.drawing.legend import Entry, entries_of, with_legend
+from crfrnn.data.drawing.overlay import draw_overlay
+from crfrnn.data.files import IMAGE_SUFFIXES, files_by_stem
+from crfrnn.data.images import as_shown, open_image, rgb_pixels, upright, write_image
+from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, parse_unsure, write_labels
+from crfrnn.data.predictions import write_predictions
+from crfrnn.data.strokes import read_strokes
+from crfrnn.networks.models import load_model
+from crfrnn.networks.network import SegmentationNetwork
+
+STROKES_ITERATIONS = 10
+SHOWN = 6  # classes in the line that is printed
+
+
+@dataclass(frozen=True)
+class _Model:
+    name: str
+    network: SegmentationNetwork
+    iterations: int | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Path  # the photograph
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    size: tuple[int, int]  # (height, width)
+    entries: list[Entry]
+    changed: float  # share of the pixels whose label the CRF changed
+
+
+def segment_files(
+    image: list[str],
+    *,
+    out: str,
+    model: str | None = None,
+    strokes: str | None = None,
+    unsure: str | int = "",
+    overlay: str | None = None,
+    save_probabilities: str | None = None,
+    compare: str | None = None,
+    iterations: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Segment photographs with a trained model, or one photograph from a few strokes of colour on it.
+
+    The model that comes with the package knows road scenes: sky, building, pole, road, pavement, tree, sign symbol,
+    fence, car, pedestrian and bicyclist. Folders work too, and a second run does what the first one left.
+
+    For anything else draw strokes: over a copy of the photograph's size, one colour for each thing and one for the
+    background, on a transparent or plain ground. A small network and its CRF-RNN are trained together on these
+    strokes alone, and label the rest.
+
+    Args:
+        image: photographs, and folders of photographs.
+        out: the label map, a PNG in the colours of the model or the strokes, or a folder for several.
+        model: a folder that training or save_pretrained left, or a name on the hub; camvid, which comes with the
+            package, where it is left out.
+        strokes: instead of a model, the strokes: a PNG of the photograph's size, palette, grey or colours.
+        unsure: with --strokes, the index (0) or colour (0,0,0 or "#000000") that means "nothing drawn"; without it,
+            what is transparent or else covers most of the picture.
+        overlay: also write the photograph tinted by the labels, with a legend where the classes have names.
+        save_probabilities: also write the probabilities, float16, .npz or .npy.
+        compare: also write a figure: photograph, strokes, the network alone, the network with its CRF-RNN.
+        iterations: mean-field iterations; the model's own where it is left out, 10 with --strokes.
+        seed: with --strokes, of the initial weights; the same seed gives the same result.
+        overwrite: in folders, redo what is already there.
+    """
+    if iterations is not None and iterations < 0:
+        raise UsageError(f"iterations: must be at least 0, got {iterations}")
+    photos = [Path(name) for name in dict.fromkeys(image)]
+    targets = Targets.given(out, overlay, save_probabilities, compare)
+    if strokes:
+        photo, void = _check_strokes(photos, model, unsure)
+        targets = targets.of(photo, several=False)
+        check_outputs((photo, Path(strokes)), [targets])
+        _segment_by_strokes(
+            photo, Path(strokes), void, targets, STROKES_ITERATIONS if iterations is None else iterations, seed
+        )
+        return
+    for name, given in {"unsure": unsure != "", "seed": seed != 0}.items():
+        if given:
+            raise UsageError(f"{name}: belongs to --strokes")
+    for path in photos:
+        if not path.exists():
+            raise ValueError(f"{path}: there is no such file or folder")
+    if len(photos) == 1 and not photos[0].is_dir():
+        job = _Job(photos[0], targets.of(photos[0], several=False))
+        check_outputs([job.source], [job.targets])
+        _segment_photo(job, _load(model, targets, iterations))
+    else:
+        jobs, problems = _jobs(photos, targets)
+        _segment_photos(jobs, problems, targets, _load(model, targets, iterations), overwrite)
+
+
+def _load(name: str | None, targets: Targets, iterations: int | None) -> _Model:
+    network, name = load_model(name)
+    if targets.compare is not None and network.crf is None:
+        raise ValueError(f"compare: {name} has no CRF, so there is nothing to compare")
+    return _Model(name, network, iterations)
+
+
+def _jobs(given: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Path, str]]:
+    """A job for each photograph, and those that cannot be done because another one has the same name."""
+    outputs = {path.resolve(): path for path in targets.paths()}
+    by_stem: dict[str, list[Path]] = {}
+    for path in given:
+        if path.is_dir() and path.resolve() in outputs:
+            raise UsageError(f"out: {path} is read as an input; give another folder")
+        found = files_by_stem(path, IMAGE_SUFFIXES) if path.is_dir() else {path.stem: [path]}
+        for stem, paths in found.items():
+            by_stem.setdefault(stem, []).extend(paths)
+    if not by_stem:
+        raise ValueError(f"{', '.join(map(str, given))}: no photographs ({' '.join(IMAGE_SUFFIXES)})")
+    problems = {
+        paths[0]: f"{' and '.join(map(str, paths))} have the same name" for paths in by_stem.values() if len(paths) > 1
+    }
+    photos = [paths[0] for paths in by_stem.values() if len(paths) == 1]
+    jobs = [_Job(photo, targets.of(photo, several=True)) for photo in photos]
+    check_outputs(photos, [job.targets for job in jobs])
+    return jobs, problems
+
+
+def _segment_photo(job: _Job, model: _Model) -> None:
+    start = time.perf_counter()
+    with Console(stderr=True).status(f"segmenting {job.source.name}"):
+        outcome = _work(job, model)
+    seconds = time.perf_counter() - start
+    height, width = outcome.size
+    found = ", ".join(map(str, outcome.entries[:SHOWN])) + ", ..." * (len(outcome.entries) > SHOWN)
+    told = f"segmented {job.source} ({width} x {height}) with {model.name} in {seconds:.1f} s: {found}"
+    print("; ".join([told, *_changed(model, [outcome])]))
+    for path in job.targets.paths():
+        print(f"wrote {path}")
+
+
+def _segment_photos(
+    jobs: list[_Job], problems: dict[Path, str], targets: Targets, model: _Model, overwrite: bool
+) -> None:
+    run_jobs(
+        partial(_work, model=model),
+        jobs,
+        targets,
+        words=("segmenting", "segmented"),
+        told=partial(_changed, model),
+        problems=problems,
+        overwrite=overwrite,
+    )
+
+
+def _changed(model: _Model, outcomes: Sequence[_Outcome]) -> list[str]:
+    if model.network.crf is None:
+        return []
+    return [f"the CRF changed the label of {np.mean([outcome.changed for outcome in outcomes]):.1%} of the pixels"]
+
+
+def _work(job: _Job, model: _Model) -> _Outcome:
+    """Read, segment and write one photograph. The label map comes last: where it stands, everything does."""
+    targets = job.targets
+    try:
+        photo = rgb_pixels(as_shown(open_image(job.source)))
+        wanted = targets.probabilities is not None
+        result = segment_photo(model.network, photo, iterations=model.iterations, probabilities=wanted)
+    except ValueError as error:
+        raise error if str(job.source) in str(error) else ValueError(f"{job.source}: {error}") from error
+    names = model.network.class_names or [str(number) for number in result.classes]
+    style = LabelStyle.named(names, model.network.palette)
+    entries = entries_of(result.labels, style.names(), style.colours())
+    if targets.overlay is not None:
+        write_image(targets.overlay, with_legend(draw_overlay(photo, result.labels, style.colours()), entries))
+    if targets.probabilities is not None and result.probabilities is not None:
+        write_predictions(targets.probabilities, result.probabilities)
+    if targets.compare is not None:
+        both = (result.network_labels, result.labels)
+        write_image(targets.compare, compare_crf(photo, *both, style.colours(), entries))
+    write_labels(targets.out, result.labels, style)
+    height, width = result.labels.shape
+    return _Outcome((height, width), entries, float(np.mean(result.labels != result.network_labels)))
+
+
+def _check_strokes(photos: list[Path], model: str | None, unsure: str | int) -> tuple[Path, Value | None]:
+    """The photograph, and what means "nothing drawn"; UsageError where the options contradict each other."""
+    if model is not None:
+        raise UsageError("model: --strokes trains a network of its own; give one of --model and --strokes")
+    if len(photos) > 1 or photos[0].is_dir():
+        got = f"{len(photos)} are given" if len(photos) > 1 else f"{photos[0]} is a folder"
+        raise UsageError(f"strokes: they belong to one photograph, but {got}")
+    try:
+        return photos[0], None if unsure == "" else parse_unsure(unsure)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _segment_by_strokes(
+    image: Path, source: Path, void: Value | None, targets: Targets, iterations: int, seed: int
+) -> None:
+    drawn, found = read_strokes(source, void)
+    photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
+    start = time.perf_counter()
+    with steps_bar(f"learning {image.name}") as progress:
+        try:
+            result = segment_strokes(
+                photo,
+                drawn.indices,
+                void=UNSURE,
+                iterations=iterations,
+                seed=seed,
+                probabilities=targets.probabilities is not None,
+                progress=progress,
+            )
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+    seconds = time.perf_counter() - start
+    _write(photo, drawn, result, targets)
+    height, width = result.labels.shape
+    given = drawn.indices != UNSURE
+    names = drawn.style.names()
+    print(
+        f"segmented {image} ({width} x {height}) in {seconds:.1f} s from strokes of {len(names)} classes"
+        f" ({', '.join(names[:12])}{', ...' * (len(names) > 12)}) on {given.mean():.1%} of the pixels; {found}"
+    )
+    print(f"{np.mean(result.labels[given] == drawn.indices[given]):.1%} of the stroke pixels kept their class")
+    for path in targets.paths():
+        print(f"wrote {path}")
+
+
+def _write(photo: np.ndarray, drawn: LabelMap, result: Segmentation, targets: Targets) -> None:
+    """All outputs; the label map comes last: where it stands, everything does."""
+    if targets.overlay is not None:
+        write_image(targets.overlay, draw_overlay(photo, result.labels, drawn.style.colours()))
+    if targets.probabilities is not None and result.probabilities is not None:
+        write_predictions(targets.probabilities, result.probabilities)
+    if targets.compare is not None:
+        both = (result.network_labels, result.labels)
+        write_image(targets.compare, compare_segmentation(photo, drawn.indices, *both, drawn.style.colours()))
+    write_labels(targets.out, result.labels, drawn.style)

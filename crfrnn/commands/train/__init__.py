@@ -1,0 +1,1 @@
+"""`crfrnn train`: a recipe, stage by stage."""

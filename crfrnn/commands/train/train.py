@@ -1,0 +1,175 @@
+"""`crfrnn train`: a recipe in, networks out; the same command goes on where it was interrupted."""
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crfrnn.commands.check_data import check, describe
+from crfrnn.commands.train.recipe import (
+    CRFConfig,
+    HardwareConfig,
+    NetworkConfig,
+    Recipe,
+    StageConfig,
+    build_network,
+    load_initial,
+    settings_that_differ,
+)
+from crfrnn.commands.train.stage.run import LAST, Interrupted, StageRun, UnreadableSample, export
+from crfrnn.data.augmentation import seed_for
+from crfrnn.data.config import DataConfig, open_split
+from crfrnn.data.datasets import SegmentationDataset
+from crfrnn.data.files import writing
+from crfrnn.networks.network import SegmentationNetwork
+
+RECIPE, HISTOGRAM, DONE, MODEL = "recipe.json", "classes.json", "done.json", "model"
+
+
+def train(
+    *,
+    data: DataConfig,
+    network: NetworkConfig,
+    stages: list[StageConfig],
+    out: str,
+    crf: CRFConfig = CRFConfig(),  # noqa: B008 (frozen)
+    hardware: HardwareConfig = HardwareConfig(),  # noqa: B008
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Train a network, alone and then end to end with a CRF-RNN, as a configuration says.
+
+    Interrupted or killed, the same command goes on where it was and comes to the same result. The folder gets, for
+    each stage, log.csv, last.ckpt and best, the network with the best validation mIoU; the last stage's best is
+    copied to model. Needs Lightning: pip install 'crfrnn[train]'.
+
+    Args:
+        data: the data set, and how it is read.
+        network: the network that gives the unary term.
+        stages: what is trained, one after the other.
+        out: the folder for everything that comes of it.
+        crf: the CRF-RNN behind the network.
+        hardware: devices, machines, precision, how often to save.
+        seed: of initial values, order and augmentation.
+        overwrite: begin anew where the folder holds a run.
+    """
+    recipe = Recipe(data, network, list(stages), crf, hardware, seed)
+    run_stage = _load_lightning()
+    folder = Path(out)
+    training, validation = open_split(data, data.train), open_split(data, data.val)
+    if _is_main_process():
+        _prepare(folder, recipe, overwrite)
+        _check_files(folder, recipe, training)
+    while not (folder / HISTOGRAM).exists():  # the first machine writes it, into a folder that all of them see
+        time.sleep(1)
+    previous: Path | None = None
+    for number, stage in enumerate(recipe.stages):
+        weights = _class_weights(stage, folder)
+        run = StageRun(stage, number, seed, data, hardware, folder / stage.name, weights)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if not (run.folder / DONE).exists():
+            torch.manual_seed(seed_for(seed, number))
+            built = build_network(recipe, stage, training.classes)
+            if previous is not None:
+                load_initial(built, str(previous))
+            _run(run_stage, built, run, training, validation)
+        previous = run.best
+    if _is_main_process() and previous is not None:
+        export(SegmentationNetwork.from_pretrained(previous), folder / MODEL)
+        for stage in recipe.stages:
+            done = json.loads((folder / stage.name / DONE).read_text())
+            print(f"{stage.name}: validation mIoU {done['mean_iou']:.2%} after {done['epochs']} epochs")
+        print(f"wrote {folder / MODEL}; crfrnn evaluate {folder / MODEL} --data CONFIG measures it")
+
+
+def _run(
+    run_stage: Callable[..., tuple[float, int]], built: SegmentationNetwork, run: StageRun, *splits: SegmentationDataset
+) -> None:
+    """One stage; what stops it becomes one line."""
+    try:
+        best, epochs = run_stage(built, run, *splits)
+    except (UnreadableSample, Interrupted) as reason:
+        if not _is_main_process():
+            sys.exit(1)  # the main process stops for the same reason, and says it
+        if isinstance(reason, Interrupted):
+            raise KeyboardInterrupt(str(reason)) from None
+        raise ValueError(f"{reason}; mend or remove it, and the same command goes on from here") from None
+    if _is_main_process():
+        with writing(run.folder / DONE) as file:
+            file.write(json.dumps({"mean_iou": best, "epochs": epochs}).encode())
+
+
+def _load_lightning() -> Callable[..., tuple[float, int]]:
+    """`stage.fit.run_stage`, loaded when it is needed: Lightning is an extra, and slow to import."""
+    try:
+        importlib.import_module("lightning.pytorch")
+    except ImportError as error:
+        raise ValueError(f"train: needs Lightning ({error}): pip install 'crfrnn[train]'") from None
+    return importlib.import_module("crfrnn.commands.train.stage.fit").run_stage
+
+
+def _is_main_process() -> bool:
+    """False in the processes that Lightning, torchrun or SLURM start besides the first one."""
+    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def _prepare(folder: Path, recipe: Recipe, overwrite: bool) -> None:
+    """The run's folder with the recipe in it; a ValueError where another recipe's run is there."""
+    wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    stored = folder / RECIPE
+    before = json.loads(stored.read_text()) if stored.exists() else None
+    if before is None and folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"out: {folder} holds other files; give a new folder")
+    begun = any((folder / stage["name"] / LAST).exists() for stage in before["stages"]) if before else False
+    if before and begun and not overwrite:
+        differing = list(settings_that_differ(_lasting(before), _lasting(wanted)))
+        if differing:
+            raise ValueError(
+                f"out: {folder} holds a run of another recipe ({differing[0]}"
+                + f" and {len(differing) - 1} more" * (len(differing) > 1)
+                + "); give another --out, or --overwrite"
+            )
+        return
+    for name in (*(stage["name"] for stage in (before or wanted)["stages"]), MODEL):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / HISTOGRAM).unlink(missing_ok=True)
+    with writing(stored) as file:
+        file.write(json.dumps(wanted, indent=2).encode())
+
+
+def _lasting(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What may not change between a start and its continuation: all but where it runs and where the files are."""
+    data = {name: value for name, value in recipe["data"].items() if name not in ("root", "workers")}
+    return {name: value for name, value in recipe.items() if name != "hardware"} | {"data": data}
+
+
+def _check_files(folder: Path, recipe: Recipe, training: SegmentationDataset) -> None:
+    """Read every file once before the first epoch; a later continuation relies on that."""
+    if (folder / HISTOGRAM).exists():
+        return
+    reports, problems = check(recipe.data, (recipe.data.train, recipe.data.val))
+    if problems:
+        more = f" and {len(problems) - 1} more; crfrnn data check CONFIG lists them" if len(problems) > 1 else ""
+        raise ValueError(f"data: {problems[0]}{more}")
+    print(describe(reports, training.classes.names))
+    with writing(folder / HISTOGRAM) as file:
+        file.write(json.dumps({"pixels": reports[0].histogram.tolist()}).encode())
+
+
+def _class_weights(stage: StageConfig, folder: Path) -> Tensor | None:
+    """(L,): 1 / log(1.02 + share of the class in the training split), or None."""
+    if stage.class_weights == "none":
+        return None
+    pixels = json.loads((folder / HISTOGRAM).read_text())["pixels"]
+    return torch.tensor([1 / math.log(1.02 + count / sum(pixels)) for count in pixels])

@@ -1,0 +1,1 @@
+"""Pictures of results: overlays, legends, figures side by side, charts."""

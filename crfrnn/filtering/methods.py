@@ -1,0 +1,122 @@
+"""Which implementation runs a call, and why another one does not: a pure function of the call's arguments."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from crfrnn.runtime import gpu
+from crfrnn.runtime.loading import load
+
+
+def preload() -> None:
+    """Import what this machine would load at first use, so that a first use inside torch's compiler finds it."""
+    for rows in IMPLEMENTATIONS.values():
+        for row in rows:
+            if row.refuses is not _triton or gpu.triton_ready():
+                row.load()
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One row of the table: where an operator lives and which calls it refuses."""
+
+    name: str
+    module: str
+    operator: str
+    refuses: Callable[[torch.device, torch.dtype], str | None]
+    accuracies: tuple[int, ...] = (1,)  # of the lattice that it knows; see permutohedral/stencil.py
+
+    def load(self) -> Any:
+        """The operator's class; compiles or loads its kernels."""
+        return load(self.module, self.operator)
+
+
+def _cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"its kernels run on the CPU, the tensors are on {device.type}"
+    if dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 or float64, not {dtype}"
+    return None
+
+
+def _triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type not in gpu.triton_devices():
+        return f"its kernels run on CUDA, the tensors are on {device.type}"
+    if not gpu.triton_installed():
+        return "Triton is not installed; pip install 'crfrnn[triton]'"
+    if dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 or float64, not {dtype}"
+    return None
+
+
+def _never(device: torch.device, dtype: torch.dtype) -> str | None:
+    del device, dtype
+    return None
+
+
+_HERE = "crfrnn.filtering"
+IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of preference; tests iterate over it
+    "exact": (
+        Implementation("triton", f"{_HERE}.exact.tiles_gpu", "ExactOperator", _triton),
+        Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),
+    ),
+    "separable": (
+        Implementation("numba_cpu", f"{_HERE}.separable.grid_cpu", "SeparableOperator", _cpu_only),
+        Implementation("triton", f"{_HERE}.separable.grid_gpu", "SeparableOperator", _triton),
+        Implementation("reference", f"{_HERE}.separable.reference", "SeparableOperator", _never),
+    ),
+    "permutohedral": (
+        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only, (1, 2, 3)),
+        Implementation("triton", f"{_HERE}.permutohedral.lattice_gpu", "LatticeOperator", _triton),
+        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never, (1, 2, 3)),
+    ),
+}
+
+
+def choose(
+    method: str, device: torch.device, dtype: torch.dtype, implementation: str | None = None, accuracy: int = 1
+) -> Implementation:
+    """The first implementation of `method` that takes the call, or the one asked for.
+
+    Triton's interpreter is only for those who ask for it. A device other than the CPU on which nothing but the
+    reference runs gets it with a warning, once.
+
+    Raises ValueError with the names there are, or with the reason why the one asked for cannot be had.
+    """
+    if method not in IMPLEMENTATIONS:
+        raise ValueError(f"method: {method!r} is none of {', '.join(IMPLEMENTATIONS)}")
+    candidates = IMPLEMENTATIONS[method]
+    if implementation is not None:
+        candidates = tuple(row for row in candidates if row.name == implementation)
+        if not candidates:
+            names = ", ".join(row.name for row in IMPLEMENTATIONS[method])
+            raise ValueError(f"implementation: {implementation!r} is none of {names}, which {method!r} has")
+    reasons = []
+    for row in candidates:
+        reason = row.refuses(device, dtype)
+        if reason is None and implementation is None and row.refuses is _triton and device.type == "cpu":
+            reason = "its interpreter is slow; ask for it by name"
+        if reason is None and accuracy not in row.accuracies:
+            reason = f"it has accuracy {', '.join(map(str, row.accuracies))} only"
+        if reason is None:
+            if reasons and implementation is None and row.name == "reference":
+                _warn_of_reference(method, device.type, reasons)
+            return row
+        reasons.append(f"{row.name}: {reason}")
+    raise ValueError(f"method: {method!r} cannot run this call ({'; '.join(reasons)})")
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn_of_reference(method: str, device: str, reasons: list[str]) -> None:
+    """Say so, once for each method, where a GPU runs plain torch for want of kernels."""
+    if device in ("cpu", "meta") or (method, device) in _warned or torch.compiler.is_compiling():
+        return
+    _warned.add((method, device))
+    warnings.warn(
+        f"{method}: the plain torch reference runs on {device}, right but slow ({'; '.join(reasons)})", stacklevel=4
+    )

@@ -1,0 +1,1 @@
+"""`crfrnn serve`: the page, its limits, and what visitors send."""

@@ -1,0 +1,67 @@
+"""Gradio's picture components, without their own reading of what visitors send: `reading.py` does that, in limits."""
+
+import secrets
+from collections import OrderedDict
+from pathlib import Path
+
+import gradio as gr
+from gradio.components.base import server
+from gradio.components.image_editor import AcceptBlobs, EditorData
+from gradio.data_classes import ImageData
+
+from crfrnn.web.limits import MEGA
+
+MOST_DRAWINGS = 64  # of all visitors, between the moment they are sent and the moment they are read
+
+_SENT: OrderedDict[str, dict[str, bytes]] = OrderedDict()  # number of a drawing -> its parts
+
+
+class PhotoInput(gr.Image):
+    """An image whose value is the path of the file that was sent, as it came."""
+
+    is_template = True  # the frontend is gr.Image's
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        return None if payload is None else payload.path
+
+
+class Canvas(gr.ImageEditor):
+    """An image editor whose value is two paths: the photo, and the first layer with the strokes.
+
+    Gradio reads the properties of a component from the signature of its constructor, so that it has none of its own.
+    """
+
+    is_template = True
+    most_bytes = 20 * MEGA  # of one part of a drawing
+
+    def preprocess(self, payload: EditorData | None) -> dict[str, str | None] | None:
+        if payload is None:
+            return None
+        if payload.id is not None:
+            parts = _SENT.pop(payload.id, {})
+            return {name: self._file(parts.get(name)) for name in ("background", "layer")}
+        layers = payload.layers or []
+        background = payload.background.path if payload.background else None
+        return {"background": background, "layer": layers[0].path if layers else None}
+
+    @server
+    def accept_blobs(self, data: AcceptBlobs) -> None:
+        """A part of a drawing, sent before the event that needs it. Kept for a while, in bounded memory."""
+        kind, index = data.data["type"], data.data["index"]
+        name = "layer" if kind == "layer" and str(index) == "0" else str(kind)
+        blob = bytes(data.files[0][1])
+        if name not in ("background", "layer") or len(blob) > self.most_bytes:
+            return  # the composite is not needed
+        _SENT.setdefault(str(data.data["id"])[:64], {})[name] = blob
+        while len(_SENT) > MOST_DRAWINGS:
+            _SENT.popitem(last=False)
+
+    def _file(self, blob: bytes | None) -> str | None:
+        if blob is None:
+            return None
+        folder = Path(self.GRADIO_CACHE) / secrets.token_hex(16)
+        folder.mkdir(parents=True)
+        path = folder / "drawing"
+        path.write_bytes(blob)
+        self.temp_files.add(str(path))
+        return str(path)

@@ -1,0 +1,62 @@
+"""What the page shows of a result: the photo under its labels, a legend, and the curve of the change."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from crfrnn.data.drawing.legend import Entry, entries_of
+from crfrnn.data.drawing.overlay import draw_overlay
+from crfrnn.web.workspaces import Workspace
+
+SHOWN = 12  # classes in a legend
+WIDTH, HEIGHT, MARGIN = 320, 84, 16  # units of the curve's drawing
+
+
+def overlays(workspace: Workspace, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) twice: the photo under the labels without the CRF, and under those after iteration t."""
+    photo, colours = workspace.exploration.photo, workspace.style.colours()
+    after = workspace.before if workspace.settling is None else workspace.settling.labels[t]
+    return draw_overlay(photo, workspace.before, colours), draw_overlay(photo, after, colours)
+
+
+def entries(workspace: Workspace, t: int) -> list[Entry]:
+    labels = workspace.before if workspace.settling is None else workspace.settling.labels[t]
+    return entries_of(labels, workspace.style.names(), workspace.style.colours())
+
+
+def legend(found: Sequence[Entry]) -> str:
+    """HTML: a field of colour, the name and the share of each class, the largest first.
+
+    >>> legend([Entry("<sky>", (1, 2, 3), 0.5)])
+    '<ul class="legend"><li><i style="background:rgb(1,2,3)"></i>&lt;sky&gt; 50.0%</li></ul>'
+    """
+    items = [
+        f'<li><i style="background:rgb({",".join(map(str, entry.colour))})"></i>{escape(str(entry))}</li>'
+        for entry in found[:SHOWN]
+    ]
+    more = [f"<li>+ {len(found) - SHOWN}</li>"] if len(found) > SHOWN else []
+    return f'<ul class="legend">{"".join(items + more)}</ul>'
+
+
+def curve(change: np.ndarray, t: int, title: str) -> str:
+    """SVG: the change of Q in each iteration, a point for each, the t-th one marked."""
+    if not len(change):
+        return ""
+    top = max(float(change.max()), 1e-9)
+    step = (WIDTH - 3 * MARGIN) / max(1, len(change) - 1)
+    xs = [2 * MARGIN + step * i for i in range(len(change))]
+    ys = [HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * float(value) / top for value in change]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+    dots = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if i + 1 == t else 2.5}" class="{"now" if i + 1 == t else "dot"}">'
+        f"<title>t = {i + 1}: {value:.2%}</title></circle>"
+        for i, (x, y, value) in enumerate(zip(xs, ys, change.tolist(), strict=True))
+    )
+    ticks = "".join(f'<text x="{x:.1f}" y="{HEIGHT - 2}">{i + 1}</text>' for i, x in enumerate(xs))
+    now = f"t = {t}: {change[t - 1]:.2%}" if t > 0 else "t = 0"
+    return (
+        f'<figure class="curve"><figcaption>{escape(title)} <b>{now}</b></figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'<polyline points="{line}"/>{dots}{ticks}</svg></figure>'
+    )

@@ -1,0 +1,188 @@
+"""A CRF on one photo again and again: every iteration of a run, other weights at once, other bandwidths soon."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.inference.recurrence import trajectory
+from crfrnn.layer import CRFRNN
+from crfrnn.parameters import find_preset
+
+LATTICES = 2  # kept for one photo: the present bandwidths, and those before
+TOLERANCE = 1e-3  # labels that are nowhere more probable are left out, as in `refine`
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed of a CRF with one bilateral and one spatial kernel.
+
+    theta_alpha and theta_gamma in pixels, theta_beta in 0..255 of colour; the weights are w_m, for a learned CRF the
+    mean over its classes.
+    """
+
+    theta_alpha: float
+    theta_beta: float
+    bilateral_weight: float
+    theta_gamma: float
+    spatial_weight: float
+    normalization: str = "after"
+    iterations: int = 10
+
+    @classmethod
+    def of_preset(cls, name: str) -> "Settings":
+        """Those of `crfrnn.PRESETS`.
+
+        >>> Settings.of_preset("pydensecrf").theta_alpha
+        80
+        """
+        preset = find_preset(name)
+        return cls.of_kernels(preset.kernels, [kernel.weight for kernel in preset.kernels], preset.normalization)
+
+    @classmethod
+    def of_kernels(
+        cls, kernels: Sequence[Kernel], weights: Sequence[float], normalization: str, iterations: int = 10
+    ) -> "Settings":
+        """ValueError where these are not one bilateral and one spatial kernel, each with plain bandwidths."""
+        found = {type(kernel): (kernel, weight) for kernel, weight in zip(kernels, weights, strict=True)}
+        bilateral, spatial = found.get(Bilateral), found.get(Spatial)
+        if len(kernels) != 2 or bilateral is None or spatial is None:
+            names = ", ".join(type(kernel).__name__ for kernel in kernels)
+            raise ValueError(f"kernels: expected one Bilateral and one Spatial, got {names}")
+        values = (bilateral[0].theta_alpha, bilateral[0].theta_beta, spatial[0].theta_gamma)  # type: ignore[attr-defined]
+        if not all(isinstance(value, int | float) for value in values):
+            raise ValueError(f"kernels: expected one bandwidth for all axes and channels, got {values}")
+        alpha, beta, gamma = values
+        return cls(alpha, beta, float(bilateral[1]), gamma, float(spatial[1]), normalization, iterations)
+
+    def kernels(self, factor: float = 1.0) -> tuple[Bilateral, Spatial]:
+        """Both kernels, for a grid with `factor` times as many pixels along each axis."""
+        bilateral = Bilateral(self.theta_alpha * factor, self.theta_beta, self.bilateral_weight)
+        return bilateral, Spatial(self.theta_gamma * factor, self.spatial_weight)
+
+
+@dataclass(frozen=True)
+class Settling:
+    """One run: what every iteration came to. Labels count as in the logits; t = 0 is the unary alone."""
+
+    labels: np.ndarray  # (T + 1, H, W) uint8, or uint16 above 256 labels
+    change: np.ndarray  # (T,), the share of its probability that the mean pixel gave to other labels in iteration t
+    marginals: np.ndarray  # (K, H, W) float32 after the last iteration, of the labels in `occurring`
+    occurring: np.ndarray  # (K,) those labels; all others are less probable than `TOLERANCE` everywhere
+
+
+class Exploration:
+    """A photo and a unary term, prepared for runs with many settings.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        logits: (1, L, h, w) of any size, scaled to the photo's, bilinearly.
+        crf: a trained layer at the size of the logits: its weights and its compatibility keep their proportions,
+            `Settings` scales them. Without it the CRF is a Potts model.
+
+    Raises ValueError where the layer has other kernels than one bilateral and one spatial one.
+
+    >>> explored = Exploration(np.zeros((6, 8, 3), np.uint8), torch.randn(1, 4, 6, 8))
+    >>> explored.run(Settings.of_preset("crfrnn")).labels.shape
+    (11, 6, 8)
+    """
+
+    def __init__(self, photo: np.ndarray, logits: Tensor, crf: CRFRNN | None = None):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            raise ValueError(f"photo: expected (H, W, 3) uint8, got {photo.dtype} {photo.shape}")
+        size = (photo.shape[0], photo.shape[1])
+        self.photo = photo
+        self.labels = logits.shape[1]
+        whole = logits.detach().float()
+        if tuple(whole.shape[2:]) != size:
+            whole = F.interpolate(whole, size=size, mode="bilinear")
+        self.occurring = _occurring(whole)
+        self.logits = whole if len(self.occurring) == self.labels else whole[:, self.occurring]
+        self.learned: Settings | None = None
+        self.class_weights: np.ndarray | None = (
+            None  # (2, L), by which the learned kernels' weights differ among labels
+        )
+        if crf is not None:
+            scale = math.hypot(*size) / math.hypot(logits.shape[2], logits.shape[3])
+            self._learn(crf, crf.scaled(scale))
+        self._lattices: OrderedDict[tuple, GaussianFilter] = OrderedDict()
+
+    def _learn(self, crf: CRFRNN, scaled: CRFRNN) -> None:
+        weights = crf.kernel_weights.detach()
+        diagonal = weights.diagonal(dim1=1, dim2=2) if weights.dim() == 3 else weights
+        means = diagonal.mean(dim=1).tolist()
+        self.learned = Settings.of_kernels(scaled.kernels, means, crf.normalization, crf.eval_iterations)
+        # in the order of Settings.kernels
+        order = [next(m for m, k in enumerate(crf.kernels) if isinstance(k, kind)) for kind in (Bilateral, Spatial)]
+        if diagonal.shape[1] > 1 and bool((diagonal >= 0).all()) and min(means) > 0:
+            self.class_weights = (diagonal / diagonal.mean(dim=1, keepdim=True))[order].numpy()
+        self._weights = weights[order][..., self.occurring] if weights.shape[-1] > 1 else weights[order]
+        if weights.dim() == 3:
+            self._weights = self._weights[:, self.occurring]
+        self._compatibility = crf.compatibility.detach()[self.occurring][:, self.occurring]
+
+    def run(self, settings: Settings, *, learned: bool = True) -> Settling:
+        """T iterations with these settings, of the learned CRF where there is one and it is wanted.
+
+        The lattice is built again only where a bandwidth or the normalization changed.
+        """
+        bilateral, spatial = settings.kernels()
+        guide = torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.photo, -1, 0))).unsqueeze(0)
+        filters = [self._lattice(bilateral, settings.normalization, guide)]
+        filters.append(spatial.prepare(guide, normalization=settings.normalization))
+        weights, compatibility = self._parameters(settings, learned)
+        numbers = self.occurring.astype(np.uint8 if self.labels <= 256 else np.uint16)
+        labels, changes, before, last = [], [], None, self.logits
+        for q in trajectory(self.logits, filters, weights, compatibility, settings.iterations):
+            labels.append(numbers[q[0].argmax(dim=0).numpy()])
+            if before is not None:
+                changes.append(float((q - before).abs().sum(dtype=torch.float64)) / 2 / labels[0].size)
+            before = last = q
+        return Settling(np.stack(labels), np.array(changes), last[0].contiguous().numpy(), self.occurring)
+
+    def _lattice(self, bilateral: Bilateral, normalization: str, guide: Tensor) -> GaussianFilter:
+        key = (bilateral.theta_alpha, bilateral.theta_beta, normalization)
+        if key not in self._lattices:
+            self._lattices[key] = bilateral.prepare(guide, normalization=normalization)
+            while len(self._lattices) > LATTICES:
+                self._lattices.popitem(last=False)
+        self._lattices.move_to_end(key)
+        return self._lattices[key]
+
+    def _parameters(self, settings: Settings, learned: bool) -> tuple[Tensor, Tensor]:
+        """Kernel weights and compatibility of the labels that occur."""
+        wanted = torch.tensor([[settings.bilateral_weight], [settings.spatial_weight]])
+        if self.learned is None or not learned:
+            return wanted, 1 - torch.eye(len(self.occurring))
+        trained = torch.tensor([[self.learned.bilateral_weight], [self.learned.spatial_weight]])
+        scale = torch.where(trained == 0, torch.zeros_like(wanted), wanted / trained)
+        return self._weights * scale.view(2, *(1,) * (self._weights.dim() - 1)), self._compatibility
+
+    def forget(self) -> None:
+        """Give back the memory of the lattices; the next run builds its own again."""
+        self._lattices.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the photo, the logits and the lattices."""
+        lattices = sum(tensor.nbytes for gaussian in self._lattices.values() for tensor in _tensors_of(gaussian))
+        return self.photo.nbytes + self.logits.nbytes + lattices
+
+
+def _occurring(logits: Tensor) -> np.ndarray:
+    """(K,) the labels that are somewhere more probable than the tolerance, and at least two."""
+    highest = torch.log_softmax(logits, dim=1).amax(dim=(0, 2, 3))
+    least = min(math.log(TOLERANCE), highest.topk(min(2, len(highest))).values[-1].item())
+    return (highest >= least).nonzero().flatten().numpy()
+
+
+def _tensors_of(gaussian: GaussianFilter) -> Iterator[Tensor]:
+    yield from getattr(gaussian.operator, "lattices", ())
+    yield from (scale for scale in (gaussian.before, gaussian.after) if scale is not None)

@@ -1,0 +1,43 @@
+"""What one visitor, and all of them together, may ask of the server."""
+
+from dataclasses import dataclass
+
+from crfrnn.networks.photo_size import CRF_VALUES
+
+MEGA = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the demo.
+
+    Args:
+        pixels: of the picture that the CRF works on; larger photos are scaled to it.
+        photo_megapixels: of a photo that is opened at all.
+        upload_megabytes: of one file.
+        array_megabytes: of the arrays in a .npz file, unpacked.
+        at_once: requests that are computed at the same time.
+        waiting: requests that wait; all others are sent away.
+        memory_megabytes: of the photos and lattices that are kept for all visitors.
+        disk_megabytes: of the files that visitors have sent and got, until they are deleted.
+        minutes: that such a file is kept.
+    """
+
+    pixels: int = 300_000
+    photo_megapixels: int = 50
+    upload_megabytes: int = 20
+    array_megabytes: int = 400
+    at_once: int = 2
+    waiting: int = 32
+    memory_megabytes: int = 512
+    disk_megabytes: int = 2000
+    minutes: int = 60
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name}: must be at least 1, got {value}")
+
+    def pixels_for(self, labels: int) -> float:
+        """Pixels of the working picture with so many labels: their product is bounded, too."""
+        return min(self.pixels, CRF_VALUES / max(1, labels))

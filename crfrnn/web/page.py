@@ -1,0 +1,244 @@
+"""The page of `crfrnn serve`: every control tied to what it does. It holds no mathematics; see `studio.py`."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from crfrnn.web.api import add_api
+from crfrnn.web.downloads import fresh_folder
+from crfrnn.web.layout import lay_out, preset_choices
+from crfrnn.web.samples import BRUSHES, write_samples
+from crfrnn.web.studio import LEARNED, RANGES, Studio, View
+from crfrnn.web.wording import Refusal, language_of, say
+
+PROGRESS = gr.Progress()  # Gradio hands each handler one of its own in its place
+FRAME = 0.35  # seconds for which a played iteration is shown
+
+
+def build_page(studio: Studio, folder: Path) -> gr.Blocks:
+    """The whole page. `folder` is the server's own, for samples and for what is downloaded."""
+    return Page(studio, folder).blocks
+
+
+class Page:
+    """Handlers, and the components that they fill."""
+
+    def __init__(self, studio: Studio, folder: Path):
+        self.studio, self.folder = studio, folder
+        self.samples = write_samples(folder)
+        minutes = studio.limits.minutes
+        self.blocks = gr.Blocks(
+            title="CRF-RNN", analytics_enabled=False, delete_cache=(60 * max(1, minutes // 4), 60 * minutes)
+        )
+        with self.blocks:
+            self.layout = lay_out(self.samples, studio.limits, self._about_model("en"))
+            add_api(studio, folder)  # first: their names are not taken then
+            self._connect()
+        self.blocks.queue(max_size=studio.limits.waiting, default_concurrency_limit=studio.limits.at_once)
+
+    def _connect(self) -> None:
+        at = self.layout
+        shown = self._shown()
+        quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "crf"}
+        quiet["concurrency_limit"] = self.studio.limits.at_once
+        live = quiet | {"trigger_mode": "always_last", "show_progress": "hidden"}
+        hidden = quiet | {"show_progress": "hidden"}
+        slow = quiet | {"show_progress": "full", "show_progress_on": [at.comparison]}
+
+        self.blocks.load(self.greet, None, [at.language], api_visibility="private").then(
+            self.translate, [at.language, at.key], self._texts(), api_visibility="private"
+        )
+        at.language.input(self.translate, [at.language, at.key], self._texts(), api_visibility="private")
+
+        at.photo.change(self.segment, [at.photo, at.language, at.key], shown, **slow)
+        names = [self.layout.parts[f"name_{brush}"] for brush in BRUSHES]
+        drawing = [at.canvas, at.language, at.key, *names]
+        at.canvas.upload(self.open_photo, [at.canvas, at.language], [at.canvas], **hidden)
+        at.learn.click(self.learn, drawing, shown, **slow)
+        at.canvas.change(self.look, [at.live, *drawing], shown, **live)
+        at.sample_strokes.click(self.paint_cat, None, [at.canvas, *names], **hidden).then(
+            self.learn_cat, [at.language, at.key], shown, **slow
+        )
+        given = [at.owned, at.predictions, at.language, at.key, at.confidence, at.unsure]
+        at.refine.click(self.refine, given, shown, **slow)
+        at.sample_predictions.click(self.rough_cat, None, [at.owned, at.predictions], **quiet).then(
+            self.refine, given, shown, **slow
+        )
+
+        at.t.input(self.scrub, [at.key, at.t, at.language], [at.comparison, at.legend, at.curve], **live)
+        at.play.click(self.play, [at.key, at.language], [at.comparison, at.legend, at.curve, at.t], **live)
+        controls = [*at.settings().values()]
+        for control in controls:
+            control.input(self.change, [at.key, at.preset, at.language, *controls], shown, **live)
+        at.preset.select(self.start_from, [at.key, at.preset, at.language], shown, **live)
+        at.download.click(self.download, [at.key, at.language], [at.files], **slow)
+
+    def greet(self, request: gr.Request) -> str:
+        """The language that the browser asks for."""
+        return language_of(request.headers.get("accept-language", ""))
+
+    def translate(self, language: str, key: str) -> list[Any]:
+        """Every text of the page in the language, and what is told of the present result."""
+        updates = []
+        for _, what, word in self.layout.texts:
+            text = say(language, word)
+            change: dict[str, Any] = {"value": f"# {text}"} if what == "heading" else {what: text}
+            updates.append(gr.update(**change))
+        updates.append(self._about_model(language))
+        try:
+            view = self.studio.view(key, 10**6, language)
+        except Refusal:
+            return [*updates, say(language, "nothing_yet"), gr.skip(), gr.skip()]
+        return [*updates, view.told, view.curve, gr.update(choices=preset_choices(view.learned, language))]
+
+    def segment(self, path: str | None, language: str, key: str, progress: Any = PROGRESS) -> list[Any]:
+        if path is None:  # the photo was taken away
+            return [gr.skip() for _ in self._shown()]
+        progress(0.1, desc=say(language, "segmenting"))
+        return self._show(lambda: self.studio.segment(path, language, key), language, LEARNED)
+
+    def open_photo(self, canvas: dict[str, str | None] | None, language: str) -> Any:
+        """A photo of any kind and size on the canvas as the CRF will see it; a small plain one is there already."""
+        photo = _said(language, lambda: self.studio.read((canvas or {}).get("background")))
+        return self._on_canvas(photo.pixels, []) if photo.scaled else gr.skip()
+
+    def learn(
+        self, canvas: dict[str, str | None] | None, language: str, key: str, *names: str, progress: Any = PROGRESS
+    ) -> list[Any]:
+        return self._learn(canvas, language, key, names, quick=False, progress=progress)
+
+    def look(
+        self,
+        wanted: bool,
+        canvas: dict[str, str | None] | None,
+        language: str,
+        key: str,
+        *names: str,
+    ) -> list[Any]:
+        """While somebody paints: the network alone is trained, and nothing is said where strokes are missing."""
+        if wanted:
+            try:
+                return self._learn(canvas, language, key, names, quick=True, progress=lambda *_, **__: None)
+            except gr.Error:
+                pass
+        return [gr.skip() for _ in self._shown()]
+
+    def _learn(self, canvas, language: str, key: str, names: tuple[str, ...], quick: bool, progress: Any) -> list[Any]:
+        photo, layer = (canvas or {}).get("background"), (canvas or {}).get("layer")
+
+        def told(done: int, total: int) -> None:
+            progress((done, total), desc=say(language, "learning"))
+
+        def work() -> View:
+            return self.studio.learn(photo, layer, names, language, key, quick=quick, progress=told)
+
+        return self._show(work, language, LEARNED)
+
+    def paint_cat(self) -> list[Any]:
+        with Image.open(self.samples.cat) as photo:
+            canvas = self._on_canvas(np.asarray(photo), [self.samples.cat_strokes])
+        return [canvas, *(self.samples.cat_names.get(brush, "") for brush in BRUSHES)]
+
+    def learn_cat(self, language: str, key: str, progress: Any = PROGRESS) -> list[Any]:
+        layer = self.folder / "cat-strokes.png"
+        if not layer.exists():
+            Image.fromarray(self.samples.cat_strokes).save(layer)
+        canvas = {"background": str(self.samples.cat), "layer": str(layer)}
+        names = tuple(self.samples.cat_names.get(brush, "") for brush in BRUSHES)
+        return self._learn(canvas, language, key, names, quick=False, progress=progress)
+
+    def refine(
+        self,
+        photo: str | None,
+        predictions: str | None,
+        language: str,
+        key: str,
+        confidence: float,
+        unsure: str,
+        progress: Any = PROGRESS,
+    ) -> list[Any]:
+        progress(0.1, desc=say(language, "refining"))
+
+        def work() -> View:
+            return self.studio.refine(photo, predictions, language, key, confidence=confidence, unsure=unsure)
+
+        return self._show(work, language, "crfrnn")
+
+    def rough_cat(self) -> list[str]:
+        return [str(self.samples.cat), str(self.samples.rough)]
+
+    def change(self, key: str, preset: str, language: str, *values: float | str) -> list[Any]:
+        wanted = dict(zip(self.layout.settings(), values, strict=True))
+        return self._show(lambda: self.studio.change(key, wanted, preset, language), language, preset, moved=True)
+
+    def start_from(self, key: str, preset: str, language: str) -> list[Any]:
+        return self._show(lambda: self.studio.start_from(key, preset, language), language, preset)
+
+    def scrub(self, key: str, t: int, language: str) -> list[Any]:
+        view = _said(language, lambda: self.studio.view(key, t, language))
+        return [(view.before, view.after), view.legend, view.curve]
+
+    def play(self, key: str, language: str) -> Iterator[list[Any]]:
+        """From the unary to the last iteration, one after the other."""
+        t, last = 0, 1
+        while t <= last:
+            view = _said(language, lambda t=t: self.studio.view(key, t, language))
+            last = view.settings.iterations
+            yield [(view.before, view.after), view.legend, view.curve, t]
+            t += 1
+            time.sleep(FRAME)
+
+    def download(self, key: str, language: str) -> Any:
+        into = fresh_folder(self.folder, self.studio.limits.minutes)
+        paths = _said(language, lambda: self.studio.files(key, into))
+        return gr.update(value=[str(path) for path in paths], visible=True)
+
+    def _show(self, work: Callable[[], View], language: str, preset: str, moved: bool = False) -> list[Any]:
+        """The view in the components of `_shown`; controls that were `moved` by hand stay where they are."""
+        view = _said(language, work)
+        t = gr.update(value=view.t, maximum=max(1, view.settings.iterations))
+        first = [view.key, (view.before, view.after), view.told, view.legend, view.curve, t]
+        if moved:
+            return [*first, *(gr.skip() for _ in range(len(RANGES) + 2))]
+        chosen = gr.update(
+            choices=preset_choices(view.learned, language),
+            value=preset if view.learned or preset != LEARNED else "crfrnn",
+        )
+        controls = [round(getattr(view.settings, name), 3) for name in RANGES]
+        return [*first, chosen, *controls, view.settings.normalization]
+
+    def _shown(self) -> list[Any]:
+        at = self.layout
+        return [at.key, at.comparison, at.told, at.legend, at.curve, at.t, at.preset, *at.settings().values()]
+
+    def _texts(self) -> list[Any]:
+        at = self.layout
+        return [*(component for component, _, _ in at.texts), at.about_photo, at.told, at.curve, at.preset]
+
+    def _about_model(self, language: str) -> str:
+        classes = ("、" if language == "zh" else ", ").join(self.studio.classes()[:30])
+        return say(language, "about_photo", model=Path(self.studio.name).name, classes=classes)
+
+    def _on_canvas(self, photo: np.ndarray, layers: list[np.ndarray]) -> dict[str, Any]:
+        composite = Image.fromarray(photo).convert("RGBA")
+        for layer in layers:
+            composite.alpha_composite(Image.fromarray(layer))
+        return {"background": photo, "layers": layers, "composite": np.asarray(composite)}
+
+
+def _said(language: str, work: Callable[[], Any]) -> Any:
+    """What `work` returns; a refusal, or whatever goes wrong, becomes one sentence and no more."""
+    try:
+        return work()
+    except Refusal as refusal:
+        raise gr.Error(refusal.said(language), print_exception=False, title="") from None
+    except Exception:  # it is written down here, and only here
+        traceback.print_exc(file=sys.stderr)
+        raise gr.Error(say(language, "failed"), print_exception=False, title="") from None

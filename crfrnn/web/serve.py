@@ -1,0 +1,140 @@
+"""`crfrnn serve`: a page on which anybody can try the package, on this machine or for others."""
+
+import importlib
+import os
+import shutil
+import socket
+import tempfile
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crfrnn.commands.errors import UsageError
+from crfrnn.networks.models import load_model
+from crfrnn.web.gate import Gate
+from crfrnn.web.limits import MEGA, Limits
+from crfrnn.web.studio import Studio
+
+SESSIONS = 500  # of visitors, whose keys are remembered
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    model: str | None = None,
+    pixels: int = 300_000,
+    photo_megapixels: int = 50,
+    upload_megabytes: int = 20,
+    at_once: int = 2,
+    waiting: int = 32,
+    memory_megabytes: int = 512,
+) -> None:
+    """Start a page on which anybody can segment photos, paint strokes and refine predictions.
+
+    Everything happens on this machine; no request leaves it. Ctrl-C stops the server and deletes what visitors sent.
+
+    Args:
+        host: the address to listen on; 0.0.0.0 for other machines, too.
+        port: the port to listen on; 0 takes any free one.
+        share: also make the page reachable through a public address of Gradio's, for some days.
+        model: a folder that training or save_pretrained left, or a name on the hub; camvid, which comes with the
+            package, where it is left out.
+        pixels: the size at which the CRF works; larger photos are scaled to it, and the result back.
+        photo_megapixels: photos with more are refused.
+        upload_megabytes: files with more are refused.
+        at_once: requests that are computed at the same time.
+        waiting: requests that wait for them; further ones are told to come back.
+        memory_megabytes: for the pictures of all visitors.
+    """
+    if not 0 <= port < 65536:
+        raise UsageError(f"port: must lie in 0..65535, got {port}")
+    try:
+        limits = Limits(
+            pixels=pixels,
+            photo_megapixels=photo_megapixels,
+            upload_megabytes=upload_megabytes,
+            at_once=at_once,
+            waiting=waiting,
+            memory_megabytes=memory_megabytes,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    network, name = load_model(model)
+    studio = Studio(network, name, limits)
+    folder = Path(tempfile.mkdtemp(prefix="crfrnn-serve-")).resolve()
+    try:
+        blocks, address = launch(studio, folder, host=host, port=port, share=share)
+        with suppress(KeyboardInterrupt):  # from the first word on
+            print(f"serving {name} on {address} (Ctrl-C stops it)", flush=True)
+            if share:
+                print(f"and for everybody on {blocks.share_url}", flush=True)
+            blocks.block_thread()
+        blocks.close(verbose=False)
+        print("stopped; the visitors' files are deleted")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch(studio: Studio, folder: Path, *, host: str = "127.0.0.1", port: int = 0, share: bool = False) -> Any:
+    """Start the server in threads of its own: (the `gr.Blocks`, its address). `folder` takes the visitors' files.
+
+    Raises ValueError where Gradio is missing or the port is taken.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    torch.set_num_threads(1)  # requests are the threads; more of them would wait for each other
+    page, layout, middleware = (
+        _load(name) for name in ("crfrnn.web.page", "crfrnn.web.layout", "starlette.middleware")
+    )
+    blocks = page.build_page(studio, folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, address, _ = blocks.launch(
+                server_name=host,
+                server_port=port or _free_port(host),
+                share=share,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=["api"],
+                max_file_size=studio.limits.upload_megabytes * MEGA,
+                state_session_capacity=SESSIONS,
+                theme=layout.THEME,
+                css=layout.CSS,
+                app_kwargs={
+                    "middleware": [middleware.Middleware(Gate, folder=folder, limits=studio.limits)],
+                    "docs_url": None,
+                    "redoc_url": None,
+                },
+            )
+    except OSError as error:
+        raise ValueError(f"port: {port} cannot be used on {host} ({error}); try --port 0") from None
+    return blocks, address
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+def _load(name: str) -> Any:
+    """A module that needs Gradio, which takes seconds to import and is wanted by this verb alone."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("crfrnn"):
+            raise
+        raise ValueError(f"the page needs {error.name}: pip install 'crfrnn[demo]'") from None

@@ -1,0 +1,137 @@
+"""``crfrnn fit`` from folders to the file that ``crfrnn refine --config`` reads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from crfrnn import CRFRNN, refine
+from crfrnn.cli import main
+from crfrnn.commands.fit import descent
+from crfrnn.parameters import CRFParameters
+from tests.support.scenes import scenes
+
+CALL = ("fit", "photos", "maps", "truth", "--logits", "--out", "crf.yaml")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current folder, with photos/, maps/ (logits) and truth/ of six images."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "maps", "truth"):
+        Path(name).mkdir()
+    for number, (image, logits, truth) in enumerate(zip(*scenes(6), strict=True)):
+        Image.fromarray(image).save(f"photos/{number}.png")
+        np.save(f"maps/{number}.npy", logits)
+        Image.fromarray(truth).save(f"truth/{number}.png")
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def test_fit_then_refine(folder, capsys):
+    Path("names.txt").write_text("background\ndisc\npole\n")
+    Image.fromarray(np.where(np.asarray(Image.open("truth/0.png")) == 0, 9, 1).astype(np.uint8)).save("truth/0.png")
+    assert run(*CALL, "--classes", "names.txt", "--void", "9") == 0
+    out, err = capsys.readouterr()
+    assert all(word in out for word in ("background", "pole", "change", "The CRF helps: mean IoU", "wrote crf.yaml"))
+    assert err == ""
+    parameters = CRFParameters.from_yaml("crf.yaml")
+    assert yaml.safe_load(Path("crf.yaml").read_text())["fitted"]["images"] == 6
+    call = ("refine", "photos/1.png", "--logits", "maps/1.npy", "--out", "labels.png")
+    assert run(*call, "--config", "crf.yaml") == 0
+    image, logits = np.asarray(Image.open("photos/1.png")), np.load("maps/1.npy")
+    expected = refine(image, logits=logits, **parameters.options()).argmax(0)
+    assert (np.asarray(Image.open("labels.png")) == expected).all()
+    assert (expected != refine(image, logits=logits).argmax(0)).any()
+    assert CRFRNN.from_config("crf.yaml").temperature == parameters.temperature
+
+
+def test_a_crf_that_does_not_help(folder, capsys):
+    for number in range(6):
+        truth = np.asarray(Image.open(f"truth/{number}.png"))
+        np.save(f"maps/{number}.npy", np.stack([8.0 * (truth == label) for label in range(3)]))
+    assert run(*CALL, "--preset", "deeplab-v2") == 0
+    assert "A CRF does not help here" in capsys.readouterr().out
+    assert CRFParameters.from_yaml("crf.yaml") == CRFParameters.of_preset("deeplab-v2")
+
+
+def test_coarse_predictions(folder, capsys):
+    for number in range(2, 6):
+        for name in (f"photos/{number}.png", f"maps/{number}.npy", f"truth/{number}.png"):
+            Path(name).unlink()
+    for number in range(2):
+        np.save(f"maps/{number}.npy", np.load(f"maps/{number}.npy")[:, ::2, ::2])
+    assert run(*CALL) == 1
+    assert "--resize scales them" in capsys.readouterr().err
+    assert run(*CALL, "--resize", "--preset", "deeplab-v2") == 0
+
+
+def remove(name):
+    return lambda: Path(name).unlink()
+
+
+def keep_one():
+    for number in range(1, 6):
+        for name in (f"photos/{number}.png", f"maps/{number}.npy", f"truth/{number}.png"):
+            Path(name).unlink()
+
+
+def other_size():
+    Image.new("L", (7, 9)).save("truth/3.png")
+
+
+def other_class():
+    Image.new("L", (60, 44), 7).save("truth/3.png")
+
+
+FAILING = {
+    "no label map": (remove("truth/3.png"), (), "maps/3.npy: no label map of that name in truth"),
+    "no predictions": (remove("maps/3.npy"), (), "truth/3.png: no predictions of that name in maps"),
+    "no photo": (remove("photos/3.png"), (), "maps/3.npy: no image 3.* in photos (and 1 more"),
+    "one image": (keep_one, (), "images: 1 with predictions and labels, but a fit needs at least 2"),
+    "another size": (other_size, (), "photos/3.png: truths: (9, 7) (height, width), but the image has (44, 60)"),
+    "another class": (other_class, (), "truth/3.png: holds 7, outside the 3 classes and void (255)"),
+    "no such folder": (lambda: None, ("--key", "x"), None),
+    "names": (lambda: Path("n.txt").write_text("a\nb\n"), ("--classes", "n.txt"), "classes: n.txt has 2 names"),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys, case):
+    spoil, options, message = FAILING[case]
+    spoil()
+    call = [word if case != "no such folder" or word != "truth" else "truths" for word in CALL]
+    assert run(*call, *options) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("crfrnn fit: ")
+    assert err.count("\n") == 1
+    assert (message or "truths: there is no such folder") in err
+    assert out == ""
+    assert not list(folder.glob("*crf.yaml*"))
+
+
+@pytest.mark.parametrize("options", [("--folds", "7"), ("--preset", "best"), ("--out", "crf.json")])
+def test_wrong_usage(folder, capsys, options):
+    assert run(*CALL, *options) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_interrupted_fit_leaves_the_former_file(folder, capsys, monkeypatch):
+    Path("crf.yaml").write_text("kernel: ['spatial:3,3']\n")
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(descent, "descend", interrupt)
+    assert run(*CALL) == 130
+    assert "interrupted: crf.yaml was not written" in capsys.readouterr().err
+    assert [path.name for path in folder.glob("*crf.yaml*")] == ["crf.yaml"]
+    assert Path("crf.yaml").read_text() == "kernel: ['spatial:3,3']\n"

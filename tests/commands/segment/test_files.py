@@ -1,0 +1,164 @@
+"""`crfrnn segment` with a trained model, from end to end: one photo, several, folders, failures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+from skimage import data
+
+from crfrnn import SegmentationNetwork, build_unary
+from crfrnn.cli import main
+from crfrnn.commands.segment import files as segment_files
+from crfrnn.networks.models import MODELS, load_model
+
+HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with photos/0.jpg to photos/3.jpg and one.png."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for number in range(4):
+        top = 60 * number
+        Image.fromarray(data.rocket()[top : top + HEIGHT, 200 : 200 + WIDTH]).save(f"photos/{number}.jpg")
+    Image.fromarray(photo()).save("one.png")
+    return tmp_path
+
+
+def photo() -> np.ndarray:
+    return data.rocket()[150 : 150 + HEIGHT, 250 : 250 + WIDTH]
+
+
+def run(*arguments: str) -> int:
+    return main(["segment", *arguments])
+
+
+def files() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file() and path.parts[0] != "photos")
+
+
+def test_one_photo_to_all_outputs(capsys: pytest.CaptureFixture[str]):
+    outputs = ["--overlay", "over.png", "--save-probabilities", "q.npy", "--compare", "figure.jpg"]
+    assert run("one.png", "--out", "new/labels.png", *outputs) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("segmented one.png (64 x 48) with camvid in ")
+    assert "; the CRF changed the label of " in out
+    assert all(f"wrote {path}" in out for path in ("new/labels.png", "over.png", "q.npy", "figure.jpg"))
+    assert err == ""
+    network, _ = load_model()
+    with Image.open("new/labels.png") as image:
+        labels = np.asarray(image)
+        assert image.mode == "P"
+        assert (image.getpalette("RGB") or [])[:33] == np.ravel(network.palette or []).tolist()
+        assert json.loads(image.info["class_names"]) == network.class_names
+    np.testing.assert_array_equal(labels, network.predict(photo()))
+    marginals = np.load("q.npy")
+    assert (marginals.shape, marginals.dtype) == ((11, HEIGHT, WIDTH), np.float16)
+    with Image.open("over.png") as image:
+        assert image.height > HEIGHT  # the legend
+    with Image.open("figure.jpg") as image:
+        assert image.width > 3 * WIDTH
+
+
+def test_iterations_and_the_network_alone():
+    network, _ = load_model()
+    for iterations, expected in ((3, network.predict(photo(), iterations=3)), (0, network.predict(photo(), crf=False))):
+        assert run("one.png", "--out", "labels.png", "--iterations", str(iterations)) == 0
+        with Image.open("labels.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_an_existing_folder_takes_one_photo():
+    Path("out").mkdir()
+    assert run("one.png", "--out", "out") == 0
+    assert files() == ["one.png", "out/one.png"]
+
+
+def test_photos_and_folders(capsys: pytest.CaptureFixture[str]):
+    command = ["photos", "one.png", "--out", "done/labels", "--overlay", "done/looks", "--iterations", "1"]
+    Path("photos/2.jpg").write_bytes(Path("photos/2.jpg").read_bytes()[:500])
+    assert run(*command) == 1
+    out, err = capsys.readouterr()
+    assert "segmented 4 images in " in out
+    assert "wrote 4 files into done/labels" in out
+    assert err.splitlines()[0] == "crfrnn segment: 1 of 5 failed, the others are done"
+    assert err.splitlines()[1].startswith("  photos/2.jpg: not a readable image")
+    names = ["0", "1", "3", "one"]
+    assert files() == [f"done/labels/{n}.png" for n in names] + [f"done/looks/{n}.jpg" for n in names] + ["one.png"]
+    stamps = {path: path.stat().st_mtime_ns for path in Path("done/labels").iterdir()}
+    Image.fromarray(photo()).save("photos/2.jpg")
+    Path("done/looks/3.jpg").unlink()
+    assert run(*command) == 0
+    assert "segmented 2 images" in (out := capsys.readouterr().out)
+    assert "skipped 3 that were done (--overwrite redoes them)" in out
+    changed = {path.name for path, stamp in stamps.items() if path.stat().st_mtime_ns > stamp}
+    assert changed == {"3.png"}
+    assert run(*command, "--overwrite") == 0
+    assert "segmented 5 images" in capsys.readouterr().out
+
+
+def test_photos_of_the_same_name_are_told(capsys: pytest.CaptureFixture[str]):
+    Path("more").mkdir()
+    Image.fromarray(photo()).save("more/0.png")
+    assert run("photos", "more", "--out", "labels", "--iterations", "0") == 1
+    assert "photos/0.jpg and more/0.png have the same name" in capsys.readouterr().err
+    assert files() == ["labels/1.png", "labels/2.png", "labels/3.png", "more/0.png", "one.png"]
+
+
+def test_an_empty_folder(capsys: pytest.CaptureFixture[str]):
+    Path("empty").mkdir()
+    assert run("empty", "--out", "labels") == 1
+    assert capsys.readouterr().err.startswith("crfrnn segment: empty: no photographs (.jpg ")
+
+
+def test_a_camera_that_lay_on_its_side():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(photo()).transpose(Image.Transpose.ROTATE_90).save("lying.png", exif=exif)
+    assert run("lying.png", "--out", "lying-labels.png") == 0
+    assert run("one.png", "--out", "labels.png") == 0
+    assert Path("lying-labels.png").read_bytes() == Path("labels.png").read_bytes()
+
+
+def test_a_model_without_crf_names_and_colours(capsys: pytest.CaptureFixture[str]):
+    SegmentationNetwork(build_unary("fast-scnn", 4), size=64).save_pretrained("plain")
+    before = files()
+    assert run("one.png", "--model", "plain", "--out", "labels.png", "--compare", "figure.png") == 1
+    assert capsys.readouterr().err == "crfrnn segment: compare: plain has no CRF, so there is nothing to compare\n"
+    assert files() == before
+    assert run("one.png", "--model", "plain", "--out", "labels.png", "--overlay", "look.jpg") == 0
+    assert "with plain in" in (out := capsys.readouterr().out)
+    assert "the CRF" not in out
+    with Image.open("labels.png") as image:
+        assert json.loads(image.info["class_names"]) == ["0", "1", "2", "3"]
+
+
+def test_a_folder_named_as_the_packages_model():
+    SegmentationNetwork(build_unary("fast-scnn", 2), size=64).save_pretrained("camvid")
+    assert load_model("camvid")[0].num_classes == 11
+    assert load_model("./camvid")[0].num_classes == 2
+    assert MODELS["camvid"].is_dir()
+
+
+@pytest.mark.parametrize("arguments", [["one.png", "--out", "x.png"], ["photos", "--out", "x", "--overlay", "y"]])
+def test_ctrl_c_and_a_full_disk_leave_nothing_half_written(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("no space left on the device")
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", fail)
+        assert run(*arguments) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert files() == ["one.png"]
+    monkeypatch.setattr(segment_files, "segment_photo" if arguments[0] == "one.png" else "run_jobs", interrupt)
+    assert run(*arguments) == 130
+    assert capsys.readouterr().err == "crfrnn segment: interrupted\n"
+    assert files() == ["one.png"]

@@ -1,0 +1,70 @@
+"""Points of the simplex that solvers ask for: sparsemax, and softmax with a quadratic term."""
+
+import numpy as np
+import pytest
+import torch
+
+from crfrnn.inference.solvers import sparsemax
+from crfrnn.inference.solvers.convergent import log_of_quadratic_softmax
+from tests.support.compare import assert_equal
+from tests.support.problems import random_values
+
+
+class TestSparsemax:
+    @pytest.mark.parametrize("labels", [1, 2, 3, 21])
+    @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 100.0])
+    def test_is_the_projection(self, scale, labels):
+        """Against all supports: the one whose projection is feasible and nearest."""
+        values = scale * random_values(2, labels, 5, dtype=torch.float64)
+        got = sparsemax(values)
+        for b in range(2):
+            for i in range(5):
+                expected = project_by_brute_force(values[b, :, i].numpy())
+                assert_equal("q", got[b, :, i].numpy(), expected, 1e-10)
+
+    def test_gradcheck(self):
+        values = random_values(2, 4, 3, dtype=torch.float64).requires_grad_()
+        assert torch.autograd.gradcheck(sparsemax, (values,))
+        assert torch.autograd.gradgradcheck(sparsemax, (values,))
+
+    def test_ties(self):
+        assert sparsemax(torch.zeros(1, 4, 1)).flatten().tolist() == [0.25] * 4
+
+
+def project_by_brute_force(z: np.ndarray) -> np.ndarray:
+    """The nearest of the projections onto the faces of the simplex; the largest values are on the right one."""
+    best, nearest = None, np.inf
+    order = np.argsort(-z)
+    for size in range(1, len(z) + 1):
+        face = order[:size]
+        q = np.zeros(len(z))
+        q[face] = z[face] - (z[face].sum() - 1) / size
+        if q.min() >= -1e-12 and ((q - z) ** 2).sum() < nearest:
+            best, nearest = q, ((q - z) ** 2).sum()
+    assert best is not None
+    return best
+
+
+class TestQuadraticSoftmax:
+    @pytest.mark.parametrize("c", [1e-3, 1.0, 30.0, 1000.0])
+    @pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+    def test_solves_its_equation(self, dtype, scale, c):
+        a = scale * random_values(3, 21, 50, dtype=dtype)
+        y = log_of_quadratic_softmax(a, torch.tensor(c, dtype=dtype))
+        assert_equal(
+            "sum of q", y.exp().sum(dim=1), torch.ones(3, 50, dtype=dtype), 1e-5 if dtype == torch.float32 else 1e-12
+        )
+        nu = y + c * y.exp() - a  # the same for all labels of a pixel
+        spread = (nu - nu.mean(dim=1, keepdim=True)).abs().max().item()
+        assert spread < 30 * torch.finfo(dtype).eps * (c + a.abs().max().item())
+
+    def test_no_curvature_is_softmax(self):
+        a = 3 * random_values(1, 5, 8, dtype=torch.float64)
+        got = log_of_quadratic_softmax(a, torch.tensor(1e-12, dtype=torch.float64))
+        assert_equal("log q", got, torch.log_softmax(a, dim=1), 1e-10)
+
+    def test_gradcheck(self):
+        a = 2 * random_values(2, 4, 3, dtype=torch.float64).requires_grad_()
+        c = torch.tensor(2.5, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(log_of_quadratic_softmax, (a, c))
