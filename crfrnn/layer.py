@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.filtering.bandwidths import LogBandwidths
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.inference.fused import choice
-from crfrnn.inference.recurrence import mean_field
+from crfrnn.inference.recurrence import check_iterations, mean_field
 from crfrnn.inference.solvers import Solver
-from crfrnn.parameters import CRFParameters, check_temperature
+from crfrnn.parameters import CRFParameters
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 # learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
@@ -75,20 +74,13 @@ class CRFRNN(nn.Module):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes: a CRF needs at least 2 labels, got {num_classes}")
-        if not kernels:
-            raise ValueError("kernels: give at least one")
         if kernel_weights not in KERNEL_WEIGHTS:
             raise ValueError(f"kernel_weights: {kernel_weights!r} is none of {', '.join(KERNEL_WEIGHTS)}")
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
-        for name, value in (("iterations", iterations), ("eval_iterations", eval_iterations)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name}: must be a whole number of at least 0, got {value!r}")
-        if solver is not None and not isinstance(solver, Solver):
-            raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
-        check_temperature(temperature)
+        check_iterations(iterations)
+        check_iterations(eval_iterations, "eval_iterations")
+        crf = CRFParameters(tuple(kernels), normalization, temperature, solver=solver, self_connection=self_connection)
         self.num_classes = num_classes
-        self._kernels = tuple(kernels)  # as they were made, for pictures of the size that they were made for
+        self._kernels = crf.kernels  # as they were made, for pictures of the size that they were made for
         self.factor = 1.0  # how much larger the pictures are now, see `scaled`
         self.log_bandwidths = nn.ModuleList(map(LogBandwidths, kernels)) if learn_bandwidths else None
         self.iterations = iterations
@@ -97,11 +89,11 @@ class CRFRNN(nn.Module):
         self.solver = solver
         self.self_connection = self_connection
         self.temperature = float(temperature)
-        initial = torch.tensor([float(kernel.weight) for kernel in kernels])
+        initial = crf.kernel_weights()
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
         else:
-            weights = initial.view(-1, 1).repeat(1, num_classes if kernel_weights == "class" else 1)
+            weights = initial.repeat(1, num_classes if kernel_weights == "class" else 1)
         self.kernel_weights = nn.Parameter(weights)
         self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
         choice.preload()

@@ -12,14 +12,19 @@ The file's names are the options of ``crfrnn refine``, so that ``--config`` read
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from crfrnn.data.yaml_file import pyyaml, read_yaml
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.filtering.gaussian_filter import GaussianFilter, check_normalization
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.inference.recurrence import check_iterations, check_solver
+from crfrnn.inference.solvers import Solver, find_solver
 
 NAMES = ("kernel", "normalization", "temperature", "iterations", "class_weights", "fitted")
 DIGITS = 6  # significant ones in the file
@@ -30,13 +35,18 @@ class CRFParameters:
     """Kernels with their weights, and what belongs to them.
 
     Args:
-        kernels: `Bilateral` and `Spatial` ones.
+        kernels: at least one, such as `Bilateral` and `Spatial`.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
         temperature: divides the logits of the unary term; below 1 the network is believed more than it asks for.
         iterations: T.
         class_weights: (M, L), what kernel m's weight is multiplied by for class l; None for the same for all classes.
+        solver: what an iteration does, an object of `crfrnn.solvers`; None is the paper's mean field.
+        self_connection: whether a pixel hears itself, the term j = i.
         fitted: what a fit says of itself: on how many images, and what came of it. Nothing is done with it.
         source: where published values come from.
+
+    Raises:
+        ValueError: whatever none of this can be, with its name; a kernel checks itself.
 
     >>> CRFParameters.of_preset("deeplab-v2").iterations
     10
@@ -46,26 +56,79 @@ class CRFParameters:
     normalization: str = "after"
     temperature: float = 1.0
     iterations: int = 10
-    class_weights: tuple[tuple[float, ...], ...] | None = None
+    class_weights: Sequence[Sequence[float]] | None = None
+    solver: Solver | None = None
+    self_connection: bool = True
     fitted: Mapping[str, Any] | None = field(default=None, compare=False)
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
         if not self.kernels:
-            raise ValueError("kernel: give at least one")
-        if self.normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization: {self.normalization!r} is none of {', '.join(NORMALIZATIONS)}")
-        check_temperature(self.temperature)
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
-            raise ValueError(f"iterations: must be a whole number of at least 0, got {self.iterations!r}")
+            raise ValueError("kernels: give at least one")
+        check_normalization(self.normalization)
+        number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
+        if not (number and 0 < self.temperature < math.inf):
+            raise ValueError(f"temperature: must be positive and finite, got {self.temperature!r}")
+        check_iterations(self.iterations)
+        check_solver(self.solver)
         if self.class_weights is not None:
-            check_class_weights(self.class_weights, len(self.kernels))
+            self.check_classes(len(self.class_weights[0]) if self.class_weights else 0)
 
     @classmethod
-    def of_preset(cls, name: str) -> "CRFParameters":
-        """Those of a preset, at temperature 1."""
-        preset = find_preset(name)
-        return cls(preset.kernels, preset.normalization)
+    def of_preset(
+        cls,
+        name: str,
+        *,
+        kernels: Sequence[Kernel | str] | None = None,
+        normalization: str | None = None,
+        solver: Solver | str | None = None,
+        **others: Any,
+    ) -> "CRFParameters":
+        """A preset's, with whatever is given in place of its own.
+
+        Kernels and the solver may be texts, as on the command line; None leaves the preset's. `others` are further
+        fields.
+
+        >>> CRFParameters.of_preset("crfrnn", kernels=["spatial:3,1.5"], iterations=5).kernels
+        (Spatial(theta_gamma=3.0, weight=1.5, method='separable'),)
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
+        preset = PRESETS[name]
+        chosen: Sequence[Kernel | str] = preset.kernels if kernels is None else kernels
+        return replace(
+            preset,
+            kernels=tuple(parse_kernel(kernel) if isinstance(kernel, str) else kernel for kernel in chosen),
+            normalization=preset.normalization if normalization is None else normalization,
+            solver=find_solver(solver) if isinstance(solver, str) else solver,
+            **others,
+        )
+
+    def prepare(self, guide: Tensor) -> list[GaussianFilter]:
+        """The M filters for a guide (B, C, *S), normalised, without the term j = i where it is left out."""
+        filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
+        return filters if self.self_connection else [gaussian.without_self() for gaussian in filters]
+
+    def kernel_weights(self, labels: int | None = None) -> Tensor:
+        """w, (M, 1) where it is the same for all classes, else (M, L); ValueError where L is another than `labels`."""
+        weights = torch.tensor([[float(kernel.weight)] for kernel in self.kernels])
+        if self.class_weights is None:
+            return weights
+        if labels is not None:
+            self.check_classes(labels)
+        return weights * torch.tensor(self.class_weights)
+
+    def check_classes(self, labels: int) -> None:
+        """ValueError where `class_weights` are not a row for each kernel with a number of at least 0 for each class."""
+        rows = self.class_weights or ()
+        if len(rows) != len(self.kernels):
+            raise ValueError(f"class_weights: {len(rows)} rows, but there are {len(self.kernels)} kernels")
+        for row in rows:
+            if len(row) != labels:
+                raise ValueError(f"class_weights: {len(row)} numbers in a row, but there are {labels} classes")
+            for weight in row:
+                if not (isinstance(weight, Real) and 0 <= weight < math.inf):
+                    raise ValueError(f"class_weights: must be at least 0 and finite, got {weight!r}")
 
     @property
     def num_classes(self) -> int | None:
@@ -74,11 +137,12 @@ class CRFParameters:
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `crfrnn.refine`."""
-        names = ("kernels", "normalization", "temperature", "iterations", "class_weights")
-        return {name: getattr(self, name) for name in names}
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("fitted", "source")}
 
     def as_yaml(self) -> str:
-        """The file's text."""
+        """The file's text; ValueError for what the file has no name for."""
+        if self.solver is not None or not self.self_connection:
+            raise ValueError("solver, self_connection: cannot be written to a file")
         content: dict[str, Any] = {
             "kernel": [_kernel_text(kernel) for kernel in self.kernels],
             "normalization": self.normalization,
@@ -102,32 +166,14 @@ class CRFParameters:
             for name in content:
                 if name not in NAMES:
                     raise ValueError(f"{name}: is none of {', '.join(NAMES)}")
-            given = {name: value for name, value in content.items() if name != "kernel"}
-            if given.get("class_weights") is not None:
-                given["class_weights"] = _table(given["class_weights"])
-            return cls(tuple(parse_kernel(str(text)) for text in content.get("kernel") or ()), **given)
+            others = {name: value for name, value in content.items() if name != "kernel"}
+            if others.get("class_weights") is not None:
+                others["class_weights"] = _table(others["class_weights"])
+            if not content.get("kernel"):
+                raise ValueError("kernel: give at least one")
+            return cls(tuple(parse_kernel(str(text)) for text in content["kernel"]), **others)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
-
-
-def check_temperature(temperature: float) -> None:
-    """ValueError where the logits cannot be divided by it."""
-    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not (number and 0 < temperature < math.inf):
-        raise ValueError(f"temperature: must be positive and finite, got {temperature!r}")
-
-
-def check_class_weights(class_weights: Sequence[Sequence[float]], kernels: int, labels: int | None = None) -> None:
-    """ValueError where they are not a row for each kernel with a number of at least 0 for each class."""
-    if len(class_weights) != kernels:
-        raise ValueError(f"class_weights: {len(class_weights)} rows, but there are {kernels} kernels")
-    labels = len(class_weights[0]) if labels is None else labels
-    for row in class_weights:
-        if len(row) != labels:
-            raise ValueError(f"class_weights: {len(row)} numbers in a row, but there are {labels} classes")
-        for weight in row:
-            if not (isinstance(weight, Real) and 0 <= weight < math.inf):
-                raise ValueError(f"class_weights: must be at least 0 and finite, got {weight!r}")
 
 
 # Published kernels and weights, under the names by which people know them. Each was tuned for the networks of its time:
@@ -157,17 +203,6 @@ PRESETS: dict[str, CRFParameters] = {
 }
 
 
-def find_preset(name: str) -> CRFParameters:
-    """The preset of that name, or a ValueError that lists the names there are.
-
-    >>> find_preset("deeplab-v2").kernels[1]
-    Spatial(theta_gamma=1, weight=3, method='separable')
-    """
-    if name not in PRESETS:
-        raise ValueError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
 def parse_kernel(text: str) -> Kernel:
     """A kernel from ``bilateral:THETA_ALPHA,THETA_BETA[,WEIGHT]`` or ``spatial:THETA_GAMMA[,WEIGHT]``.
 
@@ -180,20 +215,17 @@ def parse_kernel(text: str) -> Kernel:
     kind, _, numbers = text.partition(":")
     try:
         values = [float(number) for number in numbers.split(",")]
-        if kind == "bilateral" and len(values) in (2, 3):
-            kernel: Kernel = Bilateral(values[0], values[1], weight=values[2] if len(values) == 3 else Bilateral.weight)
-        elif kind == "spatial" and len(values) in (1, 2):
-            kernel = Spatial(values[0], weight=values[1] if len(values) == 2 else Spatial.weight)
-        else:
-            raise ValueError("another kind or another count of numbers")
     except ValueError:
+        values = []
+    kernel, fewest = {"bilateral": (Bilateral, 2), "spatial": (Spatial, 1)}.get(kind, (None, 0))
+    if kernel is None or len(values) not in (fewest, fewest + 1):
         raise ValueError(
             f"kernel: {text!r} is neither bilateral:THETA_ALPHA,THETA_BETA,WEIGHT (such as bilateral:80,13,10)"
             " nor spatial:THETA_GAMMA,WEIGHT (such as spatial:3,3)"
-        ) from None
-    if not all(0 < value < float("inf") for value in values):
+        )
+    if not all(0 < value < math.inf for value in values):
         raise ValueError(f"kernel: {text!r} has a number that is not positive and finite")
-    return kernel
+    return kernel(*values)
 
 
 def _table(rows: Any) -> tuple[tuple[float, ...], ...]:
@@ -217,3 +249,15 @@ def _kernel_text(kernel: Kernel) -> str:
 
 def _rounded(number: float) -> float:
     return float(f"{number:.{DIGITS}g}")
+
+
+def find_preset(name):
+    return CRFParameters.of_preset(name)
+
+
+def check_temperature(temperature):
+    CRFParameters((Spatial(1),), temperature=temperature)
+
+
+def check_class_weights(class_weights, kernels):
+    CRFParameters((Spatial(1),) * kernels, class_weights=class_weights)

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,18 @@ def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
     return array.astype(kept, copy=False)
 
 
-def labels_first(values: np.ndarray, photo_size: tuple[int, int]) -> np.ndarray:
-    """(L, H, W) from (H, W, L) too, where only that fits the photo's (width, height), stored or turned."""
-    fits = [photo_size, photo_size[::-1]]
-    labels_last = values.shape[1:] not in fits and values.shape[:2] in fits
-    return np.moveaxis(values, -1, 0) if labels_last else values
+def labels_come_last(shape: Sequence[int], sizes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether an array is (H, W, L) and not (L, H, W): only that fits one of the image's sizes (height, width).
+
+    >>> labels_come_last((300, 400, 21), [(300, 400)]), labels_come_last((21, 300, 400), [(300, 400)])
+    (True, False)
+    """
+    return tuple(shape[1:]) not in sizes and tuple(shape[:2]) in sizes
+
+
+def labels_first(values: np.ndarray, sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """(L, H, W) from (H, W, L) too."""
+    return np.moveaxis(values, -1, 0) if labels_come_last(values.shape, sizes) else values
 
 
 def resized(values: np.ndarray, size: tuple[int, int], files: tuple[Path, Path], allowed: bool) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crfrnn.filtering.kernels import Kernel
+from crfrnn.filtering.kernels import Kernel, check_bandwidth
 
 
 class LogBandwidths(nn.Module):
@@ -28,9 +28,8 @@ class LogBandwidths(nn.Module):
                 " whose attribute `bandwidths` has their names, as Bilateral is"
             )
         for name in kernel.bandwidths:
+            check_bandwidth(name, getattr(kernel, name))
             theta = torch.as_tensor(getattr(kernel, name), dtype=torch.float64).detach()
-            if not bool((theta.isfinite() & (theta > 0)).all()):
-                raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta.tolist()}")
             self.register_parameter(name, nn.Parameter(theta.log().to(torch.get_default_dtype())))
 
     def kernel(self, described: Any, numbers: bool) -> Kernel:

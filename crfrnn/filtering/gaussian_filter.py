@@ -137,7 +137,7 @@ def prepare(
         raise ValueError(f"features: expected (batch, dimensions, *sizes), got {tuple(features.shape)}")
     if method == "separable":
         raise ValueError("method: 'separable' filters positions on a grid; use Spatial(...).prepare(guide)")
-    _check_normalization(normalization)
+    check_normalization(normalization)
     dtype = dtype or working_dtype(features)
     check_accuracy(accuracy)
     knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
@@ -164,7 +164,8 @@ def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tenso
     return (None if normalization == "after" else factor), (None if normalization == "before" else factor)
 
 
-def _check_normalization(normalization: str) -> None:
+def check_normalization(normalization: str) -> None:
+    """ValueError where there is no such normalisation; see `GaussianFilter`."""
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
 
@@ -182,7 +183,7 @@ def prepare_grid(
 
     Bandwidths in a tensor (D,) get a gradient.
     """
-    _check_normalization(normalization)
+    check_normalization(normalization)
     device = device or torch.device("cpu")
     if isinstance(thetas, Tensor) and device.type != "cpu":
         implementation = "reference"  # the others take numbers

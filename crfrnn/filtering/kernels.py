@@ -11,6 +11,7 @@ gets one whenever it requires one.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import ClassVar, Protocol
 
 import torch
@@ -37,21 +38,47 @@ class Kernel(Protocol):
         ...
 
 
+def check_bandwidth(name: str, theta: Bandwidth) -> None:
+    """ValueError where it, or one of several, is not a positive and finite number."""
+    if isinstance(theta, Tensor):
+        if not torch.compiler.is_compiling() and not bool((theta.isfinite() & (theta > 0)).all()):
+            raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta.tolist()}")
+        return
+    several = tuple(theta) if isinstance(theta, tuple | list) else (theta,)
+    if not several or not all(isinstance(t, Real) and not isinstance(t, bool) and 0 < t < math.inf for t in several):
+        raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta!r}")
+
+
+class _Checked:
+    """What a kernel checks of itself when it is made: its mistakes are named where they are written."""
+
+    bandwidths: ClassVar[tuple[str, ...]]
+    methods: ClassVar[tuple[str, ...]]
+    weight: float
+    method: str
+    accuracy: int = 1
+
+    def __post_init__(self) -> None:
+        for name in self.bandwidths:
+            check_bandwidth(name, getattr(self, name))
+        if not isinstance(self.weight, Real | Tensor) or not math.isfinite(self.weight):
+            raise ValueError(f"weight: must be a finite number, got {self.weight!r}")
+        if self.method not in self.methods:
+            raise ValueError(f"method: {self.method!r} is none of {', '.join(self.methods)}")
+        check_accuracy(self.accuracy)
+
+
 def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ...] | Tensor:
-    """One positive bandwidth for each of `count` axes or channels; (count,) where they come in a tensor."""
+    """One bandwidth for each of `count` axes or channels; (count,) where they come in a tensor."""
     if isinstance(theta, Tensor):
         if theta.dim() and tuple(theta.shape) != (count,):
             raise ValueError(
                 f"{name}: shape {tuple(theta.shape)}, expected one number or ({count},) for {count} {what}"
             )
-        if not torch.compiler.is_compiling() and not bool((theta.isfinite() & (theta > 0)).all()):
-            raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta.tolist()}")
         return theta.expand(count)
     thetas = tuple(float(t) for t in theta) if isinstance(theta, tuple | list) else (float(theta),) * count
     if len(thetas) != count:
         raise ValueError(f"{name}: {len(thetas)} bandwidths for {count} {what}")
-    if not all(math.isfinite(t) and t > 0 for t in thetas):
-        raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta}")
     return thetas
 
 
@@ -94,7 +121,7 @@ def _positions(guide: Tensor, thetas: tuple[float, ...] | Tensor, dtype: torch.d
 
 
 @dataclass(frozen=True)
-class Bilateral:
+class Bilateral(_Checked):
     """The appearance kernel: near in the image and alike in the guide.
 
     Args:
@@ -112,6 +139,7 @@ class Bilateral:
     """
 
     bandwidths: ClassVar[tuple[str, ...]] = ("theta_alpha", "theta_beta")
+    methods: ClassVar[tuple[str, ...]] = ("permutohedral", "exact")
 
     theta_alpha: Bandwidth = 160.0
     theta_beta: Bandwidth = 3.0
@@ -151,7 +179,7 @@ class Bilateral:
 
 
 @dataclass(frozen=True)
-class Spatial:
+class Spatial(_Checked):
     """The smoothness kernel: near in the image, whatever the guide says.
 
     Args:
@@ -166,6 +194,7 @@ class Spatial:
     """
 
     bandwidths: ClassVar[tuple[str, ...]] = ("theta_gamma",)
+    methods: ClassVar[tuple[str, ...]] = ("separable", "permutohedral", "exact")
 
     theta_gamma: Bandwidth = 3.0
     weight: float = 3.0
@@ -201,7 +230,7 @@ class Spatial:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(_Checked):
     """A kernel on the guide alone: the guide's channels are the features. For point sets and learned features.
 
     Args:
@@ -215,6 +244,7 @@ class Features:
     """
 
     bandwidths: ClassVar[tuple[str, ...]] = ("theta",)
+    methods: ClassVar[tuple[str, ...]] = ("permutohedral", "exact")
 
     theta: Bandwidth = 1.0
     weight: float = 5.0

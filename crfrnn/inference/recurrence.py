@@ -16,7 +16,8 @@ from torch import Tensor
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.inference.fused import choice
 from crfrnn.inference.iteration import iteration, normalization
-from crfrnn.inference.solvers import Iterate, MeanField, Problem, Solver
+from crfrnn.inference.problem import Problem
+from crfrnn.inference.solvers import Iterate, MeanField, Solver
 
 
 def mean_field(
@@ -51,7 +52,8 @@ def mean_field(
     >>> mean_field(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3)).shape
     torch.Size([1, 3, 8, 9])
     """
-    return _run(logits, filters, kernel_weights, compatibility, iterations, solver)
+    problem = Problem.of(logits, filters, kernel_weights, compatibility)
+    return _run(problem, iterations, solver).to(_result_dtype(logits))
 
 
 def marginals(
@@ -60,16 +62,16 @@ def marginals(
     kernel_weights: Tensor,
     compatibility: Tensor,
     iterations: int = 10,
-    smallest: float = 0.0,
+    floor: float = 0.0,
     solver: Solver | None = None,
 ) -> Tensor:
     """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory.
 
-    With `smallest` above 0 the logits are probabilities, and U is their logarithm, or that of `smallest` where they are
-    below: the CPU takes it while it passes over the pixels.
+    With `floor` above 0 the logits are probabilities; see `Problem`.
     """
     with torch.no_grad():
-        return _run(logits, filters, kernel_weights, compatibility, iterations, solver, True, smallest)
+        problem = Problem.of(logits, filters, kernel_weights, compatibility, floor)
+        return _run(problem, iterations, solver, normalize=True).to(_result_dtype(logits))
 
 
 def iterates(
@@ -91,14 +93,15 @@ def iterates(
     >>> [now.t for now in iterates(*arguments, iterations=3)]
     [0, 1, 2, 3]
     """
-    _check(logits, filters, kernel_weights, compatibility, iterations, solver)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    unary, weights, mu = (t.detach().to(dtype) for t in (logits, kernel_weights, compatibility))
-    return _steps(Problem(unary, filters, weights, mu), iterations, solver or MeanField())
+    check_iterations(iterations)
+    check_solver(solver)
+    problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
+    return torch.no_grad()(_steps)(problem, iterations, solver or MeanField())
 
 
-@torch.no_grad()
 def _steps(problem: Problem, iterations: int, solver: Solver) -> Iterator[Iterate]:
+    """The recurrence with any last step, through the same filters, differentiated by autograd."""
+    problem = problem.bounded()
     yield (now := Iterate(problem, 0, logits=problem.unary))
     for _ in range(iterations):
         yield (now := solver(now))
@@ -122,50 +125,34 @@ def trajectory(
     >>> [tuple(q.shape) for q in run]
     [(1, 3, 8, 9), (1, 3, 8, 9), (1, 3, 8, 9)]
     """
-    _check(logits, filters, kernel_weights, compatibility, iterations, None)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    unary, weights, mu = (given.detach().to(dtype) for given in (logits, kernel_weights, compatibility))
-    fused = choice.load_trajectory(filters) if choice.fused(unary, filters) is None else None
-    if fused is not None and iterations and logits.numel():
-        return fused(unary, filters, weights, mu, iterations)
-    return (now.q for now in _steps(Problem(unary, filters, weights, mu), iterations, MeanField()))
+    check_iterations(iterations)
+    problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
+    fused = choice.load_trajectory(problem) if iterations and choice.fused(problem) is None else None
+    if fused is not None:
+        return fused(problem, iterations)
+    return (now.q for now in torch.no_grad()(_steps)(problem, iterations, MeanField()))
 
 
-def _run(
-    logits: Tensor,
-    filters: Sequence[GaussianFilter],
-    kernel_weights: Tensor,
-    compatibility: Tensor,
-    iterations: int,
-    solver: Solver | None = None,
-    normalize: bool = False,
-    smallest: float = 0.0,
-) -> Tensor:
-    """Checks, dtypes, and the choice between the fused recurrence, the one below, and another solver."""
-    _check(logits, filters, kernel_weights, compatibility, iterations, solver)
-    given = logits.dtype if logits.is_floating_point() else torch.float32
-    other = None if type(solver) is MeanField else solver
-    plain = other is None and iterations > 0 and logits.numel() > 0
-    with torch.autocast(logits.device.type, enabled=False):
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        logits = logits.to(dtype) if smallest else logits
-        half = logits.dtype in choice.HALVES and choice.fused(logits, filters) is None
-        unary, weights, mu = logits if half else logits.to(dtype), kernel_weights.to(dtype), compatibility.to(dtype)
-        fused, more = plain and choice.fused(unary, filters) is None, {}
-        if smallest:
-            smallest = max(smallest, torch.finfo(dtype).tiny)
-            if fused and choice.takes_probabilities(filters):
-                more["smallest"] = smallest
-            else:
-                unary = unary.clamp(min=smallest).log()
-        if other is not None:
-            y = _solve(unary.to(dtype), filters, weights, mu, iterations, other, normalize)
-        elif fused:
-            y = choice.load(filters)(unary, filters, weights, mu, iterations, normalize, **more)
+def _run(problem: Problem, iterations: int, solver: Solver | None, normalize: bool = False) -> Tensor:
+    """Qu of the last iteration, or with `normalize` its softmax: fused, as it is written, or by another solver."""
+    check_iterations(iterations)
+    check_solver(solver)
+    with torch.autocast(problem.scores.device.type, enabled=False):
+        if not iterations:
+            y = problem.unary
+        elif not (solver is None or type(solver) is MeanField):
+            *_, last = _steps(problem, iterations, solver)
+            return last.q if normalize else last.logits
+        elif choice.fused(problem) is None:
+            return choice.load(problem)(problem, iterations, normalize)
         else:
-            y = recurrence(unary, filters, weights, mu, iterations)
-            y = normalization(y) if normalize else y
-    return y.to(given)
+            arguments = problem.filters, problem.kernel_weights, problem.compatibility
+            y = recurrence(problem.unary, *arguments, iterations)
+        return normalization(y) if normalize else y
+
+
+def _result_dtype(logits: Tensor) -> torch.dtype:
+    return logits.dtype if logits.is_floating_point() else torch.float32
 
 
 def recurrence(
@@ -183,59 +170,13 @@ def recurrence(
     return h2
 
 
-def _solve(
-    logits: Tensor,
-    filters: Sequence[GaussianFilter],
-    kernel_weights: Tensor,
-    compatibility: Tensor,
-    iterations: int,
-    solver: Solver,
-    normalize: bool,
-) -> Tensor:
-    """The recurrence with another last step, through the same filters, differentiated by autograd."""
-    if not iterations:
-        return normalization(logits) if normalize else logits
-    problem = Problem(logits, filters, kernel_weights, compatibility)
-    now = Iterate(problem, 0, logits=problem.unary)
-    for _ in range(iterations):
-        now = solver(now)
-    return now.q if normalize else now.logits
+def check_iterations(iterations: int, name: str = "iterations") -> None:
+    """ValueError where T is not a whole number of at least 0."""
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        raise ValueError(f"{name}: must be a whole number of at least 0, got {iterations!r}")
 
 
-def _check(
-    logits: Tensor,
-    filters: Sequence[GaussianFilter],
-    kernel_weights: Tensor,
-    compatibility: Tensor,
-    iterations: int,
-    solver: Solver | None,
-) -> None:
+def check_solver(solver: Solver | None) -> None:
+    """ValueError where it is neither a solver nor None."""
     if solver is not None and not isinstance(solver, Solver):
         raise ValueError(f"solver: expected a crfrnn.solvers.Solver or None, got {type(solver).__name__}")
-    if logits.dim() < 3:
-        raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
-    if logits.is_complex():
-        raise ValueError("logits: complex numbers")
-    if not filters:
-        raise ValueError("filters: give at least one prepared kernel")
-    labels = logits.shape[1]
-    shapes = [(len(filters), labels, labels), (len(filters), labels), (len(filters), 1)]
-    if tuple(kernel_weights.shape) not in shapes:
-        raise ValueError(
-            f"kernel_weights: expected one of {shapes} for {len(filters)} kernels and {labels} labels,"
-            f" got {tuple(kernel_weights.shape)}"
-        )
-    if tuple(compatibility.shape) != (labels, labels):
-        raise ValueError(f"compatibility: expected ({labels}, {labels}), got {tuple(compatibility.shape)}")
-    for gaussian in filters:
-        if gaussian.batch not in (None, logits.shape[0]):
-            raise ValueError(f"logits: a batch of {logits.shape[0]}, but the guide has {gaussian.batch} images")
-        if gaussian.shape != tuple(logits.shape[2:]):
-            raise ValueError(f"logits: size {tuple(logits.shape[2:])}, but the guide's is {gaussian.shape}")
-        if gaussian.device not in (None, logits.device):
-            raise ValueError(f"logits: on {logits.device}, but the guide is on {gaussian.device}; move one of them")
-    for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
-        if parameter.device != logits.device:
-            raise ValueError(f"{name}: on {parameter.device}, but the logits are on {logits.device}; move one of them")
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-        raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")

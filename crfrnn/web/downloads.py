@@ -9,14 +9,13 @@ from tempfile import mkdtemp
 import numpy as np
 import torch
 
-from crfrnn.commands.refine.refine import SMALLEST
+from crfrnn.commands.refine.inputs import LEAST_PROBABILITY
 from crfrnn.data.drawing.legend import with_legend
 from crfrnn.data.files import writing
 from crfrnn.data.images import write_image
 from crfrnn.data.labels import write_labels
 from crfrnn.data.predictions import write_predictions
 from crfrnn.networks.photo_size import bands
-from crfrnn.parameters import CRFParameters
 from crfrnn.web.drawing import entries, overlays
 from crfrnn.web.wording import Refusal
 from crfrnn.web.workspaces import Workspace
@@ -55,7 +54,7 @@ def full_size_labels(workspace: Workspace) -> np.ndarray:
     if workspace.full_size == settling.labels.shape[1:]:
         return settling.labels[-1]
     numbers = settling.occurring.astype(settling.labels.dtype)
-    logits = torch.from_numpy(settling.marginals).unsqueeze(0).clamp(min=SMALLEST).log()
+    logits = torch.from_numpy(settling.marginals).unsqueeze(0).clamp(min=LEAST_PROBABILITY).log()
     size_alone = np.broadcast_to(np.uint8(0), (*workspace.full_size, 3))
     return np.concatenate([numbers[q.argmax(axis=0)] for _, q in bands(logits, None, size_alone, None)])
 
@@ -67,12 +66,8 @@ def settings_yaml(workspace: Workspace) -> str:
         raise Refusal("no_result")
     factor = (workspace.full_size[0] * workspace.full_size[1] / workspace.before.size) ** 0.5
     weights = workspace.exploration.class_weights if workspace.learned else None
-    parameters = CRFParameters(
-        kernels=settings.kernels(factor),
-        normalization=settings.normalization,
-        iterations=settings.iterations,
-        class_weights=None if weights is None else tuple(map(tuple, weights.tolist())),
-    )
+    rows = None if weights is None else tuple(map(tuple, weights.tolist()))
+    parameters = settings.parameters(factor, rows)
     return "\n".join([*_comments(workspace, factor), parameters.as_yaml()])
 
 

@@ -3,7 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.filtering.kernels import Bilateral, Spatial
+from crfrnn.inference.occurring import highest_logarithms, occurring
 from crfrnn.inference.recurrence import trajectory
 from crfrnn.layer import CRFRNN
-from crfrnn.parameters import find_preset
+from crfrnn.parameters import CRFParameters
 
 LATTICES = 2  # kept for one photo: the present bandwidths, and those before
 TOLERANCE = 1e-3  # labels that are nowhere more probable are left out, as in `refine`
@@ -22,7 +23,7 @@ TOLERANCE = 1e-3  # labels that are nowhere more probable are left out, as in `r
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be changed of a CRF with one bilateral and one spatial kernel.
+    """What can be moved on the page: a CRF with one bilateral and one spatial kernel, flat.
 
     theta_alpha and theta_gamma in pixels, theta_beta in 0..255 of colour; the weights are w_m, for a learned CRF the
     mean over its classes.
@@ -37,35 +38,31 @@ class Settings:
     iterations: int = 10
 
     @classmethod
-    def of_preset(cls, name: str) -> "Settings":
-        """Those of `crfrnn.PRESETS`.
+    def of(cls, parameters: CRFParameters) -> "Settings":
+        """ValueError where there are other kernels than one bilateral and one spatial, each with plain bandwidths.
 
-        >>> Settings.of_preset("pydensecrf").theta_alpha
+        >>> Settings.of(CRFParameters.of_preset("pydensecrf")).theta_alpha
         80
         """
-        preset = find_preset(name)
-        return cls.of_kernels(preset.kernels, [kernel.weight for kernel in preset.kernels], preset.normalization)
-
-    @classmethod
-    def of_kernels(
-        cls, kernels: Sequence[Kernel], weights: Sequence[float], normalization: str, iterations: int = 10
-    ) -> "Settings":
-        """ValueError where these are not one bilateral and one spatial kernel, each with plain bandwidths."""
-        found = {type(kernel): (kernel, weight) for kernel, weight in zip(kernels, weights, strict=True)}
-        bilateral, spatial = found.get(Bilateral), found.get(Spatial)
-        if len(kernels) != 2 or bilateral is None or spatial is None:
-            names = ", ".join(type(kernel).__name__ for kernel in kernels)
+        kernels = {type(kernel): kernel for kernel in parameters.kernels}
+        bilateral, spatial = kernels.get(Bilateral), kernels.get(Spatial)
+        if len(parameters.kernels) != 2 or not isinstance(bilateral, Bilateral) or not isinstance(spatial, Spatial):
+            names = ", ".join(type(kernel).__name__ for kernel in parameters.kernels)
             raise ValueError(f"kernels: expected one Bilateral and one Spatial, got {names}")
-        values = (bilateral[0].theta_alpha, bilateral[0].theta_beta, spatial[0].theta_gamma)  # type: ignore[attr-defined]
-        if not all(isinstance(value, int | float) for value in values):
-            raise ValueError(f"kernels: expected one bandwidth for all axes and channels, got {values}")
-        alpha, beta, gamma = values
-        return cls(alpha, beta, float(bilateral[1]), gamma, float(spatial[1]), normalization, iterations)
+        alpha, beta, gamma = bilateral.theta_alpha, bilateral.theta_beta, spatial.theta_gamma
+        if not (isinstance(alpha, int | float) and isinstance(beta, int | float) and isinstance(gamma, int | float)):
+            raise ValueError(f"kernels: expected one bandwidth for all axes and channels, got {(alpha, beta, gamma)}")
+        weights = float(bilateral.weight), float(spatial.weight)
+        return cls(alpha, beta, weights[0], gamma, weights[1], parameters.normalization, parameters.iterations)
 
-    def kernels(self, factor: float = 1.0) -> tuple[Bilateral, Spatial]:
-        """Both kernels, for a grid with `factor` times as many pixels along each axis."""
-        bilateral = Bilateral(self.theta_alpha * factor, self.theta_beta, self.bilateral_weight)
-        return bilateral, Spatial(self.theta_gamma * factor, self.spatial_weight)
+    def kernels(self) -> tuple[Bilateral, Spatial]:
+        bilateral = Bilateral(self.theta_alpha, self.theta_beta, self.bilateral_weight)
+        return bilateral, Spatial(self.theta_gamma, self.spatial_weight)
+
+    def parameters(self, factor: float = 1.0, class_weights: Sequence[Sequence[float]] | None = None) -> CRFParameters:
+        """The CRF, for a grid with `factor` times as many pixels along each axis."""
+        kernels = tuple(kernel.scaled(factor) for kernel in self.kernels())
+        return CRFParameters(kernels, self.normalization, iterations=self.iterations, class_weights=class_weights)
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Exploration:
     Raises ValueError where the layer has other kernels than one bilateral and one spatial one.
 
     >>> explored = Exploration(np.zeros((6, 8, 3), np.uint8), torch.randn(1, 4, 6, 8))
-    >>> explored.run(Settings.of_preset("crfrnn")).labels.shape
+    >>> explored.run(Settings.of(CRFParameters.of_preset("crfrnn"))).labels.shape
     (11, 6, 8)
     """
 
@@ -103,7 +100,7 @@ class Exploration:
         whole = logits.detach().float()
         if tuple(whole.shape[2:]) != size:
             whole = F.interpolate(whole, size=size, mode="bilinear")
-        self.occurring = _occurring(whole)
+        self.occurring = occurring(highest_logarithms(whole), TOLERANCE).numpy()
         self.logits = whole if len(self.occurring) == self.labels else whole[:, self.occurring]
         self.learned: Settings | None = None
         self.class_weights: np.ndarray | None = (
@@ -118,7 +115,8 @@ class Exploration:
         weights = crf.kernel_weights.detach()
         diagonal = weights.diagonal(dim1=1, dim2=2) if weights.dim() == 3 else weights
         means = diagonal.mean(dim=1).tolist()
-        self.learned = Settings.of_kernels(scaled.kernels, means, crf.normalization, crf.eval_iterations)
+        kernels = tuple(replace(k, weight=mean) for k, mean in zip(scaled.kernels, means, strict=True))  # type: ignore[type-var]
+        self.learned = Settings.of(CRFParameters(kernels, crf.normalization, iterations=crf.eval_iterations))
         # in the order of Settings.kernels
         order = [next(m for m, k in enumerate(crf.kernels) if isinstance(k, kind)) for kind in (Bilateral, Spatial)]
         if diagonal.shape[1] > 1 and bool((diagonal >= 0).all()) and min(means) > 0:
@@ -174,13 +172,6 @@ class Exploration:
         """Memory of the photo, the logits and the lattices."""
         lattices = sum(tensor.nbytes for gaussian in self._lattices.values() for tensor in _tensors_of(gaussian))
         return self.photo.nbytes + self.logits.nbytes + lattices
-
-
-def _occurring(logits: Tensor) -> np.ndarray:
-    """(K,) the labels that are somewhere more probable than the tolerance, and at least two."""
-    highest = torch.log_softmax(logits, dim=1).amax(dim=(0, 2, 3))
-    least = min(math.log(TOLERANCE), highest.topk(min(2, len(highest))).values[-1].item())
-    return (highest >= least).nonzero().flatten().numpy()
 
 
 def _tensors_of(gaussian: GaussianFilter) -> Iterator[Tensor]:

@@ -196,7 +196,7 @@ def _result(page: Layout) -> None:
         )
     page.put("curve", gr.HTML("", elem_id="curve"))
     with page.put("accordion", gr.Accordion(say("en", "settings"), open=False, elem_id="settings"), "settings"):
-        start = Settings.of_preset("crfrnn")
+        start = Settings.of(PRESETS["crfrnn"])
         choices = [*PRESETS]
         page.put("preset", gr.Dropdown(choices, value="crfrnn", label=say("en", "preset"), elem_id="preset"), "preset")
         for name, (least, most, step) in RANGES.items():

@@ -11,16 +11,16 @@ import torch
 from PIL import ExifTags, Image
 
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.refine.refine import unary_logits
+from crfrnn.commands.refine.inputs import unary_logits
 from crfrnn.data.images import SIDEWAYS, as_shown, rgb_pixels
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
-from crfrnn.data.predictions import SUFFIXES, read_predictions
+from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions
 from crfrnn.networks.photo_size import fitting_size
 from crfrnn.web.limits import MEGA, Limits
 from crfrnn.web.wording import Refusal
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # of Pillow's; others have decoders of less repute
-SMALLEST = 8  # pixels along each axis
+SHORTEST_SIDE = 8  # pixels along each axis
 HALF = 128  # of 255: how opaque a pixel of a stroke's soft edge must be to count
 NEAR = 60  # how far in 0..255 a painted colour may be from the one of its brush
 ASPECT = 0.03  # how much the shapes of predictions and photo may differ
@@ -79,12 +79,12 @@ def _decode(path: Path, limits: Limits, most: float) -> Photo:
         width, height = image.size
         if width * height > limits.photo_megapixels * MEGA:
             raise Refusal("too_large", limit=limits.photo_megapixels)
-        if min(width, height) < SMALLEST:
+        if min(width, height) < SHORTEST_SIDE:
             raise Refusal("too_thin")
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         full_size = (width, height) if orientation in SIDEWAYS else (height, width)
         small = fitting_size(full_size, most)
-        if min(small) < SMALLEST:
+        if min(small) < SHORTEST_SIDE:
             raise Refusal("too_thin")
         notes = ("animated",) if getattr(image, "n_frames", 1) > 1 and image.format in ("GIF", "PNG", "WEBP") else ()
         image.draft("RGB", (max(small), max(small)))  # JPEG alone can do it: decodes at 1/2, 1/4 or 1/8
@@ -173,9 +173,7 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
 def _read_array(path: Path, photo: Photo, limits: Limits) -> tuple[torch.Tensor, LabelStyle]:
     _check_unpacked(path, limits)
     values = read_predictions(path)
-    sizes = (photo.full_size, photo.size)
-    if values.shape[1:] not in sizes and values.shape[:2] in sizes:
-        values = np.moveaxis(values, -1, 0)
+    values = labels_first(values, (photo.full_size, photo.size))
     planes = torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(0)
     if planes.shape[1] < 2:
         raise ValueError("one label only, a CRF needs at least two")

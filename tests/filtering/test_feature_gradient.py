@@ -9,7 +9,6 @@ from crfrnn import Bilateral, Features, Spatial
 from crfrnn.filtering import methods
 from crfrnn.filtering.feature_gradient import contract, feature_gradient
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
-from crfrnn.inference.fused import choice
 from tests.support import oracle
 from tests.support.compare import assert_equal, relative_l2
 from tests.support.problems import (
@@ -20,6 +19,7 @@ from tests.support.problems import (
     predictions,
     random_features,
     random_values,
+    refusal,
     rows_of,
 )
 
@@ -268,8 +268,8 @@ class TestBandwidthsInTensors:
 def test_fused_recurrence_says_why_not():
     features = random_features(1, 2, (5, 6))
     logits = random_values(1, 3, 5, 6)
-    assert choice.fused(logits, [prepare(features)]) is None
+    assert refusal(logits, [prepare(features)]) is None
     learned = prepare(features.requires_grad_())
-    assert choice.fused(logits, [learned]) == "the features of a filter need a gradient"
+    assert refusal(logits, [learned]) == "the features of a filter need a gradient"
     with torch.no_grad():
-        assert choice.fused(logits, [learned]) is None
+        assert refusal(logits, [learned]) is None

@@ -94,17 +94,30 @@ def test_kernels_choose_their_method(method):
 
 
 class TestErrors:
-    @pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), (3.0, 0.0)], ids=str)
-    def test_bandwidths(self, bad):
-        guide = torch.zeros(1, 2, 4, 5)
+    def test_bandwidths_are_checked_when_a_kernel_is_made(self):
+        makers = {"theta_alpha": Bilateral, "theta_beta": Bilateral, "theta_gamma": Spatial, "theta": Features}
+        wrong = [0, -1.0, float("nan"), float("inf"), (3.0, 0.0), (), "3", True, torch.tensor([3.0, 0.0])]
+        for name, maker in makers.items():
+            for bad in wrong:
+                with pytest.raises(ValueError, match=rf"^{name}: a bandwidth must be positive and finite, got "):
+                    maker(**{name: bad})
         with pytest.raises(ValueError, match=r"^theta_alpha: "):
-            Bilateral(theta_alpha=bad).prepare(guide)
-        with pytest.raises(ValueError, match=r"^theta_beta: "):
-            Bilateral(theta_beta=bad).prepare(guide)
-        with pytest.raises(ValueError, match=r"^theta_gamma: "):
-            Spatial(theta_gamma=bad).prepare(guide)
-        with pytest.raises(ValueError, match=r"^theta: "):
-            Features(theta=bad).prepare(guide)
+            Bilateral(0, 3)
+        with pytest.raises(ValueError, match=r"^theta_alpha: .* got nan"):
+            Bilateral(float("nan"), 3)
+
+    def test_weights(self):
+        for maker in (Bilateral, Spatial, Features):
+            for bad in (float("nan"), float("inf"), "5", None):
+                with pytest.raises(ValueError, match=r"^weight: must be a finite number, got "):
+                    maker(weight=bad)
+            assert maker(weight=-1.0).weight == -1  # repulsive ones are allowed
+
+    def test_accuracy(self):
+        for maker in (Bilateral, Features):
+            for bad in (0, 4, True, 1.5):
+                with pytest.raises(ValueError, match=r"^accuracy: .* is none of 1, 2, 3"):
+                    maker(accuracy=bad)
 
     def test_number_of_bandwidths(self):
         guide = torch.zeros(1, 3, 4, 5)
@@ -121,16 +134,14 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"^guide: expected"):
             kernel.prepare(torch.zeros(*shape))
 
-    @pytest.mark.parametrize(
-        "kernel", [Bilateral(method="fft"), Spatial(method="fft"), Features(method="fft")], ids=str
-    )
-    def test_method(self, kernel):
-        with pytest.raises(ValueError, match=r"^method: 'fft' is none of"):
-            kernel.prepare(torch.zeros(1, 3, 4, 5))
+    def test_method(self):
+        for maker in (Bilateral, Spatial, Features):
+            with pytest.raises(ValueError, match=r"^method: 'fft' is none of .*permutohedral, exact"):
+                maker(method="fft")
 
     def test_bilateral_is_not_separable(self):
         with pytest.raises(ValueError, match=r"^method: 'separable'"):
-            Bilateral(method="separable").prepare(torch.zeros(1, 3, 4, 5))
+            Bilateral(method="separable")
 
 
 def test_scaled_kernels_keep_their_share_of_the_grid():

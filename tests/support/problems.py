@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from crfrnn import GaussianFilter
 from crfrnn.filtering import methods
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
+from crfrnn.inference.fused import choice
+from crfrnn.inference.problem import Problem
 from tests.support.places import DATA
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
@@ -106,6 +108,11 @@ def prepared(
         )
     features = random_features(batch, dimensions, shape, dtype=dtype, seed=seed).to(device)
     return prepare(features, method=METHOD_OF[row], normalization=normalization, implementation=row.name)
+
+
+def refusal(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
+    """Why no fused recurrence runs this problem; None where one does."""
+    return choice.fused(Problem(logits, filters, torch.ones(len(filters), 1), potts(logits.shape[1])))
 
 
 @functools.cache

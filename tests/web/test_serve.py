@@ -24,7 +24,7 @@ from crfrnn import CRFRNN, Bilateral, SegmentationNetwork, Spatial, build_unary,
 from crfrnn.cli import main
 from crfrnn.data.labels import LabelStyle
 from crfrnn.networks.models import load_model
-from crfrnn.parameters import CRFParameters, parse_kernel
+from crfrnn.parameters import PRESETS, CRFParameters, parse_kernel
 from crfrnn.web.downloads import settings_yaml
 from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.gate import alias
@@ -125,7 +125,7 @@ class TestStudio:
     def test_settings_by_hand_are_refused(self, studio, photo, change):
         key = studio.segment(photo, "en").key
         with pytest.raises(Refusal) as caught:
-            studio.change(key, vars(Settings.of_preset("crfrnn")) | change, "crfrnn", "en")
+            studio.change(key, vars(Settings.of(PRESETS["crfrnn"])) | change, "crfrnn", "en")
         assert caught.value.key == "wrong_settings"
 
     def test_a_visitor_cannot_guess_anothers_picture(self, studio, photo):
@@ -144,7 +144,7 @@ def test_workspaces_are_bounded():
     def workspace() -> Workspace:
         exploration = Exploration(np.zeros((200, 200, 3), np.uint8), torch.randn(1, 3, 200, 200))
         made = Workspace("photo", exploration, np.zeros((200, 200), np.uint8), (200, 200), LabelStyle.voc(3))
-        made.settling = exploration.run(Settings.of_preset("crfrnn"))
+        made.settling = exploration.run(Settings.of(PRESETS["crfrnn"]))
         return made
 
     one = workspace()

@@ -100,7 +100,7 @@ class _Files:
     def values(self, key: str | None, resize: bool) -> np.ndarray:
         """Predictions (L, H, W) in the photograph's size."""
         photo = open_image(self.image)
-        values = labels_first(read_predictions(self.predictions, key), photo.size)
+        values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
         turned = upright(photo, values.shape[1:])
         size = (turned.height, turned.width)
         return values if values.shape[1:] == size else resized(values, size, (self.predictions, self.image), resize)
@@ -111,7 +111,7 @@ class _Files:
         return rgb_pixels(self._turned(photo, key))
 
     def _turned(self, photo: Image.Image, key: str | None) -> Image.Image:
-        values = labels_first(read_predictions(self.predictions, key), photo.size)
+        values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
         return upright(photo, values.shape[1:])
 
 

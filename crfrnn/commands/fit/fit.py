@@ -14,8 +14,10 @@ from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.workers import Workers, workers
 from crfrnn.commands.metrics import Scores, confusion_matrix, scores
 from crfrnn.commands.progress import steps_bar
-from crfrnn.commands.refine.refine import checked, refine
+from crfrnn.commands.refine.inputs import checked
+from crfrnn.commands.refine.refine import refine
 from crfrnn.data.datasets import VOID
+from crfrnn.data.predictions import labels_come_last
 from crfrnn.parameters import CRFParameters
 
 ALONE, START = "predictions", "start"
@@ -64,8 +66,8 @@ class Images:
         """Confusion matrices (L, L) of the image in its own size, without a CRF (None) and with these parameters."""
         image, values = self.images[number], np.asarray(self.predictions[number])
         truth = torch.as_tensor(np.asarray(self.truths[number])).long()
-        labels_first = values.shape[1:] == tuple(truth.shape)
-        axis, classes = (0, values.shape[0]) if labels_first else (2, values.shape[2])
+        axis = 2 if labels_come_last(values.shape, [tuple(truth.shape)]) else 0
+        classes = values.shape[axis]
         given = {"logits" if self.logits else "probabilities": values}
         found = {}
         for name, parameters in options.items():

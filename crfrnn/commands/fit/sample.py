@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from crfrnn.commands.fit.soft_iou import soft_counts
 from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.inference.occurring import occurring
 from crfrnn.inference.recurrence import mean_field
 from crfrnn.parameters import CRFParameters
 
@@ -42,15 +43,13 @@ class Sample:
             unary = interpolate(unary, smaller, mode="bilinear", antialias=True)
             truth = interpolate(truth[None, None].float(), smaller, mode="nearest-exact")[0, 0].to(truth.dtype)
         logs = torch.log_softmax(unary, dim=1)
-        highest = logs.amax(dim=(0, 2, 3))
-        least = min(math.log(RARE), highest.sort(descending=True).values[1].item())
-        labels = (highest >= least).nonzero().flatten()
+        labels = occurring(logs.amax(dim=(0, 2, 3)), RARE)
         return cls(guide, logs[:, labels].half(), labels, truth, unary.shape[1], factor)
 
     def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
         """The kernels, prepared for this image."""
-        kernels = [kernel.scaled(self.factor) for kernel in parameters.kernels]  # type: ignore[attr-defined]
-        return [kernel.prepare(self.guide, normalization=parameters.normalization) for kernel in kernels]
+        kernels = tuple(kernel.scaled(self.factor) for kernel in parameters.kernels)
+        return replace(parameters, kernels=kernels).prepare(self.guide)
 
     def counts(self, filters: Sequence[GaussianFilter] | None, temperature: Tensor, weights: Tensor) -> Tensor:
         """(2, L), soft intersection and union; `weights` (M, L). Without filters, those of the network alone.
@@ -69,5 +68,5 @@ class Sample:
 
 def weights_of(parameters: CRFParameters, classes: int) -> Tensor:
     """(M, L), the weight of each kernel for each class."""
-    weights = torch.tensor([[float(kernel.weight)] for kernel in parameters.kernels]).repeat(1, classes)
-    return weights if parameters.class_weights is None else weights * torch.tensor(parameters.class_weights)
+    weights = parameters.kernel_weights(classes)
+    return weights.repeat(1, classes) if weights.shape[1] == 1 else weights

@@ -214,7 +214,7 @@ def _work(job: _Job, options: _Options) -> _Outcome:
         coarse = read_labels(job.source, options.unsure)
         values, style, before = coarse.probabilities(options.confidence), coarse.style, coarse.indices
     else:
-        values = labels_first(read_predictions(job.source, options.key), image.size)
+        values = labels_first(read_predictions(job.source, options.key), (image.size, image.size[::-1]))
         style, before = LabelStyle.voc(len(values)), None
     image = upright(image, values.shape[1:])
     size = (image.height, image.width)

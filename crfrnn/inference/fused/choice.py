@@ -1,4 +1,4 @@
-"""Whether the fused recurrence runs a call, and if not, why."""
+"""Whether the fused recurrence runs a problem, and if not, why."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,27 +7,23 @@ from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.methods import preload as preload_filters
-from crfrnn.runtime.gpu import triton_ready
+from crfrnn.inference.problem import Problem
+from crfrnn.runtime import gpu
 from crfrnn.runtime.loading import load as load_module
 
 MOST_LABELS = 1024  # that the registers of one program on a GPU hold
 TWINS = {"numba": "crfrnn.inference.fused.recurrence_cpu", "triton": "crfrnn.inference.fused.recurrence_gpu"}
-HALVES = (torch.bfloat16, torch.float16)  # that `recurrence_gpu` takes beside float32
 
 
-def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
-    """None where `recurrence_cpu` or `recurrence_gpu` takes the call, else the reason why neither does."""
-    if logits.device.type not in ("cpu", "cuda"):
-        return f"its kernels run on the CPU and on CUDA, the logits are on {logits.device.type}"
+def fused(problem: Problem) -> str | None:
+    """None where `recurrence_cpu` or `recurrence_gpu` takes the problem, else the reason why neither does."""
+    scores, filters = problem.scores, problem.filters
+    if scores.device.type not in ("cpu", "cuda"):
+        return f"its kernels run on the CPU and on CUDA, the logits are on {scores.device.type}"
     twin = _twin(filters)
     reasons = [_refused(gaussian, twin) for gaussian in filters]
-    reasons.append(_refused_logits(logits, twin))
+    reasons.append(_refused_scores(scores, twin))
     return next((reason for reason in reasons if reason is not None), None)
-
-
-def takes_probabilities(filters: Sequence[GaussianFilter]) -> bool:
-    """Whether the fused recurrence of these filters may be given probabilities, and takes their logarithm itself."""
-    return _twin(filters) == "numba"
 
 
 def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:
@@ -40,11 +36,13 @@ def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:
     return None if gaussian.dtype == torch.float32 else f"a filter was prepared in {gaussian.dtype}"
 
 
-def _refused_logits(logits: Tensor, twin: str | None) -> str | None:
-    if logits.dtype != torch.float32 and not (twin == "triton" and logits.dtype in HALVES):
-        return f"it computes in float32, not {logits.dtype}"
-    if twin == "triton" and logits.shape[1] > MOST_LABELS:
-        return f"it keeps at most {MOST_LABELS} labels in registers, there are {logits.shape[1]}"
+def _refused_scores(scores: Tensor, twin: str | None) -> str | None:
+    if scores.dtype == torch.float64:
+        return f"it computes in float32, not {scores.dtype}"
+    if not scores.numel():
+        return "there is nothing to infer"
+    if twin == "triton" and scores.shape[1] > MOST_LABELS:
+        return f"it keeps at most {MOST_LABELS} labels in registers, there are {scores.shape[1]}"
     return None
 
 
@@ -53,19 +51,19 @@ def _twin(filters: Sequence[GaussianFilter]) -> str | None:
     return getattr(filters[0].operator, "fusable", None)
 
 
-def load(filters: Sequence[GaussianFilter]) -> Callable[..., Tensor]:
-    """The fused recurrence for filters that `fused` accepts; loads its kernels at first use."""
-    return load_module(TWINS[_twin(filters) or ""], "mean_field")
+def load(problem: Problem) -> Callable[..., Tensor]:
+    """The fused recurrence for a problem that `fused` accepts; loads its kernels at first use."""
+    return load_module(TWINS[_twin(problem.filters) or ""], "mean_field")
 
 
-def load_trajectory(filters: Sequence[GaussianFilter]) -> Callable[..., Iterator[Tensor]] | None:
+def load_trajectory(problem: Problem) -> Callable[..., Iterator[Tensor]] | None:
     """The same, keeping the marginals of every iteration; None on a GPU, where there is no such thing."""
-    return load_module(TWINS["numba"], "trajectory") if _twin(filters) == "numba" else None
+    return load_module(TWINS["numba"], "trajectory") if _twin(problem.filters) == "numba" else None
 
 
 def preload() -> None:
     """See `filtering.methods.preload`; a layer does it when it is made, as it may be compiled before it is called."""
     preload_filters()
     load_module(TWINS["numba"], "mean_field")
-    if triton_ready():
+    if gpu.triton_ready():
         load_module(TWINS["triton"], "mean_field")

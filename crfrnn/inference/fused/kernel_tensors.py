@@ -1,12 +1,11 @@
 """The prepared kernels of a batch in the form that the custom ops of the fused recurrences take."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
+from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.inference.problem import Problem
 
 
 class KernelTensors(NamedTuple):
@@ -38,13 +37,13 @@ class KernelTensors(NamedTuple):
         return self.scales[2 * m : 2 * m + 2]
 
 
-def kernel_tensors(logits: Tensor, filters: Sequence[GaussianFilter], each: int) -> KernelTensors:
-    """For logits (B, L, *S) and filters that `choice.fused` accepts; a lattice of theirs is so many tensors."""
+def kernel_tensors(problem: Problem, each: int) -> KernelTensors:
+    """Those of a problem that `choice.fused` accepts; a lattice is so many tensors."""
     lattices: list[Tensor] = []
     thetas: list[float] = []
     scales: list[Tensor] = []
-    shape, nothing = list(logits.shape[2:]), logits.new_empty(0, dtype=torch.float32)
-    for gaussian in filters:
+    shape, nothing = list(problem.scores.shape[2:]), problem.kernel_weights.new_empty(0)
+    for gaussian in problem.filters:
         operator: Any = gaussian.operator
         if hasattr(operator, "lattices"):
             lattices += operator.lattices

@@ -12,63 +12,46 @@ with nothing stored but the marginals Q of each iteration:
     dL/dA_m = - h_m Q^T        dL/dQ = - sum_m A_m^T h_m        g <- softmax'(Q) dL/dQ
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.inference.fused import numba_cpu
 from crfrnn.inference.fused.kernel_tensors import KernelTensors, kernel_tensors
 from crfrnn.inference.fused.passing_cpu import LATTICE_TENSORS, MessagePassing
 from crfrnn.inference.iteration import label_transforms
+from crfrnn.inference.problem import Problem
 from crfrnn.runtime import layout, memory
 from crfrnn.runtime.custom_ops import plain_call
 
 
-def mean_field(
-    logits: Tensor,
-    filters: Sequence[GaussianFilter],
-    kernel_weights: Tensor,
-    compatibility: Tensor,
-    iterations: int,
-    normalize: bool = False,
-    smallest: float = 0.0,
-) -> Tensor:
-    """Same contract as `recurrence.recurrence`, for calls that `choice.fused` accepts and iterations > 0.
+def mean_field(problem: Problem, iterations: int, normalize: bool = False) -> Tensor:
+    """Same contract as `recurrence.recurrence`, for problems that `choice.fused` accepts and iterations > 0.
 
-    With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. With
-    `smallest` above 0 the logits are probabilities, and U the logarithm of them, or of that where they are below.
+    With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable.
     """
-    transforms = label_transforms(kernel_weights, compatibility)
-    kernels = kernel_tensors(logits, filters, LATTICE_TENSORS)
-    keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
-    flat = logits.flatten(2)
-    if plain_call(logits, transforms):
-        y, _ = infer(flat, transforms, *kernels, iterations, keep, normalize, smallest)
-    else:
-        y, _ = _forward_op(flat, transforms, *kernels, iterations, keep, normalize, smallest)
-    return y.reshape(logits.shape)
+    scores = problem.scores.to(torch.float32)
+    transforms = label_transforms(problem.kernel_weights, problem.compatibility)
+    kernels = kernel_tensors(problem, LATTICE_TENSORS)
+    keep = torch.is_grad_enabled() and not normalize and (scores.requires_grad or transforms.requires_grad)
+    run = infer if plain_call(scores, transforms) else _forward_op
+    y, _ = run(scores.flatten(2), transforms, *kernels, iterations, keep, normalize, problem.floor)
+    return y.reshape(scores.shape)
 
 
-def trajectory(
-    logits: Tensor,
-    filters: Sequence[GaussianFilter],
-    kernel_weights: Tensor,
-    compatibility: Tensor,
-    iterations: int,
-) -> Iterator[Tensor]:
-    """Same contract as `recurrence.trajectory`, for calls that `choice.fused` accepts and iterations > 0.
+def trajectory(problem: Problem, iterations: int) -> Iterator[Tensor]:
+    """Same contract as `recurrence.trajectory`, for problems that `choice.fused` accepts and iterations > 0.
 
     Two copies of Q are written in turn: what was yielded last but one is overwritten.
     """
-    transforms = label_transforms(kernel_weights, compatibility)
-    kernels = kernel_tensors(logits, filters, LATTICE_TENSORS)
-    flat = logits.detach().flatten(2).contiguous()
+    logits = problem.unary
+    transforms = label_transforms(problem.kernel_weights, problem.compatibility)
+    kernels = kernel_tensors(problem, LATTICE_TENSORS)
     images = [
         _steps(planes, transforms, MessagePassing(image, kernels, logits.shape[1]), iterations)
-        for image, planes in enumerate(flat)
+        for image, planes in enumerate(logits.flatten(2).contiguous())
     ]
     for q in zip(*images, strict=True):
         yield q[0].reshape(logits.shape) if len(q) == 1 else torch.stack(q).reshape(logits.shape)

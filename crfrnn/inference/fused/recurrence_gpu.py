@@ -10,43 +10,36 @@ follows `recurrence_cpu.py`: h_m = K_m^T g, and with nothing stored but the marg
     dL/dA_m = - h_m Q^T        dL/dQ = - sum_m A_m^T h_m        g <- softmax'(Q) dL/dQ
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.inference.fused import triton_gpu
 from crfrnn.inference.fused.kernel_tensors import KernelTensors, kernel_tensors
 from crfrnn.inference.fused.passing_gpu import LATTICE_TENSORS, MessagePassing
 from crfrnn.inference.iteration import label_transforms
+from crfrnn.inference.problem import Problem
 from crfrnn.runtime import layout_gpu
 from crfrnn.runtime.custom_ops import plain_call
 
 
-def mean_field(
-    logits: Tensor,
-    filters: Sequence[GaussianFilter],
-    kernel_weights: Tensor,
-    compatibility: Tensor,
-    iterations: int,
-    normalize: bool = False,
-) -> Tensor:
-    """Same contract as `recurrence.recurrence`, for calls that `choice.fused` accepts and iterations > 0.
+def mean_field(problem: Problem, iterations: int, normalize: bool = False) -> Tensor:
+    """Same contract as `recurrence.recurrence`, for problems that `choice.fused` accepts and iterations > 0.
 
     With `normalize` the softmax of the result, which costs nothing more here; it is not differentiable. The result is
     float32.
     """
+    logits = problem.unary if problem.floor else problem.scores
+    weights, mu = problem.kernel_weights, problem.compatibility
     shares = logits.new_empty(0, dtype=torch.float32)
-    if kernel_weights.dim() == 2:  # one product with the compatibility is enough, after weighting by class
-        shares = kernel_weights.detach().expand(-1, logits.shape[1]).contiguous()
-    transforms = label_transforms(kernel_weights, compatibility)
-    kernels = kernel_tensors(logits, filters, LATTICE_TENSORS)
+    if weights.dim() == 2:  # one product with the compatibility is enough, after weighting by class
+        shares = weights.detach().expand(-1, logits.shape[1]).contiguous()
+    transforms = label_transforms(weights, mu)
+    kernels = kernel_tensors(problem, LATTICE_TENSORS)
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
     run = infer if plain_call(logits, transforms) else _forward_op
-    mu = compatibility.detach()
-    y, _ = run(logits.flatten(2), transforms, mu, shares, *kernels, iterations, keep, normalize)
+    y, _ = run(logits.flatten(2), transforms, mu.detach(), shares, *kernels, iterations, keep, normalize)
     return y.reshape(logits.shape)
 
 

@@ -6,11 +6,12 @@ refine(image, probabilities, solver="entropic-frank-wolfe")
 
 from typing import Any
 
+from crfrnn.inference.problem import Problem
 from crfrnn.inference.solvers.convergent import ConvergentMeanField
 from crfrnn.inference.solvers.damped import DampedMeanField
 from crfrnn.inference.solvers.frank_wolfe import EntropicFrankWolfe, EuclideanFrankWolfe, FrankWolfe
+from crfrnn.inference.solvers.iterate import Iterate
 from crfrnn.inference.solvers.parallel import MeanField
-from crfrnn.inference.solvers.problem import Iterate, Problem
 from crfrnn.inference.solvers.solver import Solver
 from crfrnn.inference.solvers.sparsemax import sparsemax
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.inference.solvers.problem import Iterate
+from crfrnn.inference.solvers.iterate import Iterate
 from crfrnn.inference.solvers.solver import Solver
 
 NEWTON_STEPS = 50  # at most; a handful for a curvature near 1, about 15 for one of 300

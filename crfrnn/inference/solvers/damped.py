@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crfrnn.inference.solvers.problem import Iterate
+from crfrnn.inference.solvers.iterate import Iterate
 from crfrnn.inference.solvers.solver import Solver
 from crfrnn.inference.solvers.step_size import StepSize
 

@@ -1,6 +1,6 @@
 """Parallel mean field, the iteration of the paper: all pixels at once."""
 
-from crfrnn.inference.solvers.problem import Iterate
+from crfrnn.inference.solvers.iterate import Iterate
 from crfrnn.inference.solvers.solver import Solver
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crfrnn.inference.solvers.problem import Iterate
+from crfrnn.inference.solvers.iterate import Iterate
 
 
 class Solver(nn.Module):

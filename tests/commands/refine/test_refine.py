@@ -11,7 +11,7 @@ from crfrnn.commands.refine.refine import refine
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.inference.recurrence import mean_field
 from crfrnn.layer import CRFRNN
-from crfrnn.parameters import PRESETS, find_preset, parse_kernel
+from crfrnn.parameters import PRESETS, parse_kernel
 from tests.support.compare import assert_equal
 
 LABELS, HEIGHT, WIDTH = 5, 40, 56
@@ -179,7 +179,7 @@ def test_other_guides(image, probabilities):
 
 
 def test_kernels_and_normalization_take_the_presets_place(image, probabilities):
-    preset = find_preset("pydensecrf")
+    preset = PRESETS["pydensecrf"]
     expected = refine(image, probabilities, preset="pydensecrf", iterations=2)
     same = refine(image, probabilities, kernels=preset.kernels, normalization="symmetric", iterations=2)
     assert_equal("kernels", same, expected, 0)

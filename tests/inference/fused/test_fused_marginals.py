@@ -67,7 +67,7 @@ def test_probabilities(iterations, layout, dtype, fused):
     before = probabilities.clone()
     filters = problem.filters() if fused else problem.filters(implementation="reference")
     parameters = filters, problem.weights, problem.mu, iterations
-    got = marginals(probabilities, *parameters, smallest=1e-10)
+    got = marginals(probabilities, *parameters, floor=1e-10)
     assert_equal("marginals", got, marginals(before.clamp(min=1e-10).log(), *parameters), FORWARD)
     assert got.dtype == dtype
     assert torch.equal(probabilities, before)
@@ -80,7 +80,7 @@ def test_any_smallest(smallest, dtype):
     problem = Problem(labels=3)
     values = problem.logits.detach().softmax(dim=1).to(dtype)
     values[:, 0, :2] = -1e-3
-    got = marginals(values, problem.filters(), problem.weights, problem.mu, 5, smallest=smallest)
+    got = marginals(values, problem.filters(), problem.weights, problem.mu, 5, floor=smallest)
     wide = values.double().clamp(min=max(smallest, 1.2e-38)).log()
     filters = problem.filters(implementation="reference")
     expected = recurrence(wide.float(), filters, problem.weights, problem.mu, 5).softmax(dim=1)

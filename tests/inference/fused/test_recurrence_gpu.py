@@ -7,11 +7,10 @@ import torch
 
 from crfrnn import Bilateral, Features, Spatial, mean_field
 from crfrnn.filtering import methods
-from crfrnn.inference.fused import choice
 from crfrnn.inference.recurrence import marginals, recurrence
 from tests.support.compare import assert_equal
 from tests.support.no_sync import NoSync
-from tests.support.problems import NORMALIZATIONS, device_for, potts, random_values, weights_of
+from tests.support.problems import NORMALIZATIONS, device_for, potts, random_values, refusal, weights_of
 
 ROW = next(row for row in methods.IMPLEMENTATIONS["permutohedral"] if row.name == "triton")
 FORWARD, BACKWARD = 1e-5, 1e-4
@@ -45,7 +44,7 @@ class Problem:
 
     def check(self) -> None:
         filters = self.filters()
-        assert choice.fused(self.logits, filters) is None
+        assert refusal(self.logits, filters) is None
         fused = self.results(mean_field(self.logits, filters, self.weights, self.mu, self.iterations))
         arguments = self.filters("reference"), self.weights, self.mu, self.iterations
         readable = self.results(recurrence(self.logits, *arguments))
@@ -161,6 +160,6 @@ def test_ops_keep_torchs_contract():
 
 def test_too_many_labels_are_not_fused():
     problem = Problem((2, 2))
-    refusal = choice.fused(torch.zeros(1, 1025, 2, 2, device=problem.logits.device), problem.filters())
-    assert refusal is not None
-    assert "1024" in refusal
+    reason = refusal(torch.zeros(1, 1025, 2, 2, device=problem.logits.device), problem.filters())
+    assert reason is not None
+    assert "1024" in reason

@@ -1,0 +1,161 @@
+"""What is inferred: the fully connected CRF of a batch of images, checked once and in one dtype."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.inference.energy import IMPOSSIBLE, common_part
+from crfrnn.inference.iteration import iteration, label_transforms
+
+HALVES = (torch.bfloat16, torch.float16)
+POSITIVE = 1e-10  # keeps the vectors of a power iteration above 0
+POWER_ITERATIONS = 4
+
+
+class Problem:
+    """U, the prepared kernels, their weights and mu; called with marginals Q, it returns Qu = U - P Q.
+
+    Qu is minus the gradient of the energy E(Q). Arguments as in `recurrence.mean_field`, already in one dtype; `of`
+    checks and casts what a caller has.
+
+    Args:
+        scores: U (B, L, *S); with `floor` above 0 probabilities, and U is their logarithm, or that of `floor` where
+            they are below. The CPU takes it while it passes over the pixels; `unary` is U in any case.
+        filters: M prepared kernels.
+        kernel_weights: w, (M, L, L), (M, L) or (M, 1).
+        compatibility: mu (L, L), subtracted.
+    """
+
+    def __init__(
+        self,
+        scores: Tensor,
+        filters: Sequence[GaussianFilter],
+        kernel_weights: Tensor,
+        compatibility: Tensor,
+        floor: float = 0.0,
+    ):
+        self.scores = scores
+        self.filters = filters
+        self.kernel_weights = kernel_weights
+        self.compatibility = compatibility
+        self.floor = floor
+
+    @classmethod
+    def of(
+        cls,
+        logits: Tensor,
+        filters: Sequence[GaussianFilter],
+        kernel_weights: Tensor,
+        compatibility: Tensor,
+        floor: float = 0.0,
+    ) -> "Problem":
+        """Checked, and in float64 where the logits are, else in float32; scores of half precision stay as they are.
+
+        Raises ValueError, with the argument's name, for shapes and devices that do not belong together.
+        """
+        _check(logits, filters, kernel_weights, compatibility)
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        scores = logits if logits.dtype in HALVES and not floor else logits.to(dtype)
+        floor = max(floor, torch.finfo(dtype).tiny) if floor else 0.0
+        return cls(scores, filters, kernel_weights.to(dtype), compatibility.to(dtype), floor)
+
+    @property
+    def unary(self) -> Tensor:
+        """U (B, L, *S), in the dtype of the arithmetic."""
+        unary = self.scores.to(self.compatibility.dtype)
+        return unary.clamp(min=self.floor).log() if self.floor else unary
+
+    def detached(self) -> "Problem":
+        """The same without gradients."""
+        tensors = self.kernel_weights.detach(), self.compatibility.detach()
+        return Problem(self.scores.detach(), self.filters, *tensors, self.floor)
+
+    def bounded(self) -> "Problem":
+        """The same with a U without infinities: what energies can be made of."""
+        unary = self.unary.clamp(min=IMPOSSIBLE)
+        return Problem(unary, self.filters, self.kernel_weights, self.compatibility)
+
+    def __call__(self, q: Tensor) -> Tensor:
+        with torch.autocast(q.device.type, enabled=False):
+            return iteration(self.unary, q, self.filters, self.kernel_weights, self.compatibility)
+
+    @cached_property
+    def common(self) -> Tensor | None:
+        """`energy.common_part`, once for all iterates."""
+        return common_part(self.unary, self.filters, self.kernel_weights, self.compatibility)
+
+    @cached_property
+    def curvature(self) -> Tensor:
+        """c >= 0 with <d, P d> <= c |d|^2 for every change d of marginals, as far as the kernels are what they should.
+
+        c = sum_m |K_m| max(0, largest eigenvalue of A_m for label vectors that sum to zero). It is 0 for the Potts
+        model with positive weights. It holds for symmetric, positive semi-definite kernels and the symmetric part of
+        A_m; see README.md. Differentiable in the weights and the compatibility.
+        """
+        labels = self.unary.shape[1]
+        if labels == 1:
+            return self.unary.new_zeros(())
+        transforms = label_transforms(self.kernel_weights.double(), self.compatibility.double())
+        basis = _zero_sum_basis(labels).to(transforms.device)
+        restricted = basis.T @ (0.5 * (transforms + transforms.transpose(1, 2))) @ basis
+        largest = torch.linalg.eigvalsh(restricted)[:, -1].clamp(min=0)
+        pairs = zip(self.filters, largest.tolist(), strict=True)
+        norms = [_norm(gaussian, self.unary) if value else 0.0 for gaussian, value in pairs]
+        return (largest * largest.new_tensor(norms)).sum().to(self.unary.dtype)
+
+
+def _zero_sum_basis(labels: int) -> Tensor:
+    """(L, L - 1) orthonormal columns that sum to zero: the directions in which marginals can change."""
+    basis = torch.zeros(labels, labels - 1, dtype=torch.float64)
+    for k in range(1, labels):
+        basis[:k, k - 1] = 1
+        basis[k, k - 1] = -k
+        basis[:, k - 1] /= (k * (k + 1)) ** 0.5
+    return basis
+
+
+def _norm(gaussian: GaussianFilter, like: Tensor) -> float:
+    """An upper bound of a kernel's largest eigenvalue, for values like (B, L, *S).
+
+    Collatz and Wielandt: for a matrix without negative entries and any positive v it is at most max_i (K v)_i / v_i,
+    and a few power iterations make that tight.
+    """
+    with torch.no_grad():
+        v = torch.ones_like(like[:, :1])
+        bound = 0.0
+        for _ in range(POWER_ITERATIONS):
+            image = gaussian(v)
+            bound = float((image / v).max())
+            v = (image / image.max()).clamp(min=POSITIVE)
+        return bound
+
+
+def _check(logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor) -> None:
+    if logits.dim() < 3:
+        raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
+    if logits.is_complex():
+        raise ValueError("logits: complex numbers")
+    if not filters:
+        raise ValueError("filters: give at least one prepared kernel")
+    labels = logits.shape[1]
+    shapes = [(len(filters), labels, labels), (len(filters), labels), (len(filters), 1)]
+    if tuple(kernel_weights.shape) not in shapes:
+        raise ValueError(
+            f"kernel_weights: expected one of {shapes} for {len(filters)} kernels and {labels} labels,"
+            f" got {tuple(kernel_weights.shape)}"
+        )
+    if tuple(compatibility.shape) != (labels, labels):
+        raise ValueError(f"compatibility: expected ({labels}, {labels}), got {tuple(compatibility.shape)}")
+    for gaussian in filters:
+        if gaussian.batch not in (None, logits.shape[0]):
+            raise ValueError(f"logits: a batch of {logits.shape[0]}, but the guide has {gaussian.batch} images")
+        if gaussian.shape != tuple(logits.shape[2:]):
+            raise ValueError(f"logits: size {tuple(logits.shape[2:])}, but the guide's is {gaussian.shape}")
+        if gaussian.device not in (None, logits.device):
+            raise ValueError(f"logits: on {logits.device}, but the guide is on {gaussian.device}; move one of them")
+    for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
+        if parameter.device != logits.device:
+            raise ValueError(f"{name}: on {parameter.device}, but the logits are on {logits.device}; move one of them")
