@@ -1,7 +1,7 @@
 """At which size should the network, and at which the CRF, see a photo larger than those they were trained on?
 
-`python -m benchmarks.bm_photo_size --data PATH_TO/camvid --model crfrnn/models/camvid --every 4`. Scored are CamVid's
-photographs at 480 x 360 with a model that was trained on smaller ones.
+`python -m benchmarks.bm_photo_size --data PATH_TO/camvid --model crfrnn/networks/models/camvid --every 4`. Scored are
+CamVid's photographs at 480 x 360 with a model that was trained on smaller ones.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Strokes and outlines drawn for scikit-image's photos, in pixels (x, y).
 
-The demo's strokes are written by `python -m benchmarks.stroke_photos chelsea crfrnn/demo/strokes.png`.
+The demo's strokes are written by `python -m benchmarks.stroke_photos chelsea crfrnn/commands/demo/strokes.png`.
 """
 
 import sys

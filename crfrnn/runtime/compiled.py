@@ -4,7 +4,7 @@ They give up the interpreter lock, as `threads.py` runs them side by side, and a
 ``parallel=True``: see `threads.py`.
 
 What is kept on the disk is compiled anew when its own file changes, but not when a constant or an operation of another
-file does: after a change in `rows.py`, `vectors.py` or `mean_field/softmax_cpu.py` delete the ``*.nbi`` files.
+file does: after a change in `rows.py`, `vectors.py` or `inference/fused/softmax_cpu.py` delete the ``*.nbi`` files.
 """
 
 from numba import njit

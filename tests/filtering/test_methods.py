@@ -1,4 +1,4 @@
-"""Dispatch is a pure function of the call, and says why."""
+"""The choice of a method is a pure function of the call, and says why."""
 
 import subprocess
 import sys

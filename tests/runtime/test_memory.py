@@ -1,4 +1,4 @@
-"""`filtering/memory.py`: blocks return when nobody uses them, and only so many of them are kept."""
+"""`runtime/memory.py`: blocks return when nobody uses them, and only so many of them are kept."""
 
 import os
 import signal

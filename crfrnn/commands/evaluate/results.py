@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from crfrnn.commands.metrics import Scores
-from crfrnn.data.labels import voc_palette
+from crfrnn.data.drawing.chart import Line, paint_chart
 
 SHOWN_RADII = (2, 5, 10)  # pixels; the columns of the table, the curve has all
-SIZE, LEFT, BOTTOM, TOP, TEXT = (900, 560), 70, 60, 30, 17  # pixels of the drawing
-PAPER, INK, GRID = (255, 255, 255), (40, 40, 40), (222, 222, 222)
 
 
 @dataclass(frozen=True)
@@ -94,48 +92,17 @@ def as_markdown(table: Sequence[Sequence[str]]) -> str:
 
 def draw_boundary_curves(results: Sequence[Result]) -> Image.Image:
     """Mean IoU within r pixels of a boundary over r, a line for each result."""
-    curves = [
-        (f"{result.model}, CRF {result.crf}", [(r, 100 * s.mean_iou) for r, s in result.trimaps.items()])
+    lines = [
+        Line(
+            f"{result.model}, CRF {result.crf}", [*result.trimaps], [100 * s.mean_iou for s in result.trimaps.values()]
+        )
         for result in results
     ]
-    points = [point for _, curve in curves for point in curve if math.isfinite(point[1])]
-    if not points:
+    if not any(math.isfinite(value) for line in lines for value in line.y):
         raise ValueError("results: no pixel is close to a boundary, so there is no curve to draw")
-    right = max(r for r, _ in points)
-    low, high, step = _scale_of([value for _, value in points])
-    image = Image.new("RGB", SIZE, PAPER)
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(TEXT)
-    width, height = SIZE[0] - LEFT - TOP, SIZE[1] - BOTTOM - TOP
-
-    def place(r: float, value: float) -> tuple[float, float]:
-        return LEFT + width * r / right, TOP + height * (high - value) / (high - low)
-
-    for value in range(low, high + 1, step):
-        draw.line([place(0, value), place(right, value)], fill=GRID)
-        draw.text((LEFT - 8, place(0, value)[1]), str(value), fill=INK, font=font, anchor="rm")
-    for r in range(0, right + 1, 5 if right >= 10 else 1):
-        draw.line([place(r, low), place(r, high)], fill=GRID)
-        draw.text((place(r, low)[0], SIZE[1] - BOTTOM + 6), str(r), fill=INK, font=font, anchor="mt")
-    middle = (LEFT + width / 2, SIZE[1] - 8)
-    draw.text(middle, "width of the band around boundaries (pixels)", fill=INK, font=font, anchor="mb")
-    draw.text((8, 4), "mean IoU (%)", fill=INK, font=font)
-    colours = [tuple(colour) for colour in voc_palette(len(curves) + 1)[1:].tolist()]
-    for number, ((name, curve), colour) in enumerate(zip(curves, colours, strict=True)):
-        line = [place(*point) for point in curve if math.isfinite(point[1])]
-        draw.line(line, fill=colour, width=3, joint="curve")
-        for x, y in line:
-            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-        top = SIZE[1] - BOTTOM - 16 - (TEXT + 8) * (len(curves) - number - 0.5)
-        draw.line([(SIZE[0] - 70, top), (SIZE[0] - 40, top)], fill=colour, width=3)
-        draw.text((SIZE[0] - 78, top), name, fill=INK, font=font, anchor="rm")
-    return image
-
-
-def _scale_of(values: Sequence[float]) -> tuple[int, int, int]:
-    """Ends and step of an axis in whole numbers around these values."""
-    span = max(1.0, max(values) - min(values))
-    step = next(step for step in (1, 2, 5, 10, 20) if span / step <= 10)
-    return step * math.floor(min(values) / step), step * math.ceil((max(values) + 0.01) / step), step
+    return paint_chart(
+        "Mean IoU near boundaries", "width of the band around boundaries (pixels)", "mean IoU (%)", lines
+    )
 
 
 def _percent(value: float) -> str:

@@ -1,16 +1,20 @@
-"""Line charts as SVG: axes, ticks, a legend, and nothing to install for it."""
+"""Line charts as SVG or as a picture: axes, ticks, a legend, and nothing to install for it."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from PIL import Image, ImageDraw, ImageFont
+
 WIDTH, HEIGHT = 640, 400  # pixels, which a viewer scales
 LEFT, RIGHT, TOP, BOTTOM = 84, 20, 44, 56  # margins around the axes
 LEGEND = 200  # more width, right of the axes, where there are several lines
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's
+COLOURS += ("#882255", "#999933", "#332288", "#888888", "#661100")  # and some of Tol's
 PAPER, INK, GRID = "#ffffff", "#222222", "#dddddd"
 TICKS = 6  # about so many
+SCALE = 2  # pixels of a picture for each of these
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,29 @@ def draw_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], lo
     >>> svg.startswith("<svg"), svg.count("<polyline")
     (True, 1)
     """
+    pen = _SvgPen(_width(lines))
+    _draw(pen, title, x_label, y_label, lines, log_y)
+    return "\n".join([*pen.parts, "</svg>\n"])
+
+
+def paint_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], log_y: bool = False) -> Image.Image:
+    """The same as a picture, `SCALE` times as large.
+
+    >>> paint_chart("Energy", "iteration", "E", [Line("mean field", [0, 1, 2], [3.0, 1.5, 1.0])]).size
+    (1280, 800)
+    """
+    pen = _ImagePen(_width(lines))
+    _draw(pen, title, x_label, y_label, lines, log_y)
+    return pen.image
+
+
+def _width(lines: Sequence[Line]) -> int:
+    return WIDTH + (max(LEGEND, 30 + 7 * max(len(line.name) for line in lines)) if len(lines) > 1 else 0)
+
+
+def _draw(
+    pen: "_SvgPen | _ImagePen", title: str, x_label: str, y_label: str, lines: Sequence[Line], log_y: bool
+) -> None:
     kept = [[(x, y) for x, y in zip(line.x, line.y, strict=True) if _drawable(y, log_y)] for line in lines]
     points = [point for line in kept for point in line]
     if not points:
@@ -44,33 +71,77 @@ def draw_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], lo
     def up(y: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
-    width = WIDTH + LEGEND * (len(lines) > 1)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}"'
-        ' font-family="sans-serif" font-size="13">',
-        f'<rect width="{width}" height="{HEIGHT}" fill="{PAPER}"/>',
-        _text(WIDTH / 2, 22, title, size=15),
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x_label),
-        _text(18, (TOP + HEIGHT - BOTTOM) / 2, y_label, turned=True),
-    ]
+    pen.text(WIDTH / 2, 22, title, size=15)
+    pen.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x_label)
+    pen.text(18, (TOP + HEIGHT - BOTTOM) / 2, y_label, turned=True)
     for tick in x_ticks:
-        parts += [_rule(across(tick), TOP, across(tick), HEIGHT - BOTTOM)]
-        parts += [_text(across(tick), HEIGHT - BOTTOM + 20, _number(tick))]
+        pen.rule(across(tick), TOP, across(tick), HEIGHT - BOTTOM)
+        pen.text(across(tick), HEIGHT - BOTTOM + 20, _number(tick))
     for tick in y_ticks:
-        parts += [_rule(LEFT, up(tick), WIDTH - RIGHT, up(tick))]
-        parts += [_text(LEFT - 8, up(tick) + 4, _number(10**tick if log_y else tick), anchor="end")]
+        pen.rule(LEFT, up(tick), WIDTH - RIGHT, up(tick))
+        pen.text(LEFT - 8, up(tick) + 4, _number(10**tick if log_y else tick), anchor="end")
     for number, (line, through) in enumerate(zip(lines, kept, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
-        path = " ".join(f"{across(x):.1f},{up(scale(y)):.1f}" for x, y in through)
-        parts += [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
-        parts += [
-            f'<circle cx="{xy.split(",")[0]}" cy="{xy.split(",")[1]}" r="2.5" fill="{colour}"/>' for xy in path.split()
-        ]
+        pen.curve([(across(x), up(scale(y))) for x, y in through], colour)
         if len(lines) > 1:
             y = TOP + 16 + 18 * number
-            parts += [f'<rect x="{WIDTH}" y="{y - 6}" width="18" height="3" fill="{colour}"/>']
-            parts += [_text(WIDTH + 24, y, line.name, anchor="start")]
-    return "\n".join([*parts, "</svg>\n"])
+            pen.swatch(WIDTH, y - 6, colour)
+            pen.text(WIDTH + 24, y, line.name, anchor="start")
+
+
+class _SvgPen:
+    def __init__(self, width: int):
+        self.parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}"'
+            ' font-family="sans-serif" font-size="13">',
+            f'<rect width="{width}" height="{HEIGHT}" fill="{PAPER}"/>',
+        ]
+
+    def rule(self, x1: float, y1: float, x2: float, y2: float) -> None:
+        self.parts += [f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{GRID}"/>']
+
+    def text(self, x: float, y: float, text: str, anchor: str = "middle", size: int = 13, turned: bool = False) -> None:
+        turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
+        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turn}'
+        self.parts += [f'<text {place} font-size="{size}" fill="{INK}">{escape(text)}</text>']
+
+    def curve(self, points: Sequence[tuple[float, float]], colour: str) -> None:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self.parts += [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
+        self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
+
+    def swatch(self, x: float, y: float, colour: str) -> None:
+        self.parts += [f'<rect x="{x}" y="{y}" width="18" height="3" fill="{colour}"/>']
+
+
+class _ImagePen:
+    def __init__(self, width: int):
+        self.image = Image.new("RGB", (width * SCALE, HEIGHT * SCALE), PAPER)
+        self.ink = ImageDraw.Draw(self.image)
+
+    def rule(self, x1: float, y1: float, x2: float, y2: float) -> None:
+        self.ink.line([x1 * SCALE, y1 * SCALE, x2 * SCALE, y2 * SCALE], fill=GRID)
+
+    def text(self, x: float, y: float, text: str, anchor: str = "middle", size: int = 13, turned: bool = False) -> None:
+        text = text.replace("−", "-")  # which Pillow's font lacks
+        font, place = ImageFont.load_default(size * SCALE), (round(x * SCALE), round(y * SCALE))
+        if not turned:
+            self.ink.text(place, text, fill=INK, font=font, anchor={"start": "ls", "middle": "ms", "end": "rs"}[anchor])
+            return
+        length, height = math.ceil(font.getlength(text)) + 2, 2 * size * SCALE
+        label = Image.new("RGB", (length, height), PAPER)
+        ImageDraw.Draw(label).text((length / 2, height * 0.7), text, fill=INK, font=font, anchor="ms")
+        self.image.paste(label.rotate(90, expand=True), (place[0] - round(height * 0.7), place[1] - length // 2))
+
+    def curve(self, points: Sequence[tuple[float, float]], colour: str) -> None:
+        path = [(x * SCALE, y * SCALE) for x, y in points]
+        self.ink.line(path, fill=colour, width=2 * SCALE, joint="curve")
+        radius = 2.5 * SCALE
+        for x, y in path:
+            self.ink.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+    def swatch(self, x: float, y: float, colour: str) -> None:
+        self.ink.rectangle([x * SCALE, y * SCALE, (x + 18) * SCALE, (y + 3) * SCALE], fill=colour)
 
 
 def _drawable(y: float, log_y: bool) -> bool:
@@ -101,13 +172,3 @@ def _decades(low: float, high: float) -> list[float]:
 
 def _number(value: float) -> str:
     return f"{value:.6g}".replace("-", "−")
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{GRID}"/>'
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "middle", size: int = 13, turned: bool = False) -> str:
-    turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turn}'
-    return f'<text {place} font-size="{size}" fill="{INK}">{escape(text)}</text>'

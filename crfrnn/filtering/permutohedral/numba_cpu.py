@@ -9,7 +9,7 @@ channels and vectorises. The derivation is in this folder's README; the readable
 Every kernel is ``nogil``; the ones with ``start, stop`` are safe to run on disjoint ranges from several
 threads, for those that work on points on disjoint strips, and no sum depends on how the strips were shared out.
 
-The operations on rows of channels, and what `lanes` is, are in `filtering/rows.py`.
+The operations on rows of channels, and what `lanes` is, are in `runtime/rows.py`.
 """
 
 import numpy as np

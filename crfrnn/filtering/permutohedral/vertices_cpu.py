@@ -3,7 +3,7 @@
 Arrays in, arrays filled, no policy: N points, d feature dimensions, d + 1 corners for each point, R rows of vertices.
 The derivation is in this folder's README; the readable twin is `reference.py`.
 
-The points are divided into strips that depend on their number alone (`filtering/layout.py`). A strip numbers the
+The points are divided into strips that depend on their number alone (`runtime/layout.py`). A strip numbers the
 vertices that it meets in the order of first use, in rows of its own, so that strips never write to the same row. A
 vertex that several strips meet has a row in each: the first is its owner, the others are its ghosts, which are added
 to the owner after the splat and copied from it after the blur.

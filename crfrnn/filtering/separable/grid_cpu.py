@@ -304,7 +304,7 @@ class SeparableOperator:
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
-        self.fusable = None if isinstance(thetas, Tensor) else "numba"  # the module in mean_field/, which takes numbers
+        self.fusable = None if isinstance(thetas, Tensor) else "numba"  # whose fused passes take numbers
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""

@@ -44,7 +44,7 @@ class Lattices(NamedTuple):
 
 
 class Grids(NamedTuple):
-    """The separable kernels of one image, in the same form; what bands are is said in `filtering/rows.py`.
+    """The separable kernels of one image, in the same form; what bands are is said in `runtime/rows.py`.
 
     The coarse grid has rows of nodes; the sums E are those of `separable/grid_cpu.py`.
     """

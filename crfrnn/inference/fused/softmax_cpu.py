@@ -1,6 +1,6 @@
 """Vector operations on rows of channels for the last steps of an iteration, (4.3) to (4.6), and their gradient.
 
-Like `filtering/rows.py`, which says what a row and `lanes` are: each operation stands beside the plain Python that
+Like `runtime/rows.py`, which says what a row and `lanes` are: each operation stands beside the plain Python that
 says what it does.
 
 A row of a softmax waits for the largest of its channels, then for its exponentials, then for their sum. So each of

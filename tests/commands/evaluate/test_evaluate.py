@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageColor
 
 from crfrnn.cli import main
 from crfrnn.commands.evaluate.evaluate import measure
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, draw_boundary_curves
 from crfrnn.commands.metrics import Evaluation, Scores
 from crfrnn.data.datasets import Folders
+from crfrnn.data.drawing.chart import COLOURS, SCALE, WIDTH
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.unary import UNARIES
@@ -155,8 +156,8 @@ def result(values: list[float], name: str = "a") -> Result:
 
 def test_curves():
     better, worse = result([0.5, 0.6, 0.7], "better"), result([0.3, float("nan"), 0.4], "worse")
-    pixels = np.asarray(draw_boundary_curves([better, worse]))
-    first, second = (np.argwhere((pixels[:400] == colour).all(-1)) for colour in ((128, 0, 0), (0, 128, 0)))
+    pixels = np.asarray(draw_boundary_curves([better, worse]))[:, : SCALE * WIDTH]  # without the legend
+    first, second = (np.argwhere((pixels == ImageColor.getrgb(colour)).all(-1)) for colour in COLOURS[:2])
     assert len(first) > 500
     assert first[:, 0].mean() < second[:, 0].mean()  # a better curve is higher
     with pytest.raises(ValueError, match="no pixel is close to a boundary"):

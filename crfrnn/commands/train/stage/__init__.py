@@ -1,7 +1,7 @@
 """One stage of a training, run by Lightning: several devices and machines, mixed precision, the loop.
 
-Lightning is an extra and takes seconds to import: only `fit`, `task` and `keeper` need it, and `crfrnn.train` loads
-them when a training begins.
+Lightning is an extra and takes seconds to import: only `fit`, `task` and `keeper` need it, and
+`crfrnn.commands.train.train` loads them when a training begins.
 
 Everything that happens is a function of the recipe and of the position (epoch, batch): the batches, and through a
 seed for each batch also dropout. A checkpoint therefore holds the position in place of Lightning's own loop counters,
