@@ -40,9 +40,9 @@ class CRFParameters:
         temperature: divides the logits of the unary term; below 1 the network is believed more than it asks for.
         iterations: T.
         class_weights: (M, L), what kernel m's weight is multiplied by for class l; None for the same for all classes.
+        fitted: what a fit says of itself: on how many images, and what came of it. Nothing is done with it.
         solver: what an iteration does, an object of `crfrnn.solvers`; None is the paper's mean field.
         self_connection: whether a pixel hears itself, the term j = i.
-        fitted: what a fit says of itself: on how many images, and what came of it. Nothing is done with it.
         source: where published values come from.
 
     Raises:
@@ -57,9 +57,9 @@ class CRFParameters:
     temperature: float = 1.0
     iterations: int = 10
     class_weights: Sequence[Sequence[float]] | None = None
+    fitted: Mapping[str, Any] | None = field(default=None, compare=False)
     solver: Solver | None = None
     self_connection: bool = True
-    fitted: Mapping[str, Any] | None = field(default=None, compare=False)
     source: str = field(default="", compare=False)
 
     def __post_init__(self):

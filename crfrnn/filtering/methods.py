@@ -57,21 +57,22 @@ def _never(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-_HERE = "crfrnn.filtering"
 IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of preference; tests iterate over it
     "exact": (
-        Implementation("triton", f"{_HERE}.exact.tiles_gpu", "ExactOperator", _triton),
-        Implementation("reference", f"{_HERE}.exact.reference", "ExactOperator", _never),
+        Implementation("triton", "crfrnn.filtering.exact.tiles_gpu", "ExactOperator", _triton),
+        Implementation("reference", "crfrnn.filtering.exact.reference", "ExactOperator", _never),
     ),
     "separable": (
-        Implementation("numba_cpu", f"{_HERE}.separable.grid_cpu", "SeparableOperator", _cpu_only),
-        Implementation("triton", f"{_HERE}.separable.grid_gpu", "SeparableOperator", _triton),
-        Implementation("reference", f"{_HERE}.separable.reference", "SeparableOperator", _never),
+        Implementation("numba_cpu", "crfrnn.filtering.separable.grid_cpu", "SeparableOperator", _cpu_only),
+        Implementation("triton", "crfrnn.filtering.separable.grid_gpu", "SeparableOperator", _triton),
+        Implementation("reference", "crfrnn.filtering.separable.reference", "SeparableOperator", _never),
     ),
     "permutohedral": (
-        Implementation("numba_cpu", f"{_HERE}.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only, (1, 2, 3)),
-        Implementation("triton", f"{_HERE}.permutohedral.lattice_gpu", "LatticeOperator", _triton),
-        Implementation("reference", f"{_HERE}.permutohedral.reference", "LatticeOperator", _never, (1, 2, 3)),
+        Implementation(
+            "numba_cpu", "crfrnn.filtering.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only, (1, 2, 3)
+        ),
+        Implementation("triton", "crfrnn.filtering.permutohedral.lattice_gpu", "LatticeOperator", _triton),
+        Implementation("reference", "crfrnn.filtering.permutohedral.reference", "LatticeOperator", _never, (1, 2, 3)),
     ),
 }
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pickle
+from typing import Any, cast
 
 import pytest
 import torch
@@ -110,14 +111,14 @@ class TestErrors:
         for maker in (Bilateral, Spatial, Features):
             for bad in (float("nan"), float("inf"), "5", None):
                 with pytest.raises(ValueError, match=r"^weight: must be a finite number, got "):
-                    maker(weight=bad)
+                    maker(weight=cast(Any, bad))
             assert maker(weight=-1.0).weight == -1  # repulsive ones are allowed
 
     def test_accuracy(self):
         for maker in (Bilateral, Features):
             for bad in (0, 4, True, 1.5):
                 with pytest.raises(ValueError, match=r"^accuracy: .* is none of 1, 2, 3"):
-                    maker(accuracy=bad)
+                    maker(accuracy=cast(Any, bad))
 
     def test_number_of_bandwidths(self):
         guide = torch.zeros(1, 3, 4, 5)

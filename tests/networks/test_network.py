@@ -159,7 +159,9 @@ def test_a_plain_network_is_saved_too(tmp_path: Path):
 def test_a_network_of_ones_own_is_saved_and_asked_for(tmp_path: Path):
     network = learned(SegmentationNetwork(Tiny(), CRFRNN(3)))
     network.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"unary: it was a module of your own, tests\.test_network\.Tiny; pass it as"):
+    with pytest.raises(
+        ValueError, match=r"unary: it was a module of your own, tests\.networks\.test_network\.Tiny; pass it as"
+    ):
         SegmentationNetwork.from_pretrained(tmp_path)
     again = SegmentationNetwork.from_pretrained(tmp_path, unary=Tiny())
     torch.testing.assert_close(again(normalised(photo())), network(normalised(photo())))

@@ -12,8 +12,8 @@ from crfrnn.inference.solvers.damped import DampedMeanField
 from crfrnn.inference.solvers.frank_wolfe import EntropicFrankWolfe, EuclideanFrankWolfe, FrankWolfe
 from crfrnn.inference.solvers.iterate import Iterate
 from crfrnn.inference.solvers.parallel import MeanField
+from crfrnn.inference.solvers.simplex import sparsemax
 from crfrnn.inference.solvers.solver import Solver
-from crfrnn.inference.solvers.sparsemax import sparsemax
 
 __all__ = [
     "SOLVERS",

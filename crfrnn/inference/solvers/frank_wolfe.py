@@ -7,8 +7,8 @@ from torch import Tensor
 
 from crfrnn.inference.energy import entropy, total
 from crfrnn.inference.solvers.iterate import Iterate
+from crfrnn.inference.solvers.simplex import sparsemax
 from crfrnn.inference.solvers.solver import Solver
-from crfrnn.inference.solvers.sparsemax import sparsemax
 from crfrnn.inference.solvers.step_size import StepSize
 
 SCHEDULES = ("diminishing", "line-search")
