@@ -24,7 +24,7 @@ from crfrnn.commands.segment.stroke_training import (
     JOINT_STEPS,
     NETWORK_STEPS,
     PixelNetwork,
-    build_crf,
+    stroke_crf,
     train_end_to_end,
     train_network,
 )
@@ -92,7 +92,7 @@ def variants(photo: np.ndarray, strokes: np.ndarray, seed: int) -> dict[str, np.
 
     alone, joint = new_network(), new_network()
     train_network(alone, given, NETWORK_STEPS + JOINT_STEPS)
-    trained, untrained = build_crf(len(classes), given.size), build_crf(len(classes), given.size)
+    trained, untrained = stroke_crf(len(classes), given.size), stroke_crf(len(classes), given.size)
     train_network(joint, given)
     train_end_to_end(joint, trained, given)
     plan = zip(VARIANTS, (alone, alone, joint), (None, untrained, trained), strict=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from crfrnn import CRFRNN, Bilateral, Features, Spatial, refine
-from crfrnn.networks.saved import build_crf, crf_config
+from crfrnn.networks.saved import crf_config, crf_of_config
 from crfrnn.parameters import CRFParameters
 from tests.support.scenes import scene
 
@@ -44,7 +44,7 @@ def test_the_layer_and_refine_agree(tmp_path):
     out = layer(torch.from_numpy(logits)[None], torch.from_numpy(image).permute(2, 0, 1)[None])
     expected = refine(image, logits=logits, tolerance=0, **PARAMETERS.options())
     assert np.abs(out[0].softmax(0).detach().numpy() - expected).max() < 1e-5
-    assert build_crf(crf_config(layer)).temperature == 0.625  # saved with a network
+    assert crf_of_config(crf_config(layer)).temperature == 0.625  # saved with a network
 
 
 def test_temperature_divides_the_logits():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.hub import find_file
 from crfrnn.networks.photo_size import bands, resized
-from crfrnn.networks.saved import build_crf, crf_config, fill, read_config
+from crfrnn.networks.saved import crf_config, crf_of_config, fill, read_config
 from crfrnn.networks.unary import build_unary, recipe_of
 from crfrnn.networks.unary.full_size import full_size
 
@@ -272,7 +272,7 @@ class SegmentationNetwork(
             if unary is None and "class" in recipe:
                 raise ValueError(f"unary: it was a module of your own, {recipe['class']}; pass it as unary=...")
             unary = unary if unary is not None else build_unary(**recipe)
-            return cls(unary, None if crf is None else build_crf(crf), **settings)
+            return cls(unary, None if crf is None else crf_of_config(crf), **settings)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{source}: {CONFIG} has settings that do not fit ({error})") from None
         except ValueError as error:

@@ -40,10 +40,10 @@ def crf_config(crf: CRFRNN) -> dict[str, Any]:
     }
 
 
-def build_crf(config: Mapping[str, Any]) -> CRFRNN:
+def crf_of_config(config: Mapping[str, Any]) -> CRFRNN:
     """The layer with the settings of `crf_config`, and initial values.
 
-    >>> build_crf(crf_config(CRFRNN(5, iterations=3))).iterations
+    >>> crf_of_config(crf_config(CRFRNN(5, iterations=3))).iterations
     3
     """
     settings: dict[str, Any] = dict(config)

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from crfrnn import CRFRNN, Bilateral, Features, SegmentationNetwork, Spatial, build_unary
-from crfrnn.commands.train.recipe import CRFConfig, StageConfig
-from crfrnn.commands.train.recipe import build_crf as build_from_recipe
+from crfrnn.commands.train.recipe import CRFConfig, StageConfig, build_crf
 from crfrnn.commands.train.recipe import parameter_groups as groups_of_stage
 from crfrnn.inference.solvers import DampedMeanField
 from crfrnn.layer import RATE_MULTIPLIERS
-from crfrnn.networks.saved import build_crf, crf_config, fill
+from crfrnn.networks.saved import crf_config, crf_of_config, fill
 from tests.support.compare import assert_equal
 from tests.support.problems import NORMALIZATIONS, generator, random_values
 
@@ -141,7 +140,7 @@ class TestSaving:
         elif how == "pickle":
             other = pickle.loads(pickle.dumps(crf))
         else:
-            other = build_crf(crf_config(crf))
+            other = crf_of_config(crf_config(crf))
             fill(other, crf.state_dict(), "test")
         assert other.kernels == crf.kernels
         assert_equal("logits", other(*inputs()), crf(*inputs()), 0)
@@ -182,7 +181,7 @@ class TestParameterGroups:
     def test_of_a_recipe(self):
         """`crfrnn train` has the same, and learning_rates wins."""
         network = nn.Module()
-        network.unary, network.crf = nn.Conv2d(3, 3, 1), build_from_recipe(CRFConfig(learn_bandwidths=True), 3)
+        network.unary, network.crf = nn.Conv2d(3, 3, 1), build_crf(CRFConfig(learn_bandwidths=True), 3)
         stage = StageConfig("s", 1, learning_rate=0.1, learning_rates={"crf.comp": 7.0}, crf_multipliers=True)
         rates = {id(p): group["lr"] for group in groups_of_stage(network, stage) for p in group["params"]}
         named = {name: rates[id(parameter)] for name, parameter in network.named_parameters()}

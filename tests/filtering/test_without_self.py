@@ -7,7 +7,7 @@ import torch
 from crfrnn import CRFRNN, Features, Spatial, refine
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid
 from crfrnn.filtering.permutohedral.stencil import STENCILS
-from crfrnn.networks.saved import build_crf, crf_config
+from crfrnn.networks.saved import crf_config, crf_of_config
 from tests.support import oracle
 from tests.support.compare import assert_equal
 from tests.support.problems import (
@@ -105,8 +105,8 @@ def test_layer():
 
 def test_layer_keeps_the_choice():
     crf = CRFRNN(2, [Spatial(2)], self_connection=False)
-    assert build_crf(crf_config(crf)).self_connection is False
-    assert build_crf({k: v for k, v in crf_config(crf).items() if k != "self_connection"}).self_connection
+    assert crf_of_config(crf_config(crf)).self_connection is False
+    assert crf_of_config({k: v for k, v in crf_config(crf).items() if k != "self_connection"}).self_connection
 
 
 def test_gradient():

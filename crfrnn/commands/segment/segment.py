@@ -14,8 +14,8 @@ from crfrnn.commands.segment.stroke_features import pixel_features
 from crfrnn.commands.segment.stroke_training import (
     PixelNetwork,
     Strokes,
-    build_crf,
     logits_map,
+    stroke_crf,
     train_end_to_end,
     train_network,
 )
@@ -156,7 +156,7 @@ def learn_strokes(
         torch.manual_seed(seed)
         given = prepare_strokes(image, strokes, classes)
         network = PixelNetwork(given.features.shape[1], len(classes))
-        crf = build_crf(len(classes), given.size)
+        crf = stroke_crf(len(classes), given.size)
         train_network(network, given, progress=step)
         alone = network_logits(network, given)
         if end_to_end:

@@ -54,7 +54,7 @@ class Strokes:
         return weights / weights.mean()
 
 
-def build_crf(labels: int, size: tuple[int, int], iterations: int = 10) -> CRFRNN:
+def stroke_crf(labels: int, size: tuple[int, int], iterations: int = 10) -> CRFRNN:
     """The CRF-RNN for a photo of (height, width): bandwidths of position are shares of its diagonal."""
     diagonal = math.hypot(*size)
     kernels = (

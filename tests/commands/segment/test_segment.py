@@ -87,7 +87,7 @@ def test_bands_do_not_show(monkeypatch):
     """Of a smooth photo the marginals do not depend on where the bands end."""
     logits = torch.randn(1, 2, 12, 10, generator=torch.Generator().manual_seed(0))
     image = np.full((96, 80, 3), 90, np.uint8)
-    crf = training.build_crf(2, (12, 10))
+    crf = training.stroke_crf(2, (12, 10))
     monkeypatch.setattr(photo_size, "CRF_VALUES", 2 * 24 * 20)
 
     def in_bands(rows: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_training_together_changes_both_parts():
     targets = torch.bucketize(flat[pixels], torch.tensor([3, 7, 9]))
     given = training.Strokes(rgb, pixel_features(rgb, from_torch), pixels, targets, 3)
     torch.manual_seed(0)
-    network, crf = training.PixelNetwork(given.features.shape[1], 3), training.build_crf(3, SIZE)
+    network, crf = training.PixelNetwork(given.features.shape[1], 3), training.stroke_crf(3, SIZE)
     before = [p.detach().clone() for p in (*network.parameters(), *crf.parameters())]
     training.train_end_to_end(network, crf, given, 3)
     after = [*network.parameters(), *crf.parameters()]

@@ -20,7 +20,7 @@ from crfrnn.inference.solvers import (
     find_solver,
     sparsemax,
 )
-from crfrnn.networks.saved import build_crf, crf_config
+from crfrnn.networks.saved import crf_config, crf_of_config
 from tests.support import oracle
 from tests.support.compare import assert_equal
 from tests.support.problems import SmallCRF, photo, potts, predictions, random_values
@@ -323,7 +323,7 @@ class TestLayer:
     @EVERY
     def test_saved_and_built_again(self, name):
         layer = CRFRNN(3, kernels=[Spatial(1.5)], solver=SOLVERS[name]())
-        again = build_crf(crf_config(layer))
+        again = crf_of_config(crf_config(layer))
         assert type(again.solver) is SOLVERS[name]
         assert crf_config(again) == crf_config(layer)
 
