@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.filtering.operator import Lattice
 from crfrnn.inference.recurrence import trajectory
 from crfrnn.layer import CRFRNN
 from crfrnn.parameters import find_preset
@@ -184,5 +185,6 @@ def _occurring(logits: Tensor) -> np.ndarray:
 
 
 def _tensors_of(gaussian: GaussianFilter) -> Iterator[Tensor]:
-    yield from getattr(gaussian.operator, "lattices", ())
+    form = gaussian.operator.form
+    yield from form.tensors if isinstance(form, Lattice) else ()
     yield from (scale for scale in (gaussian.before, gaussian.after) if scale is not None)

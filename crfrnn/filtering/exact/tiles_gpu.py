@@ -158,6 +158,8 @@ class ExactOperator:
     Values of half precision are multiplied as such and summed in float32.
     """
 
+    form = None
+
     def __init__(self, features: Tensor, tolerance: float | None = None):
         self.features = features.flatten(2)
         self.tolerance = TOLERANCE[features.dtype] if tolerance is None else tolerance

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.feature_gradient import feature_gradient
+from crfrnn.filtering.operator import Lattice
 from crfrnn.filtering.permutohedral import numba_cpu, vertices_cpu
 from crfrnn.filtering.permutohedral.lattice_tensors import Blur, LatticeTensors, lattice_gain
 from crfrnn.filtering.permutohedral.own_weight import own_weight
@@ -338,9 +339,6 @@ def _(vertices, weights, ghosts, owners, chains, rows, sizes):
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
 
-    fusable = "numba"
-    checks_features = True  # raises for NaN and infinity, as it looks for the range of the features anyway
-
     def __init__(self, features: Tensor, accuracy: int = 1):
         self.line = layout.line(tuple(features.shape[2:]))
         flat = features.flatten(2)
@@ -349,6 +347,7 @@ class LatticeOperator:
         plain = plain_call(flat)  # then shapes may depend on the data
         tensors = (build if plain else _build_op)(flat, self.line, accuracy, plain)
         self.lattices = LatticeTensors(*tensors)
+        self.form = Lattice("numba", self.lattices)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.feature_gradient import DifferentiableSums
+from crfrnn.filtering.operator import Lattice
 from crfrnn.filtering.permutohedral import triton_gpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 from crfrnn.runtime import layout_gpu
@@ -274,22 +275,23 @@ class LatticeOperator:
     Where the features need a gradient every image has a lattice of its own, as `feature_gradient` takes one at a time.
     """
 
-    fusable = "triton"
-
     def __init__(self, features: Tensor):
         flat = features.flatten(2)
         self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
         self.images = [] if self.features is None else [LatticeOperator(image.unsqueeze(0)) for image in flat.detach()]
-        if self.features is None:
-            self.lattices = _lattice(flat)
+        self.lattices = _lattice(flat) if self.features is None else None
+        self.form = None if self.lattices is None else Lattice("triton", self.lattices)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        if self.features is None:
+        if self.lattices is not None:
             return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, transposed)
         out = DifferentiableSums.apply(values, self.features, [image.sums for image in self.images], transposed)
         assert isinstance(out, Tensor)
         return out
+
+    def diagonal(self) -> None:
+        """Not known: see `reference.LatticeOperator.diagonal`."""
 
     def sums(self, values: Tensor, transposed: bool) -> Tensor:
         """The one image of a batch: (C, N) -> (C, N)."""

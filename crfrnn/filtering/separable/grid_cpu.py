@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.feature_gradient import contract
+from crfrnn.filtering.operator import Grid
 from crfrnn.filtering.separable import numba_cpu
 from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands, grid_diagonal
 from crfrnn.runtime import layout, memory, threads
@@ -300,11 +301,13 @@ _learned_op.register_autograd(_backward_learned, setup_context=_save_learned)
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
+    features = None
+
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...] | Tensor, normalization: str):
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
-        self.fusable = None if isinstance(thetas, Tensor) else "numba"  # the module in mean_field/, which takes numbers
+        self.form = None if isinstance(thetas, Tensor) else Grid("numba", thetas, normalization)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""

@@ -8,6 +8,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from crfrnn.filtering.operator import Grid
 from crfrnn.filtering.separable import triton_gpu
 from crfrnn.filtering.separable.bands import gaussian_bands, grid_diagonal
 from crfrnn.runtime import layout_gpu
@@ -109,7 +110,7 @@ _filter_op.register_autograd(_backward, setup_context=_save)
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
-    fusable = "triton"
+    features = None
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str):
         if isinstance(thetas, Tensor):
@@ -117,6 +118,7 @@ class SeparableOperator:
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
+        self.form = Grid("triton", thetas, normalization)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""

@@ -7,11 +7,15 @@ from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.methods import preload as preload_filters
+from crfrnn.filtering.operator import Kernels
 from crfrnn.runtime.gpu import triton_ready
 from crfrnn.runtime.loading import load as load_module
 
 MOST_LABELS = 1024  # that the registers of one program on a GPU hold
-TWINS = {"numba": "crfrnn.inference.fused.recurrence_cpu", "triton": "crfrnn.inference.fused.recurrence_gpu"}
+TWINS: dict[Kernels, str] = {  # of kernels, the module with the recurrence that is fused with them
+    "numba": "crfrnn.inference.fused.recurrence_cpu",
+    "triton": "crfrnn.inference.fused.recurrence_gpu",
+}
 HALVES = (torch.bfloat16, torch.float16)  # that `recurrence_gpu` takes beside float32
 
 
@@ -19,48 +23,52 @@ def fused(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     """None where `recurrence_cpu` or `recurrence_gpu` takes the call, else the reason why neither does."""
     if logits.device.type not in ("cpu", "cuda"):
         return f"its kernels run on the CPU and on CUDA, the logits are on {logits.device.type}"
-    twin = _twin(filters)
-    reasons = [_refused(gaussian, twin) for gaussian in filters]
-    reasons.append(_refused_logits(logits, twin))
+    kernels = _kernels(filters)
+    reasons = [_refused(gaussian, kernels) for gaussian in filters]
+    reasons.append(_refused_logits(logits, kernels))
     return next((reason for reason in reasons if reason is not None), None)
 
 
 def takes_probabilities(filters: Sequence[GaussianFilter]) -> bool:
     """Whether the fused recurrence of these filters may be given probabilities, and takes their logarithm itself."""
-    return _twin(filters) == "numba"
+    return _kernels(filters) == "numba"
 
 
-def _refused(gaussian: GaussianFilter, twin: str | None) -> str | None:
-    if not twin or getattr(gaussian.operator, "fusable", None) != twin:
+def _refused(gaussian: GaussianFilter, kernels: Kernels | None) -> str | None:
+    form = gaussian.operator.form
+    if form is None or form.kernels != kernels:
         return f"{type(gaussian.operator).__name__} is filtered by itself"
-    if torch.is_grad_enabled() and getattr(gaussian.operator, "features", None) is not None:
+    if torch.is_grad_enabled() and gaussian.operator.features is not None:
         return "the features of a filter need a gradient"
     if gaussian.left_out is not None:
         return "a filter leaves out the term j = i"
     return None if gaussian.dtype == torch.float32 else f"a filter was prepared in {gaussian.dtype}"
 
 
-def _refused_logits(logits: Tensor, twin: str | None) -> str | None:
-    if logits.dtype != torch.float32 and not (twin == "triton" and logits.dtype in HALVES):
+def _refused_logits(logits: Tensor, kernels: Kernels | None) -> str | None:
+    if logits.dtype != torch.float32 and not (kernels == "triton" and logits.dtype in HALVES):
         return f"it computes in float32, not {logits.dtype}"
-    if twin == "triton" and logits.shape[1] > MOST_LABELS:
+    if kernels == "triton" and logits.shape[1] > MOST_LABELS:
         return f"it keeps at most {MOST_LABELS} labels in registers, there are {logits.shape[1]}"
     return None
 
 
-def _twin(filters: Sequence[GaussianFilter]) -> str | None:
-    """Whose kernels the first filter can be fused by: all must have the same."""
-    return getattr(filters[0].operator, "fusable", None)
+def _kernels(filters: Sequence[GaussianFilter]) -> Kernels | None:
+    """Those of the first filter, None where it is filtered by itself: all filters must have the same."""
+    form = filters[0].operator.form
+    return None if form is None else form.kernels
 
 
 def load(filters: Sequence[GaussianFilter]) -> Callable[..., Tensor]:
     """The fused recurrence for filters that `fused` accepts; loads its kernels at first use."""
-    return load_module(TWINS[_twin(filters) or ""], "mean_field")
+    kernels = _kernels(filters)
+    assert kernels is not None, "`fused` accepts no such filters"
+    return load_module(TWINS[kernels], "mean_field")
 
 
 def load_trajectory(filters: Sequence[GaussianFilter]) -> Callable[..., Iterator[Tensor]] | None:
     """The same, keeping the marginals of every iteration; None on a GPU, where there is no such thing."""
-    return load_module(TWINS["numba"], "trajectory") if _twin(filters) == "numba" else None
+    return load_module(TWINS["numba"], "trajectory") if _kernels(filters) == "numba" else None
 
 
 def preload() -> None:

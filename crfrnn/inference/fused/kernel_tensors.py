@@ -1,12 +1,13 @@
 """The prepared kernels of a batch in the form that the custom ops of the fused recurrences take."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS, GaussianFilter
+from crfrnn.filtering.operator import Lattice
 
 
 class KernelTensors(NamedTuple):
@@ -45,12 +46,13 @@ def kernel_tensors(logits: Tensor, filters: Sequence[GaussianFilter], each: int)
     scales: list[Tensor] = []
     shape, nothing = list(logits.shape[2:]), logits.new_empty(0, dtype=torch.float32)
     for gaussian in filters:
-        operator: Any = gaussian.operator
-        if hasattr(operator, "lattices"):
-            lattices += operator.lattices
+        form = gaussian.operator.form
+        assert form is not None, "`choice.fused` accepts no such filter"
+        if isinstance(form, Lattice):
+            lattices += form.tensors
             thetas += [0.0] * (len(shape) + 1)
         else:
             lattices += [nothing] * each
-            thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
+            thetas += [*form.thetas, float(NORMALIZATIONS.index(form.normalization))]
         scales += [nothing if s is None else s.detach().flatten(1) for s in (gaussian.before, gaussian.after)]
     return KernelTensors(lattices, thetas, scales, shape)
