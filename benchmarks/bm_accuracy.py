@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate
 from benchmarks import inputs as timing
 from crfrnn import Bilateral, GaussianFilter, Spatial, mean_field
 from crfrnn.filtering.kernels import Kernel, with_accuracy
+from crfrnn.filtering.operator import Operator
 from crfrnn.filtering.permutohedral.lattice_cpu import LatticeOperator
 from crfrnn.filtering.permutohedral.stencil import STENCILS
 from tests.support import problems
@@ -56,7 +57,7 @@ def random_maps(name: str) -> tuple[Tensor, Tensor]:
     return problems.photo(name), interpolate(coarse, size=(HEIGHT, WIDTH), mode="bilinear")
 
 
-class Matrix:
+class Matrix(Operator):
     """The exact kernel as the N x N matrix that it is, summed once for all accuracies and iterations."""
 
     def __init__(self, kernel: Bilateral | Spatial, guide: Tensor):

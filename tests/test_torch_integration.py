@@ -99,7 +99,8 @@ class TestCustomOps:
         """Schema, autograd registration, fake tensors, AOT with dynamic shapes; each kind of arguments once."""
         seen: set[str] = set()
         for func, args in recorded_calls()[f"{NAMESPACE}::{op}"]:
-            tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+            flat = [item for arg in args for item in (arg if isinstance(arg, list) else [arg])]
+            tensors = [item for item in flat if isinstance(item, torch.Tensor)]
             kinds = str([(tensor.dtype, tensor.requires_grad) for tensor in tensors])
             if kinds in seen:
                 continue

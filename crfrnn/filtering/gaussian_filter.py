@@ -2,27 +2,17 @@
 
 import math
 from copy import copy
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering import methods
+from crfrnn.filtering.operator import Operator
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.runtime import layout_gpu
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
-
-
-class Operator(Protocol):
-    """The plain sum (K v)_i = sum_j k(f_i, f_j) v_j over (B, C, N), and its transpose."""
-
-    def apply(self, values: Tensor, transposed: bool = False) -> Tensor: ...
-
-    def diagonal(self) -> Tensor:
-        """k(f_i, f_i) as this operator sums it, (B or 1, 1, N)."""
-        ...
 
 
 class GaussianFilter:
@@ -80,12 +70,13 @@ class GaussianFilter:
         >>> alone(torch.ones(1, 1, 2)).tolist()
         [[[0.0, 0.0]]]
         """
-        if not hasattr(self.operator, "diagonal"):
+        diagonal = self.operator.diagonal()
+        if diagonal is None:
             raise ValueError(
                 f"self_connection: {type(self.operator).__module__} cannot leave it out; prepare the kernel with"
                 " implementation='reference'"
             )
-        left_out = self.operator.diagonal().to(self.dtype)
+        left_out = diagonal.to(self.dtype)
         for scale in (self.before, self.after):
             left_out = left_out if scale is None else left_out * scale
         other = copy(self)
@@ -143,12 +134,11 @@ def prepare(
     knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
     row = methods.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
-    make = row.load()
-    check = not getattr(make, "checks_features", False) and layout_gpu.readable(features) and features.numel()
+    check = not row.checks_features and layout_gpu.readable(features) and features.numel()
     if check and not torch.stack(features.aminmax()).isfinite().all():
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
-    operator = make(features, **knob)
-    if features.requires_grad and torch.is_grad_enabled() and not hasattr(operator, "features"):
+    operator: Operator = row.load()(features, **knob)
+    if features.requires_grad and torch.is_grad_enabled() and operator.features is None:
         raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
     before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
     return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0], features.device)

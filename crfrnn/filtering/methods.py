@@ -1,9 +1,8 @@
 """Which implementation runs a call, and why another one does not: a pure function of the call's arguments."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,64 +14,56 @@ def preload() -> None:
     """Import what this machine would load at first use, so that a first use inside torch's compiler finds it."""
     for rows in IMPLEMENTATIONS.values():
         for row in rows:
-            if row.refuses is not _triton or gpu.triton_ready():
+            if row.device != "cuda" or gpu.triton_ready():
                 row.load()
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """One row of the table: where an operator lives and which calls it refuses."""
+    """One row of the table: where an operator lives and which calls it takes."""
 
     name: str
     module: str
     operator: str
-    refuses: Callable[[torch.device, torch.dtype], str | None]
+    device: Literal["cpu", "cuda"] | None  # that its kernels are for; None: plain torch, which runs everywhere
     accuracies: tuple[int, ...] = (1,)  # of the lattice that it knows; see permutohedral/stencil.py
+    checks_features: bool = False  # raises for NaN and infinity, as it looks for the range of the features anyway
 
     def load(self) -> Any:
-        """The operator's class; compiles or loads its kernels."""
+        """The class of its `Operator`; compiles or loads its kernels."""
         return load(self.module, self.operator)
 
-
-def _cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type != "cpu":
-        return f"its kernels run on the CPU, the tensors are on {device.type}"
-    if dtype not in (torch.float32, torch.float64):
-        return f"it computes in float32 or float64, not {dtype}"
-    return None
-
-
-def _triton(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type not in gpu.triton_devices():
-        return f"its kernels run on CUDA, the tensors are on {device.type}"
-    if not gpu.triton_installed():
-        return "Triton is not installed; pip install 'crfrnn[triton]'"
-    if dtype not in (torch.float32, torch.float64):
-        return f"it computes in float32 or float64, not {dtype}"
-    return None
-
-
-def _never(device: torch.device, dtype: torch.dtype) -> str | None:
-    del device, dtype
-    return None
+    def refuses(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """None where it takes tensors of this kind, else the reason why not."""
+        if self.device is None:
+            return None
+        if self.device == "cpu" and device.type != "cpu":
+            return f"its kernels run on the CPU, the tensors are on {device.type}"
+        if self.device == "cuda" and device.type not in gpu.triton_devices():
+            return f"its kernels run on CUDA, the tensors are on {device.type}"
+        if self.device == "cuda" and not gpu.triton_installed():
+            return "Triton is not installed; pip install 'crfrnn[triton]'"
+        if dtype not in (torch.float32, torch.float64):
+            return f"it computes in float32 or float64, not {dtype}"
+        return None
 
 
 IMPLEMENTATIONS: dict[str, tuple[Implementation, ...]] = {  # in order of preference; tests iterate over it
     "exact": (
-        Implementation("triton", "crfrnn.filtering.exact.tiles_gpu", "ExactOperator", _triton),
-        Implementation("reference", "crfrnn.filtering.exact.reference", "ExactOperator", _never),
+        Implementation("triton", "crfrnn.filtering.exact.tiles_gpu", "ExactOperator", "cuda"),
+        Implementation("reference", "crfrnn.filtering.exact.reference", "ExactOperator", None),
     ),
     "separable": (
-        Implementation("numba_cpu", "crfrnn.filtering.separable.grid_cpu", "SeparableOperator", _cpu_only),
-        Implementation("triton", "crfrnn.filtering.separable.grid_gpu", "SeparableOperator", _triton),
-        Implementation("reference", "crfrnn.filtering.separable.reference", "SeparableOperator", _never),
+        Implementation("numba_cpu", "crfrnn.filtering.separable.grid_cpu", "SeparableOperator", "cpu"),
+        Implementation("triton", "crfrnn.filtering.separable.grid_gpu", "SeparableOperator", "cuda"),
+        Implementation("reference", "crfrnn.filtering.separable.reference", "SeparableOperator", None),
     ),
     "permutohedral": (
         Implementation(
-            "numba_cpu", "crfrnn.filtering.permutohedral.lattice_cpu", "LatticeOperator", _cpu_only, (1, 2, 3)
+            "numba_cpu", "crfrnn.filtering.permutohedral.lattice_cpu", "LatticeOperator", "cpu", (1, 2, 3), True
         ),
-        Implementation("triton", "crfrnn.filtering.permutohedral.lattice_gpu", "LatticeOperator", _triton),
-        Implementation("reference", "crfrnn.filtering.permutohedral.reference", "LatticeOperator", _never, (1, 2, 3)),
+        Implementation("triton", "crfrnn.filtering.permutohedral.lattice_gpu", "LatticeOperator", "cuda"),
+        Implementation("reference", "crfrnn.filtering.permutohedral.reference", "LatticeOperator", None, (1, 2, 3)),
     ),
 }
 
@@ -98,7 +89,7 @@ def choose(
     reasons = []
     for row in candidates:
         reason = row.refuses(device, dtype)
-        if reason is None and implementation is None and row.refuses is _triton and device.type == "cpu":
+        if reason is None and implementation is None and row.device == "cuda" and device.type == "cpu":
             reason = "its interpreter is slow; ask for it by name"
         if reason is None and accuracy not in row.accuracies:
             reason = f"it has accuracy {', '.join(map(str, row.accuracies))} only"

@@ -1,16 +1,62 @@
-"""When the body of a custom op is called as the ordinary function that it is."""
+"""A function that torch sees as one op, and the times when it may be called as the ordinary function that it is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 
-def plain_call(*tensors: torch.Tensor) -> bool:
-    """Whether the body of a custom op may be called as an ordinary function.
+class CustomOp:
+    """`function` as the op `torch.ops.crfrnn.<name>`, and as itself where nothing is traced and no gradient asked for.
 
-    It may where nothing is traced and no gradient is asked for. The first use of the op machinery loads torch's
-    compiler, a second and 100 MB that somebody who only refines an image should not pay.
+    Args:
+        name: of the op.
+        function: of tensors, lists of tensors and numbers; its annotations are the op's schema. It changes no argument.
+        fake: the same arguments -> empty tensors like the results, for tracing.
+        device_types: where `function` runs; None for every device.
+        backward, save: the gradient, as `torch.library.register_autograd` takes them. A gradient calls `op`, never the
+            function: it may be traced or batched in ways that its tensors do not show.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        fake: Callable[..., Any],
+        device_types: str | Sequence[str] | None = None,
+        backward: Callable[..., Any] | None = None,
+        save: Callable[..., None] | None = None,
+    ):
+        self.function = function
+        self.op = torch.library.custom_op(f"crfrnn::{name}", function, mutates_args=(), device_types=device_types)
+        self.op.register_fake(fake)
+        if backward is not None:
+            self.op.register_autograd(backward, setup_context=save)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments) if plain_call(*arguments) else self.op(*arguments)
+
+
+def plain_call(*arguments: Any) -> bool:
+    """Whether a custom op with these arguments may be called as an ordinary function.
+
+    The first use of the op machinery loads torch's compiler, a second and 100 MB that somebody who only refines an
+    image should not pay.
     """
     if torch.compiler.is_compiling() or torch.autograd.forward_ad._current_level >= 0:
         return False
-    if any(type(t) not in (torch.Tensor, torch.nn.Parameter) for t in tensors):
-        return False
-    return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+    differentiated = torch.is_grad_enabled()
+    for argument in arguments:
+        for tensor in argument if isinstance(argument, list) else (argument,):
+            if not isinstance(tensor, Tensor):
+                continue
+            if type(tensor) not in (Tensor, torch.nn.Parameter) or (differentiated and tensor.requires_grad):
+                return False
+    return True
+
+
+def like_the_first(values: Tensor, *_: Any) -> Tensor:
+    """The fake of an op whose result has the shape of its first argument."""
+    return torch.empty_like(values, memory_format=torch.contiguous_format)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.kernels import Bilateral, Spatial
+from crfrnn.filtering.operator import Lattice
 from crfrnn.inference.occurring import highest_logarithms, occurring
 from crfrnn.inference.recurrence import trajectory
 from crfrnn.layer import CRFRNN
@@ -175,5 +176,6 @@ class Exploration:
 
 
 def _tensors_of(gaussian: GaussianFilter) -> Iterator[Tensor]:
-    yield from getattr(gaussian.operator, "lattices", ())
+    form = gaussian.operator.form
+    yield from form.tensors if isinstance(form, Lattice) else ()
     yield from (scale for scale in (gaussian.before, gaussian.after) if scale is not None)

@@ -6,6 +6,7 @@ import torch
 
 from crfrnn import CRFRNN, Features, Spatial, refine
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid
+from crfrnn.filtering.operator import Operator
 from crfrnn.filtering.permutohedral.stencil import STENCILS
 from crfrnn.networks.saved import crf_config, crf_of_config
 from tests.support import oracle
@@ -124,9 +125,9 @@ def test_refine():
 
 
 def test_refused():
-    class Blind:
+    class Blind(Operator):
         def apply(self, values: torch.Tensor, transposed: bool = False) -> torch.Tensor:
             return values
 
     with pytest.raises(ValueError, match=r"^self_connection: .* cannot leave it out; .*implementation='reference'"):
-        GaussianFilter(Blind(), (4,), torch.float32).without_self()  # type: ignore[arg-type]
+        GaussianFilter(Blind(), (4,), torch.float32).without_self()

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import namedtuple
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,14 +23,18 @@ MARKS = [
     pytest.mark.slow,
     pytest.mark.skipif(not gpu.triton_installed(), reason="needs pip install 'crfrnn[triton]'"),
 ]
+ALIGNED = [["tt.divisibility", 16]]
 
 
 class Case(NamedTuple):
-    """A kernel and the arguments to compile it for; those that have no type here are int32."""
+    """A kernel and the arguments to compile it for; those that have no type here are int32.
+
+    The type of a named tuple is a dictionary of those of its fields.
+    """
 
     module: str
     kernel: str
-    types: dict[str, str]
+    types: Mapping[str, str | dict[str, str]]
     constants: dict[str, Any]
     options: Mapping[str, Any] = {}
 
@@ -55,8 +60,17 @@ def _compile(case: Case) -> dict[str, Any]:
     )
     function = getattr(importlib.import_module(case.module), case.kernel)
     names = function.arg_names
-    signature = {name: "constexpr" if name in case.constants else case.types.get(name, "i32") for name in names}
-    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in names if signature[name][0] == "*"}
+    signature, aligned = {}, {}
+    for place, name in enumerate(names):
+        kind = case.types.get(name, "i32")
+        if isinstance(kind, dict):
+            leaves = {(place, k): field for k, field in enumerate(kind.values())}
+            signature[name] = namedtuple("Fields", kind)(*kind.values())
+        else:
+            leaves = {(place,): kind}
+            signature[name] = kind
+        aligned |= {at: ALIGNED for at, leaf in leaves.items() if leaf[0] == "*"}
+    signature |= dict.fromkeys(case.constants, "constexpr")
     types_of = {"ACCUMULATE": language.float32}  # what JSON cannot say
     values = {(names.index(name),): types_of.get(name, value) for name, value in case.constants.items()}
     source = compiler.ASTSource(function, signature, values, aligned)

@@ -21,6 +21,8 @@ def _tile(rows: Tensor, features: Tensor, values: Tensor) -> Tensor:
 class ExactOperator:
     """K for features (B, d, *S), held as the features alone. Differentiable in the features and the values."""
 
+    form = None
+
     def __init__(self, features: Tensor):
         self.features = features.flatten(2)
 

@@ -32,6 +32,11 @@ class Tiles:
     def count(self) -> int:
         return self.low.shape[2]
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All but the size, in the order of the fields."""
+        return [self.order, self.place, self.features, self.low, self.high]
+
     def sort(self, values: Tensor) -> Tensor:
         """(B, C, N) -> (B, C, padded N): in tiles, zeros at the end."""
         room = self.features.shape[2] - self.order.shape[1]

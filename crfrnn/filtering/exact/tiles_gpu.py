@@ -9,7 +9,7 @@ from torch import Tensor
 from crfrnn.filtering.exact import triton_gpu
 from crfrnn.filtering.exact.tiles import TOLERANCE, Tiles, reach, tile
 from crfrnn.runtime import layout_gpu
-from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.custom_ops import CustomOp, like_the_first
 
 TILE = {torch.float32: 64, torch.float64: 32}  # points; larger ones leave fewer tiles out and need more registers
 WIDEST = 64  # channels that one program sums: with 128 there is room for one program only in a multiprocessor
@@ -102,39 +102,26 @@ def differentiate_tiles(values: Tensor, gradients: Tensor, tiles: Tiles, toleran
     return tiles.unsort(out)
 
 
-def filter_points(
-    values: Tensor, features: Tensor, order: Tensor, place: Tensor, inside: Tensor, low: Tensor, high: Tensor,
-    size: int, tolerance: float,
-) -> Tensor:  # fmt: skip
-    del features  # `inside` are the same, sorted; these are here to be differentiated
+def filter_points(values: Tensor, features: Tensor, tiles: list[Tensor], size: int, tolerance: float) -> Tensor:
+    del features  # those of the tiles are the same, sorted; these are here to be differentiated
     with torch.cuda.device_of(values):  # Triton launches on the current device
-        return sum_tiles(values, Tiles(size, order, place, inside, low, high), tolerance).to(values.dtype)
+        return sum_tiles(values, Tiles(size, *tiles), tolerance).to(values.dtype)
 
 
 def filter_points_backward(
-    values: Tensor, gradients: Tensor, order: Tensor, place: Tensor, inside: Tensor, low: Tensor, high: Tensor,
-    size: int, tolerance: float,
-) -> Tensor:  # fmt: skip
+    values: Tensor, gradients: Tensor, tiles: list[Tensor], size: int, tolerance: float
+) -> Tensor:
     with torch.cuda.device_of(values):
-        return differentiate_tiles(values, gradients, Tiles(size, order, place, inside, low, high), tolerance)
+        return differentiate_tiles(values, gradients, Tiles(size, *tiles), tolerance)
 
 
-_filter_op = torch.library.custom_op("crfrnn::exact_filter", filter_points, mutates_args=())
-_backward_op = torch.library.custom_op("crfrnn::exact_filter_backward", filter_points_backward, mutates_args=())
-
-
-@_filter_op.register_fake
-def _(values, features, order, place, inside, low, high, size, tolerance):
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
-
-
-@_backward_op.register_fake
-def _(values, gradients, order, place, inside, low, high, size, tolerance):
+def _backward_fake(values: Tensor, gradients: Tensor, tiles: list[Tensor], size: int, tolerance: float) -> Tensor:
+    inside = Tiles(size, *tiles).features
     return inside.new_empty((*inside.shape[:2], values.shape[2]))
 
 
 def _save(ctx, inputs, output) -> None:
-    values, _, *tiles, ctx.size, ctx.tolerance = inputs
+    values, _, tiles, ctx.size, ctx.tolerance = inputs
     ctx.save_for_backward(values, *tiles)
 
 
@@ -142,13 +129,14 @@ def _backward(ctx, grad: Tensor):
     values, *tiles = ctx.saved_tensors
     by_values = by_features = None
     if ctx.needs_input_grad[0]:  # K is symmetric
-        by_values = _filter_op(grad, tiles[2], *tiles, ctx.size, ctx.tolerance)
+        by_values = _filter.op(grad, Tiles(ctx.size, *tiles).features, tiles, ctx.size, ctx.tolerance)
     if ctx.needs_input_grad[1]:
-        by_features = _backward_op(values, grad, *tiles, ctx.size, ctx.tolerance)
-    return by_values, by_features, *[None] * 7
+        by_features = _filter_backward.op(values, grad, tiles, ctx.size, ctx.tolerance)
+    return by_values, by_features, [None] * len(tiles), None, None
 
 
-_filter_op.register_autograd(_backward, setup_context=_save)
+_filter = CustomOp("exact_filter", filter_points, fake=like_the_first, backward=_backward, save=_save)
+_filter_backward = CustomOp("exact_filter_backward", filter_points_backward, fake=_backward_fake)
 
 
 class ExactOperator:
@@ -157,6 +145,8 @@ class ExactOperator:
     Same interface as `reference.ExactOperator`; differentiable in the features and the values, once in the features.
     Values of half precision are multiplied as such and summed in float32.
     """
+
+    form = None
 
     def __init__(self, features: Tensor, tolerance: float | None = None):
         self.features = features.flatten(2)
@@ -168,9 +158,7 @@ class ExactOperator:
         del transposed
         if self.tiles is None or not values.numel():
             return torch.zeros_like(values)
-        t = self.tiles
-        run = filter_points if plain_call(values, self.features) else _filter_op
-        return run(values, self.features, t.order, t.place, t.features, t.low, t.high, t.size, self.tolerance)
+        return _filter(values, self.features, self.tiles.tensors, self.tiles.size, self.tolerance)
 
     def diagonal(self) -> Tensor:
         """k(f_i, f_i) = 1, (B, 1, N)."""

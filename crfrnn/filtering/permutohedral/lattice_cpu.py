@@ -6,6 +6,7 @@ only after counting, but an op's output shape may not depend on data under `torc
 room for the most there can be, N (d + 1). Memory that is never touched is never taken from the system.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.feature_gradient import feature_gradient
+from crfrnn.filtering.operator import Lattice
 from crfrnn.filtering.permutohedral import numba_cpu, vertices_cpu
 from crfrnn.filtering.permutohedral.lattice_tensors import Blur, LatticeTensors, lattice_gain
 from crfrnn.filtering.permutohedral.own_weight import own_weight
 from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale
 from crfrnn.runtime import layout, memory, threads
-from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.custom_ops import CustomOp, like_the_first, plain_call
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
@@ -144,9 +146,7 @@ def _power_of_two(least: int) -> int:
     return 1 << least.bit_length()
 
 
-def build(
-    features: Tensor, line: int, accuracy: int, tight: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def build(features: Tensor, line: int, accuracy: int, tight: bool) -> list[Tensor]:
     """The `LatticeTensors` of features (B, d, N). With `tight` the `SIZED` ones have no more room than they need.
 
     Otherwise all is zeros where nothing is written, as the output of an op may not differ from call to call.
@@ -158,11 +158,10 @@ def build(
     features = features.detach().contiguous()
     images = []
     for image in range(features.shape[0] if features.shape[2] else 0):
-        into = LatticeTensors(*(tensor[image] for tensor in lattices))
-        images.append(_build(features[image], line, accuracy, into, tight))
+        images.append(_build(features[image], line, accuracy, _image(lattices, image), tight))
     if tight:
         lattices = lattices._replace(**{name: _batch([getattr(i, name) for i in images]) for name in SIZED})
-    return lattices[0], lattices[1], lattices[2], lattices[3], lattices[4], lattices[5], lattices[6]
+    return list(lattices)
 
 
 def _batch(tensors: list[Tensor]) -> Tensor:
@@ -173,18 +172,12 @@ def _batch(tensors: list[Tensor]) -> Tensor:
     return torch.stack([torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors])
 
 
-_build_op = torch.library.custom_op("crfrnn::permutohedral_build", build, mutates_args=(), device_types="cpu")
-
-
-@_build_op.register_fake
-def _empty(
-    features: Tensor, line: int, accuracy: int, tight: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _empty(features: Tensor, line: int, accuracy: int, tight: bool) -> list[Tensor]:
     del line
     batch, dimensions, points = features.shape
     corners = dimensions + 1
     most, room = (0, 0) if tight else (points * corners, _room(points, corners, accuracy))
-    return (
+    return [
         features.new_empty((batch, points, corners), dtype=torch.int32),
         features.new_empty((batch, points, corners)),
         features.new_empty((batch, most), dtype=torch.int32),
@@ -192,27 +185,24 @@ def _empty(
         features.new_empty((batch, corners, room), dtype=torch.int32),
         features.new_empty((batch, layout.MOST_STRIPS + 1), dtype=torch.int64),
         features.new_empty((batch, corners + 2), dtype=torch.int64),
-    )
+    ]
+
+
+_build_batch = CustomOp("permutohedral_build", build, fake=_empty, device_types="cpu")
+
+
+def _image(lattices: Sequence[Tensor], number: int) -> LatticeTensors:
+    """One image of a batch."""
+    return LatticeTensors(*(tensor[number] for tensor in lattices))
 
 
 def filter_points(
-    values: Tensor,
-    features: Tensor | None,
-    vertices: Tensor,
-    weights: Tensor,
-    ghosts: Tensor,
-    owners: Tensor,
-    chains: Tensor,
-    rows: Tensor,
-    sizes: Tensor,
-    line: int,
-    transposed: bool,
+    values: Tensor, features: Tensor | None, lattices: list[Tensor], line: int, transposed: bool
 ) -> Tensor:
     """(B, C, N) -> (B, C, N). `features` (B, d, N), where they need a gradient, are there for autograd to see."""
-    lattices = LatticeTensors(vertices, weights, ghosts, owners, chains, rows, sizes)
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     for image in range(values.shape[0] if values.shape[2] else 0):
-        lattice = LatticeTensors(*(tensor[image] for tensor in lattices))
+        lattice = _image(lattices, image)
         _filter_image(values[image], lattice, line, transposed, out[image])
     return out
 
@@ -239,34 +229,13 @@ def _filter_image(values: Tensor, lattice: LatticeTensors, line: int, transposed
         layout.to_channel_major(torch.from_numpy(result), channels, out)
 
 
-_filter_op = torch.library.custom_op("crfrnn::permutohedral_filter", filter_points, mutates_args=(), device_types="cpu")
-
-
-@_filter_op.register_fake
-def _(values, features, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("crfrnn::permutohedral_feature_gradient", mutates_args=(), device_types="cpu")
-def _feature_gradient_op(
-    values: Tensor,
-    grad: Tensor,
-    features: Tensor,
-    vertices: Tensor,
-    weights: Tensor,
-    ghosts: Tensor,
-    owners: Tensor,
-    chains: Tensor,
-    rows: Tensor,
-    sizes: Tensor,
-    line: int,
-    transposed: bool,
+def features_gradient(
+    values: Tensor, grad: Tensor, features: Tensor, lattices: list[Tensor], line: int, transposed: bool
 ) -> Tensor:
     """values, the gradient of their sums (B, C, N), features (B, d, N) -> the gradient of the features."""
     out = torch.zeros_like(features, memory_format=torch.contiguous_format)
     for image in range(values.shape[0] if values.shape[2] else 0):
-        tensors = (vertices, weights, ghosts, owners, chains, rows, sizes)
-        lattice = LatticeTensors(*(tensor[image] for tensor in tensors))
+        lattice = _image(lattices, image)
 
         def sums(v: Tensor, turned: bool, lattice: LatticeTensors = lattice) -> Tensor:
             result = torch.empty_like(v, memory_format=torch.contiguous_format)
@@ -277,38 +246,41 @@ def _feature_gradient_op(
     return out
 
 
-@_feature_gradient_op.register_fake
-def _(values, grad, features, vertices, weights, ghosts, owners, chains, rows, sizes, line, transposed):
-    return torch.empty_like(features, memory_format=torch.contiguous_format)
+_features_gradient = CustomOp(
+    "permutohedral_feature_gradient",
+    features_gradient,
+    fake=lambda values, grad, features, *_: like_the_first(features),
+    device_types="cpu",
+)
 
 
 def _save(ctx, inputs, output) -> None:
-    values, features, *lattice, ctx.line, ctx.transposed = inputs
-    ctx.save_for_backward(*lattice, *([] if features is None else [values, features]))
+    values, features, lattices, ctx.line, ctx.transposed = inputs
+    ctx.save_for_backward(*lattices, *([] if features is None else [values, features]))
 
 
 def _backward(ctx, grad: Tensor):
     count = len(LatticeTensors._fields)
-    lattice, rest = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    lattices, rest = list(ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
     of_values, of_features = None, None
     if ctx.needs_input_grad[0]:
-        of_values = _filter_op(grad, None, *lattice, ctx.line, not ctx.transposed)
+        of_values = _filter.op(grad, None, lattices, ctx.line, not ctx.transposed)
     if ctx.needs_input_grad[1]:
         values, features = rest
-        of_features = _feature_gradient_op(values, grad, features, *lattice, ctx.line, ctx.transposed)
-    return of_values, of_features, *[None] * (count + 2)
+        of_features = _features_gradient.op(values, grad, features, lattices, ctx.line, ctx.transposed)
+    return of_values, of_features, [None] * count, None, None
 
 
-_filter_op.register_autograd(_backward, setup_context=_save)
+_filter = CustomOp(
+    "permutohedral_filter", filter_points, fake=like_the_first, device_types="cpu", backward=_backward, save=_save
+)
 
 
-def own_weights(
-    vertices: Tensor, weights: Tensor, ghosts: Tensor, owners: Tensor, chains: Tensor, rows: Tensor, sizes: Tensor
-) -> Tensor:
+def own_weights(lattices: list[Tensor]) -> Tensor:
     """The diagonal of the whole filter, (B, 1, N); see `own_weight.py`."""
-    out = weights.new_zeros(weights.shape[0], 1, weights.shape[1])
+    out = _own_weights_fake(lattices).zero_()
     for image in range(out.shape[0] if out.numel() else 0):
-        lattice = LatticeTensors(*(t[image] for t in (vertices, weights, ghosts, owners, chains, rows, sizes)))
+        lattice = _image(lattices, image)
         count, *lengths, accuracy = lattice.sizes.tolist()
         nothing = int(lattice.rows[-1])
         owner_of = torch.arange(nothing)
@@ -325,37 +297,30 @@ def own_weights(
     return out
 
 
-_own_weights_op = torch.library.custom_op(
-    "crfrnn::permutohedral_own_weights", own_weights, mutates_args=(), device_types="cpu"
-)
-
-
-@_own_weights_op.register_fake
-def _(vertices, weights, ghosts, owners, chains, rows, sizes):
+def _own_weights_fake(lattices: list[Tensor]) -> Tensor:
+    weights = LatticeTensors(*lattices).weights
     return weights.new_empty(weights.shape[0], 1, weights.shape[1])
+
+
+_own_weights = CustomOp("permutohedral_own_weights", own_weights, fake=_own_weights_fake, device_types="cpu")
 
 
 class LatticeOperator:
     """One lattice for each image of a batch: features (B, d, *S). Same interface as `reference.LatticeOperator`."""
-
-    fusable = "numba"
-    checks_features = True  # raises for NaN and infinity, as it looks for the range of the features anyway
 
     def __init__(self, features: Tensor, accuracy: int = 1):
         self.line = layout.line(tuple(features.shape[2:]))
         flat = features.flatten(2)
         self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
         flat = flat.detach()
-        plain = plain_call(flat)  # then shapes may depend on the data
-        tensors = (build if plain else _build_op)(flat, self.line, accuracy, plain)
-        self.lattices = LatticeTensors(*tensors)
+        tight = plain_call(flat)  # then shapes may depend on the data
+        self.lattices = LatticeTensors(*_build_batch(flat, self.line, accuracy, tight))
+        self.form = Lattice("numba", self.lattices)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        known = [values] if self.features is None else [values, self.features]
-        run = filter_points if plain_call(*known) else _filter_op
-        return run(values, self.features, *self.lattices, self.line, transposed)
+        return _filter(values, self.features, list(self.lattices), self.line, transposed)
 
     def diagonal(self) -> Tensor:
         """What each point gets of its own value, (B, 1, N)."""
-        return (own_weights if plain_call(self.lattices.weights) else _own_weights_op)(*self.lattices)
+        return _own_weights(list(self.lattices))

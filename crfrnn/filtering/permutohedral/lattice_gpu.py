@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.feature_gradient import DifferentiableSums
+from crfrnn.filtering.operator import Lattice
 from crfrnn.filtering.permutohedral import triton_gpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 from crfrnn.runtime import layout_gpu
-from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.custom_ops import CustomOp, like_the_first
 from crfrnn.runtime.layout_gpu import blocks, padded, programs
 
 KEY_BITS = 62  # in each of at most two words
@@ -41,9 +42,6 @@ class LatticeTensors(NamedTuple):
     following: Tensor  # (d + 1, E) int32, the owner one step along each axis, -1 for none
     previous: Tensor  # (d + 1, E) int32, likewise one step back
     count: Tensor  # (1,) int32, R
-
-
-Lattice9 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def radices(low: Tensor, high: Tensor) -> Tensor:
@@ -100,14 +98,14 @@ def words_needed(features: Tensor, batch: int) -> int:
 
 
 @layout_gpu.on_its_device
-def build(features: Tensor, words: int) -> Lattice9:
+def build(features: Tensor, words: int) -> list[Tensor]:
     """features (B, d, N), float32 or float64; words 1 or 2 for a key."""
     lattice = LatticeTensors(*_empty(features, words))
     batch, dimensions, points = features.shape
     entries = batch * points * (dimensions + 1)
     lattice.count.zero_()
     if not entries:
-        return tuple(lattice)  # pyright: ignore[reportReturnType]
+        return list(lattice)
     features = features.detach().contiguous()
     device = features.device
     scale = _scale(dimensions, device)
@@ -143,7 +141,7 @@ def build(features: Tensor, words: int) -> Lattice9:
     of_corners: dict[str, Any] = {"D": dimensions, "BLOCK": POINTS}
     triton_gpu.number_corners[of_entries](order, row_of, owners, lattice.weights, *into, entries, **of_corners)
     lattice.weights.mul_(gain(dimensions))
-    return tuple(lattice)  # pyright: ignore[reportReturnType]
+    return list(lattice)
 
 
 def _sorted(keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,13 +155,7 @@ def _sorted(keys: Tensor) -> tuple[Tensor, Tensor]:
     return keys[:, order], order
 
 
-_build_op = torch.library.custom_op(
-    "crfrnn::permutohedral_build_gpu", build, mutates_args=(), device_types=layout_gpu.devices()
-)
-
-
-@_build_op.register_fake
-def _empty(features: Tensor, words: int) -> Lattice9:
+def _empty(features: Tensor, words: int) -> list[Tensor]:
     del words
     batch, dimensions, points = features.shape
     corners = dimensions + 1
@@ -172,7 +164,7 @@ def _empty(features: Tensor, words: int) -> Lattice9:
     def whole(*shape: int) -> Tensor:
         return features.new_empty(shape, dtype=torch.int32)
 
-    return (
+    return [
         whole(batch * points, corners),
         features.new_empty((batch * points, corners)),
         whole(entries),
@@ -182,7 +174,10 @@ def _empty(features: Tensor, words: int) -> Lattice9:
         whole(corners, entries),
         whole(corners, entries),
         whole(1),
-    )
+    ]
+
+
+_build = CustomOp("permutohedral_build_gpu", build, fake=_empty, device_types=layout_gpu.devices())
 
 
 def splat_and_blur(
@@ -219,53 +214,39 @@ def tables(lattice: LatticeTensors, channels: int, dtype: torch.dtype, number: i
 
 
 @layout_gpu.on_its_device
-def filter_points(
-    values: Tensor,
-    vertices: Tensor,
-    weights: Tensor,
-    points: Tensor,
-    sorted_weights: Tensor,
-    starts: Tensor,
-    ghosts: Tensor,
-    following: Tensor,
-    previous: Tensor,
-    count: Tensor,
-    transposed: bool,
-) -> Tensor:
-    lattice = LatticeTensors(vertices, weights, points, sorted_weights, starts, ghosts, following, previous, count)
+def filter_points(values: Tensor, tensors: list[Tensor], transposed: bool) -> Tensor:
+    lattice = LatticeTensors(*tensors)
     batch, channels, size = values.shape
     if not values.numel():
         return torch.empty_like(values, memory_format=torch.contiguous_format)
     rows = layout_gpu.to_rows(values)
-    first, second = tables(lattice, rows.shape[1], weights.dtype, 2)
-    table = splat_and_blur(lattice, rows, sorted_weights, (first, second), transposed)
+    first, second = tables(lattice, rows.shape[1], lattice.weights.dtype, 2)
+    table = splat_and_blur(lattice, rows, lattice.sorted_weights, (first, second), transposed)
     height, width = blocks(padded(channels))
     grid = -(-batch * size // height), -(-rows.shape[1] // width)
-    tile: dict[str, Any] = {"C": rows.shape[1], "CORNERS": vertices.shape[1], "ROWS": height, "WIDTH": width}
-    triton_gpu.slice_points[grid](table, vertices, weights, rows, batch * size, **tile)
+    tile: dict[str, Any] = {"C": rows.shape[1], "CORNERS": lattice.vertices.shape[1], "ROWS": height, "WIDTH": width}
+    triton_gpu.slice_points[grid](table, lattice.vertices, lattice.weights, rows, batch * size, **tile)
     return layout_gpu.to_planes(rows, batch, channels)
 
 
-_filter_op = torch.library.custom_op(
-    "crfrnn::permutohedral_filter_gpu", filter_points, mutates_args=(), device_types=layout_gpu.devices()
-)
-
-
-@_filter_op.register_fake
-def _(values, vertices, weights, points, sorted_weights, starts, ghosts, following, previous, count, transposed):
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
-
-
 def _save(ctx, inputs, output) -> None:
-    _, *lattice, ctx.transposed = inputs
+    _, lattice, ctx.transposed = inputs
     ctx.save_for_backward(*lattice)
 
 
 def _backward(ctx, grad: Tensor):
-    return _filter_op(grad, *ctx.saved_tensors, not ctx.transposed), *[None] * 10
+    lattice = list(ctx.saved_tensors)
+    return _filter.op(grad, lattice, not ctx.transposed), [None] * len(lattice), None
 
 
-_filter_op.register_autograd(_backward, setup_context=_save)
+_filter = CustomOp(
+    "permutohedral_filter_gpu",
+    filter_points,
+    fake=like_the_first,
+    device_types=layout_gpu.devices(),
+    backward=_backward,
+    save=_save,
+)
 
 
 class LatticeOperator:
@@ -274,22 +255,23 @@ class LatticeOperator:
     Where the features need a gradient every image has a lattice of its own, as `feature_gradient` takes one at a time.
     """
 
-    fusable = "triton"
-
     def __init__(self, features: Tensor):
         flat = features.flatten(2)
         self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None
         self.images = [] if self.features is None else [LatticeOperator(image.unsqueeze(0)) for image in flat.detach()]
-        if self.features is None:
-            self.lattices = _lattice(flat)
+        self.lattices = _lattice(flat) if self.features is None else None
+        self.form = None if self.lattices is None else Lattice("triton", self.lattices)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        if self.features is None:
-            return (filter_points if plain_call(values) else _filter_op)(values, *self.lattices, transposed)
+        if self.lattices is not None:
+            return _filter(values, list(self.lattices), transposed)
         out = DifferentiableSums.apply(values, self.features, [image.sums for image in self.images], transposed)
         assert isinstance(out, Tensor)
         return out
+
+    def diagonal(self) -> None:
+        """Not known: see `reference.LatticeOperator.diagonal`."""
 
     def sums(self, values: Tensor, transposed: bool) -> Tensor:
         """The one image of a batch: (C, N) -> (C, N)."""
@@ -311,4 +293,4 @@ def _lattice(flat: Tensor) -> LatticeTensors:
     layout_gpu.demand("features", entries * (BYTES_TO_BUILD + 8 * corners + 2 * number), flat.device)
     # a captured graph and a traced one may not ask the device; two words hold whatever can be held
     words = words_needed(flat, batch) if entries and layout_gpu.readable(flat) else 2
-    return LatticeTensors(*(build if plain_call(flat) else _build_op)(flat, words))
+    return LatticeTensors(*_build(flat, words))

@@ -173,6 +173,8 @@ class LatticeOperator:
     Differentiable in the values, by autograd; in the features, where they need it, by `feature_gradient`.
     """
 
+    form = None
+
     def __init__(self, features: Tensor, accuracy: int = 1):
         flat = features.flatten(2)
         self.features = flat if flat.requires_grad and torch.is_grad_enabled() else None

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.feature_gradient import contract
+from crfrnn.filtering.operator import Grid
 from crfrnn.filtering.separable import numba_cpu
 from crfrnn.filtering.separable.bands import Band, derivative_bands, gaussian_bands, grid_diagonal
 from crfrnn.runtime import layout, memory, threads
-from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.custom_ops import CustomOp, like_the_first
 from crfrnn.runtime.rows import PAIR
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -229,23 +230,17 @@ def _filter_image(values: Tensor, todo: tuple[Pass, ...], out: Tensor) -> None:
     layout.to_channel_major(torch.from_numpy(result), channels, out)
 
 
-_filter_op = torch.library.custom_op("crfrnn::separable_filter", filter_grid, mutates_args=(), device_types="cpu")
-
-
-@_filter_op.register_fake
-def _(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
-
-
 def _save(ctx, inputs, output) -> None:
     _, *ctx.arguments, ctx.transposed = inputs
 
 
 def _backward(ctx, grad: Tensor):
-    return _filter_op(grad, *ctx.arguments, not ctx.transposed), None, None, None, None
+    return _filter.op(grad, *ctx.arguments, not ctx.transposed), None, None, None, None
 
 
-_filter_op.register_autograd(_backward, setup_context=_save)
+_filter = CustomOp(
+    "separable_filter", filter_grid, fake=like_the_first, device_types="cpu", backward=_backward, save=_save
+)
 
 
 def filter_learned(values: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
@@ -253,18 +248,7 @@ def filter_learned(values: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
     return filter_grid(values, shape, thetas.tolist(), "none", False)
 
 
-_learned_op = torch.library.custom_op(
-    "crfrnn::separable_filter_learned", filter_learned, mutates_args=(), device_types="cpu"
-)
-
-
-@_learned_op.register_fake
-def _(values: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("crfrnn::separable_bandwidth_gradient", mutates_args=(), device_types="cpu")
-def _bandwidth_gradient_op(values: Tensor, grad: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
+def bandwidth_gradient(values: Tensor, grad: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
     """values, the gradient of their sums (B, C, N), thetas (D,) -> the gradient of the bandwidths (D,)."""
     out = torch.zeros(len(shape), dtype=torch.float64)
     numbers = tuple(thetas.tolist())
@@ -277,9 +261,12 @@ def _bandwidth_gradient_op(values: Tensor, grad: Tensor, thetas: Tensor, shape: 
     return out.to(thetas.dtype)
 
 
-@_bandwidth_gradient_op.register_fake
-def _(values: Tensor, grad: Tensor, thetas: Tensor, shape: list[int]) -> Tensor:
-    return torch.empty_like(thetas)
+_bandwidth_gradient = CustomOp(
+    "separable_bandwidth_gradient",
+    bandwidth_gradient,
+    fake=lambda values, grad, thetas, shape: torch.empty_like(thetas),
+    device_types="cpu",
+)
 
 
 def _save_learned(ctx, inputs, output) -> None:
@@ -289,30 +276,37 @@ def _save_learned(ctx, inputs, output) -> None:
 
 def _backward_learned(ctx, grad: Tensor):
     values, thetas = ctx.saved_tensors
-    of_values = _learned_op(grad, thetas, ctx.shape) if ctx.needs_input_grad[0] else None
-    of_thetas = _bandwidth_gradient_op(values, grad, thetas, ctx.shape) if ctx.needs_input_grad[1] else None
+    of_values = _filter_learned.op(grad, thetas, ctx.shape) if ctx.needs_input_grad[0] else None
+    of_thetas = _bandwidth_gradient.op(values, grad, thetas, ctx.shape) if ctx.needs_input_grad[1] else None
     return of_values, of_thetas, None
 
 
-_learned_op.register_autograd(_backward_learned, setup_context=_save_learned)
+_filter_learned = CustomOp(
+    "separable_filter_learned",
+    filter_learned,
+    fake=like_the_first,
+    device_types="cpu",
+    backward=_backward_learned,
+    save=_save_learned,
+)
 
 
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
+    features = None
+
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...] | Tensor, normalization: str):
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
-        self.fusable = None if isinstance(thetas, Tensor) else "numba"  # whose fused passes take numbers
+        self.form = None if isinstance(thetas, Tensor) else Grid("numba", thetas, normalization)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
         if isinstance(self.thetas, Tensor):
-            run = filter_learned if plain_call(values, self.thetas) else _learned_op
-            return run(values, self.thetas, list(self.shape))
-        run = filter_grid if plain_call(values) else _filter_op
-        return run(values, list(self.shape), list(self.thetas), self.normalization, transposed)
+            return _filter_learned(values, self.thetas, list(self.shape))
+        return _filter(values, list(self.shape), list(self.thetas), self.normalization, transposed)
 
     def diagonal(self) -> Tensor:
         """What each point gets of its own value, (1, 1, N)."""

@@ -8,10 +8,11 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from crfrnn.filtering.operator import Grid
 from crfrnn.filtering.separable import triton_gpu
 from crfrnn.filtering.separable.bands import gaussian_bands, grid_diagonal
 from crfrnn.runtime import layout_gpu
-from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.custom_ops import CustomOp, like_the_first
 
 WIDTH = 128  # numbers of a tile along the later axes; where there are fewer, it has more rows
 NUMBERS = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -85,31 +86,28 @@ def filter_grid(values: Tensor, shape: list[int], thetas: list[float], normaliza
     return layout_gpu.to_planes(rows, batch, channels)
 
 
-_filter_op = torch.library.custom_op(
-    "crfrnn::separable_filter_gpu", filter_grid, mutates_args=(), device_types=layout_gpu.devices()
-)
-
-
-@_filter_op.register_fake
-def _(values: Tensor, shape: list[int], thetas: list[float], normalization: str, transposed: bool) -> Tensor:
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
-
-
 def _save(ctx, inputs, output) -> None:
     _, *ctx.arguments, ctx.transposed = inputs
 
 
 def _backward(ctx, grad: Tensor):
-    return _filter_op(grad, *ctx.arguments, not ctx.transposed), None, None, None, None
+    return _filter.op(grad, *ctx.arguments, not ctx.transposed), None, None, None, None
 
 
-_filter_op.register_autograd(_backward, setup_context=_save)
+_filter = CustomOp(
+    "separable_filter_gpu",
+    filter_grid,
+    fake=like_the_first,
+    device_types=layout_gpu.devices(),
+    backward=_backward,
+    save=_save,
+)
 
 
 class SeparableOperator:
     """K on a grid of `shape` with one bandwidth for each axis; same interface as `reference.SeparableOperator`."""
 
-    fusable = "triton"
+    features = None
 
     def __init__(self, shape: tuple[int, ...], thetas: tuple[float, ...], normalization: str):
         if isinstance(thetas, Tensor):
@@ -117,11 +115,11 @@ class SeparableOperator:
         self.shape = shape
         self.thetas = thetas
         self.normalization = normalization
+        self.form = Grid("triton", thetas, normalization)
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        run = filter_grid if plain_call(values) else _filter_op
-        return run(values, list(self.shape), list(self.thetas), self.normalization, transposed)
+        return _filter(values, list(self.shape), list(self.thetas), self.normalization, transposed)
 
     def diagonal(self) -> Tensor:
         """What each point gets of its own value, (1, 1, N)."""

@@ -18,6 +18,8 @@ class SeparableOperator:
     Bandwidths in a tensor (D,) get a gradient; they go with the normalization "none".
     """
 
+    features = form = None
+
     def __init__(
         self,
         shape: tuple[int, ...],

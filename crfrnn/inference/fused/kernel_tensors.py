@@ -1,10 +1,11 @@
 """The prepared kernels of a batch in the form that the custom ops of the fused recurrences take."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.filtering.operator import Lattice
 from crfrnn.inference.problem import Problem
 
 
@@ -44,12 +45,13 @@ def kernel_tensors(problem: Problem, each: int) -> KernelTensors:
     scales: list[Tensor] = []
     shape, nothing = list(problem.scores.shape[2:]), problem.kernel_weights.new_empty(0)
     for gaussian in problem.filters:
-        operator: Any = gaussian.operator
-        if hasattr(operator, "lattices"):
-            lattices += operator.lattices
+        form = gaussian.operator.form
+        assert form is not None, "`choice.fused` accepts no such filter"
+        if isinstance(form, Lattice):
+            lattices += form.tensors
             thetas += [0.0] * (len(shape) + 1)
         else:
             lattices += [nothing] * each
-            thetas += [*operator.thetas, float(NORMALIZATIONS.index(operator.normalization))]
+            thetas += [*form.thetas, float(NORMALIZATIONS.index(form.normalization))]
         scales += [nothing if s is None else s.detach().flatten(1) for s in (gaussian.before, gaussian.after)]
     return KernelTensors(lattices, thetas, scales, shape)

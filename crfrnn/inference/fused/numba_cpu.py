@@ -10,9 +10,6 @@ kernel is a chain of banded matrices (`separable/grid_cpu.py`): the first two, a
 rows of a coarse grid, and the last two, from there to the points of one line, are applied here, what is between them
 elsewhere.
 
-A pass over the points start..stop works on whole lines and on the strips from `strip` up to `after`
-(`permutohedral/vertices_cpu.py`).
-
 The compatibility transform of kernel m is A_m = mu W_m. Where it is 1 c_m^T + diag(e_m) for every m, as in the Potts
 model, it is an elementwise product; the first term is the same for all labels and cancels in the softmax. Otherwise
 it is a product with the matrix `mixing` (M C, C), which is empty in the first case.
@@ -64,6 +61,14 @@ class Grids(NamedTuple):
     sums: tuple  # (rows or more, nodes C): filled
 
 
+class Kernels(NamedTuple):
+    """All kernels of one image."""
+
+    lattices: Lattices
+    grids: Grids
+    mixing: np.ndarray  # (M C, C), or empty
+
+
 class Buffers(NamedTuple):
     """Room for what belongs to one line or one tile of it, of one thread."""
 
@@ -74,6 +79,18 @@ class Buffers(NamedTuple):
     sums: np.ndarray  # (2, TILE, LANES), see `softmax_cpu.py`
     gathered: tuple  # (window, nodes C) for each of them: nodes of the last few lines
     done: np.ndarray  # (M',) int64, how many pairs of these are done
+
+
+class Part(NamedTuple):
+    """What one call passes over: whole lines, and whole strips (`permutohedral/vertices_cpu.py`)."""
+
+    room: Buffers
+    lanes: tuple
+    width: int  # W
+    strip: int  # the first
+    after: int  # the last is before this one
+    start: int  # points
+    stop: int
 
 
 def buffers(kernels: int, windows: list[tuple[int, int]], width: int, channels: int) -> Buffers:
@@ -128,10 +145,11 @@ def to_planes(rows, planes, start, stop):
 
 
 @part_on_views
-def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
+def _read(kernels, room, lanes, first, begin, end, y):
     """The messages at the pixels begin..end of line y, which starts at point `first`, and with `mixing` those mixed."""
+    lattices, grids, mixing = kernels
     start, stop, size, messages = first + begin, first + end, end - begin, room.messages
-    kernels, channels = messages.shape[1:]
+    channels = messages.shape[2]
     for m in range(lattices.count):
         corners, weights = lattices.corners[m][start:stop], lattices.weights[m][start:stop]
         sum_rows(messages[:size, m], lattices.table[m], corners, weights, lattices.after[m][start:stop], lanes)
@@ -146,16 +164,17 @@ def _read(lattices, grids, mixing, room, lanes, first, begin, end, y):
         band_rows(messages[:size, lattices.count + g], nodes, starts, weights, lanes)
     if mixing.size:
         room.mixed[:] = 0
-        add_product(room.mixed[:, 0], messages.reshape(messages.shape[0], kernels * channels), mixing, lanes)
+        add_product(room.mixed[:, 0], messages.reshape(messages.shape[0], messages.shape[1] * channels), mixing, lanes)
 
 
 @part_on_views
-def _write(lattices, grids, values, room, lanes, first, begin, end, y):
+def _write(kernels, values, room, lanes, first, begin, end, y):
     """Splat the pixels begin..end of line y, which starts at point `first`; values (W, C) are those of the line.
 
     The separable kernels' nodes are gathered as far as the pixels before `end` suffice; after the last they are
     summed along y, where a sum has all its lines.
     """
+    lattices, grids, _ = kernels
     start, stop = first + begin, first + end
     for m in range(lattices.count):
         corners, weights, factors = lattices.corners[m], lattices.weights[m], lattices.before[m][start:stop]
@@ -184,14 +203,15 @@ def _clear(lattices, strip, after):
 
 
 @kernel_on_views
-def initialise(planes, smallest, unary, kept, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
+def initialise(planes, smallest, unary, kept, kernels, part):
     """U as rows, Q = softmax(U), splatted.
 
     planes (L, N): U, or where `smallest` is above 0 probabilities, whose logarithm U is, of at least that;
     unary (N, C); kept (N, C) receives Q, or is empty.
     """
-    _clear(lattices, strip, after)
-    nothing = room.messages[:, :0], mixing[:0]
+    room, lanes, width, strip, after, start, stop = part
+    _clear(kernels.lattices, strip, after)
+    nothing = room.messages[:, :0], kernels.mixing[:0]
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         q = kept[first : first + size] if kept.size else room.line[:size]
@@ -203,41 +223,41 @@ def initialise(planes, smallest, unary, kept, lattices, grids, mixing, room, lan
                 probability_rows(q[begin:end], u, smallest, room.sums, lanes)
             else:
                 softmax_rows(q[begin:end], u, *nothing, room.sums, lanes)
-            _write(lattices, grids, q, room, lanes, first, begin, end, y)
+            _write(kernels, q, room, lanes, first, begin, end, y)
 
 
 @kernel_on_views
-def update(unary, diagonal, kept, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
+def update(unary, diagonal, kept, kernels, part):
     """Q = softmax(U - sum_m e_m Qm), equations (4.3) to (4.6), splatted.
 
     unary (N, C); diagonal e (M, C), or with `mixing` ones (1, C); kept (N, C) receives Q, or is empty.
     """
-    _clear(lattices, strip, after)
-    passed = room.mixed if mixing.size else room.messages
+    room, lanes, width, strip, after, start, stop = part
+    _clear(kernels.lattices, strip, after)
+    passed = room.mixed if kernels.mixing.size else room.messages
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         q = kept[first : first + size] if kept.size else room.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            _read(lattices, grids, mixing, room, lanes, first, begin, end, y)
+            _read(kernels, room, lanes, first, begin, end, y)
             softmax_rows(q[begin:end], unary[first + begin : first + end], passed, diagonal, room.sums, lanes)
-            _write(lattices, grids, q, room, lanes, first, begin, end, y)
+            _write(kernels, q, room, lanes, first, begin, end, y)
 
 
 @kernel_on_views
-def finish(
-    unary, diagonal, common, normalize, out, lattices, grids, mixing, room, lanes, width, strip, after, start, stop
-):
+def finish(unary, diagonal, common, normalize, out, kernels, part):
     """The last iteration: Qu = U - sum_m (e_m Qm + c_m . Qm), (4.3) to (4.5), or with `normalize` its softmax.
 
     common c (M, C), or with `mixing` zeros (1, C); out (L, N); the rest as in `update`.
     """
-    passed = room.mixed if mixing.size else room.messages
+    room, lanes, width, _, _, start, stop = part
+    passed = room.mixed if kernels.mixing.size else room.messages
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            _read(lattices, grids, mixing, room, lanes, first, begin, end, y)
+            _read(kernels, room, lanes, first, begin, end, y)
             u, rows = unary[first + begin : first + end], room.line[: end - begin]
             if normalize:
                 softmax_rows(rows, u, passed, diagonal, room.sums, lanes)
@@ -247,46 +267,46 @@ def finish(
 
 
 @kernel_on_views
-def start_gradient(planes, total, lattices, grids, mixing, room, lanes, width, strip, after, start, stop):
+def start_gradient(planes, total, kernels, part):
     """The gradient of the last Qu as rows, splatted.
 
     planes (L, N); total (N, C), which will collect the gradient of U.
     """
-    _clear(lattices, strip, after)
+    room, lanes, width, strip, after, start, stop = part
+    _clear(kernels.lattices, strip, after)
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         line = total[first : first + size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             to_rows(planes, line[begin:end], np.float32(0), first + begin, first + end)
-            _write(lattices, grids, line, room, lanes, first, begin, end, y)
+            _write(kernels, line, room, lanes, first, begin, end, y)
 
 
 @kernel_on_views
-def update_gradient(
-    q, diagonal, common, total, products, planes, lattices, grids, mixing, room, lanes, width, strip, after, start, stop
-):
+def update_gradient(q, diagonal, common, total, products, planes, kernels, part):
     """One iteration back: from h_m = K_m^T g to the gradient of the logits whose softmax is q, splatted.
 
     q (N, C); total (N, C) collects that gradient; products (parts, M C, C) collects h_m q^T, for each part of the
     pixels by itself, or is empty; diagonal and common as in `finish`. The last time nothing is splatted, and total goes
     to planes (L, N), which are empty before.
     """
+    room, lanes, width, strip, after, start, stop = part
     more = planes.size == 0
     if more:
-        _clear(lattices, strip, after)
-    passed = room.mixed if mixing.size else room.messages
+        _clear(kernels.lattices, strip, after)
+    passed = room.mixed if kernels.mixing.size else room.messages
     every = room.messages.reshape(len(room.messages), room.messages.shape[1] * room.messages.shape[2])
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             here, g = slice(first + begin, first + end), room.line[begin:end]
-            _read(lattices, grids, mixing, room, lanes, first, begin, end, y)
+            _read(kernels, room, lanes, first, begin, end, y)
             if products.size:
                 add_product(products[strip], every[: end - begin].T, q[here], lanes)
             softmax_backward_rows(g, total[here], q[here], passed, diagonal, common, room.sums, lanes)
             if more:
-                _write(lattices, grids, room.line, room, lanes, first, begin, end, y)
+                _write(kernels, room.line, room, lanes, first, begin, end, y)
             else:
                 to_planes(total[here], planes, first + begin, first + end)

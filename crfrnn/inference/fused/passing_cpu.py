@@ -135,10 +135,10 @@ class MessagePassing:
 
     def over_pixels(self, kernel: Callable[..., object], *arguments: Any, mixing: np.ndarray) -> None:
         """One pass: a kernel of `numba_cpu.py`, which has first arguments of its own, strip by strip."""
-        common = *arguments, self._lattice_arrays(), self._grid_arrays(), mixing
-        shape = self.lanes, self.width
-        parts = zip(self._rooms, self._parts, strict=True)
-        threads.together([partial(kernel, *common, room, *shape, *part) for room, part in parts])
+        kernels = numba_cpu.Kernels(self._lattice_arrays(), self._grid_arrays(), mixing)
+        rooms = zip(self._rooms, self._parts, strict=True)
+        parts = [numba_cpu.Part(room, self.lanes, self.width, *part) for room, part in rooms]
+        threads.together([partial(kernel, *arguments, kernels, part) for part in parts])
 
     def _lattice_arrays(self) -> numba_cpu.Lattices:
         arrays = [(k.corners, k.weights, k.after, k.before, k.rows, k.table, k.sums) for k in self._lattices]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crfrnn.filtering.permutohedral.lattice_gpu import LatticeTensors, splat_and_blur, tables
 from crfrnn.filtering.separable.grid_gpu import passes, run_passes
+from crfrnn.inference.fused import triton_gpu
 from crfrnn.inference.fused.kernel_tensors import KernelTensors
 from crfrnn.runtime.layout_gpu import padded, power_of_two
 
@@ -129,27 +130,25 @@ class MessagePassing:
         """One pass with the messages of a pair of kernels, or of none; `arguments` are the kernel's own."""
         nothing = arguments[0]
         lattice, grid = (None, None) if pair is None else self.pairs[pair]
-        vertices, weights, table, corners = nothing, nothing, nothing, 0
-        if lattice is not None:
-            vertices, weights, table = lattice[1].lattice.vertices, lattice[1].weights, lattice[1].table
-            corners = vertices.shape[1]
-        columns, taps, nodes, coarse, count = nothing, nothing, 1, nothing, 1
-        if grid is not None:
-            last = grid[1].last
-            columns, taps, nodes, coarse, count = (
-                last.columns,
-                last.weights,
-                last.size,
-                grid[1].coarse,
-                last.columns.shape[1],
-            )
         shares, mixing = (nothing, nothing) if matrices is None else matrices
-        messages = vertices, weights, table, columns, taps, nodes, coarse, self.width, count, shares, mixing
+        none: dict[str, Any] = dict.fromkeys(triton_gpu.Messages._fields, nothing)
+        none |= {"count": 1, "nodes": 1, "width": self.width}
+        messages = triton_gpu.Messages(**none)._replace(shares=shares, mixing=mixing)
+        if lattice is not None:
+            own = lattice[1]
+            messages = messages._replace(vertices=own.lattice.vertices, corner_weights=own.weights, table=own.table)
+        if grid is not None:
+            band, coarse = grid[1].last, grid[1].coarse
+            messages = messages._replace(columns=band.columns, taps=band.weights, count=band.columns.shape[1])
+            messages = messages._replace(coarse=coarse, nodes=band.size)
+        if saved is not None:
+            messages = messages._replace(saved=saved)
+        corners = 0 if lattice is None else messages.vertices.shape[1]
         height, warps = _tile(self.all)
         sizes = {"POINTS": height, "C": self.channels, "ALL": self.all, "BLOCK": min(BLOCK, self.all)}
         kinds = {"CORNERS": corners, "GRID": grid is not None, "SHARED": shares is not nothing and shares.numel() > 0}
         kernel[(-(-self.points // height), self.batch)](
-            *arguments, self.labels, self.points, *messages, nothing if saved is None else saved,
+            *arguments, self.labels, self.points, messages,
             **sizes, **kinds, **flags, SAVE=saved is not None, PRECISION=self.precision,
             num_warps=warps,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from crfrnn.inference.fused.passing_cpu import LATTICE_TENSORS, MessagePassing
 from crfrnn.inference.iteration import label_transforms
 from crfrnn.inference.problem import Problem
 from crfrnn.runtime import layout, memory
-from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.custom_ops import CustomOp
 
 
 def mean_field(problem: Problem, iterations: int, normalize: bool = False) -> Tensor:
@@ -36,8 +36,7 @@ def mean_field(problem: Problem, iterations: int, normalize: bool = False) -> Te
     transforms = label_transforms(problem.kernel_weights, problem.compatibility)
     kernels = kernel_tensors(problem, LATTICE_TENSORS)
     keep = torch.is_grad_enabled() and not normalize and (scores.requires_grad or transforms.requires_grad)
-    run = infer if plain_call(scores, transforms) else _forward_op
-    y, _ = run(scores.flatten(2), transforms, *kernels, iterations, keep, normalize, problem.floor)
+    y, _ = _infer(scores.flatten(2), transforms, *kernels, iterations, keep, normalize, problem.floor)
     return y.reshape(scores.shape)
 
 
@@ -133,11 +132,7 @@ def infer(
     return torch.from_numpy(out), marginals
 
 
-_forward_op = torch.library.custom_op("crfrnn::mean_field_forward", infer, mutates_args=(), device_types="cpu")
-
-
-@_forward_op.register_fake
-def _forward_fake(logits, transforms, lattices, thetas, scales, shape, iterations, keep, normalize, smallest):
+def _infer_fake(logits, transforms, lattices, thetas, scales, shape, iterations, keep, normalize, smallest):
     batch, labels, points = logits.shape
     kept = (batch, iterations, points, layout.padded(labels)) if keep else (0,)
     return torch.empty_like(logits, memory_format=torch.contiguous_format), logits.new_empty(kept)
@@ -170,8 +165,7 @@ def _infer_image(
     passing.over_pixels(numba_cpu.finish, *arguments, mixing=transform.mixing)
 
 
-@torch.library.custom_op("crfrnn::mean_field_backward", mutates_args=(), device_types="cpu")
-def _backward_op(
+def differentiate(
     grad: Tensor,
     marginals: Tensor,
     transforms: Tensor,
@@ -187,16 +181,11 @@ def _backward_op(
     for image in range(grad.shape[0]):
         passing = MessagePassing(image, kernels, grad.shape[1], transposed=True)
         into = grad_transforms if learned else None
-        _differentiate(grad[image], marginals[image], transforms, passing, grad_logits[image], into)
+        _differentiate_image(grad[image], marginals[image], transforms, passing, grad_logits[image], into)
     return grad_logits, grad_transforms
 
 
-@_backward_op.register_fake
-def _(grad, marginals, transforms, lattices, thetas, scales, shape, learned):
-    return torch.empty_like(grad, memory_format=torch.contiguous_format), torch.empty_like(transforms)
-
-
-def _differentiate(
+def _differentiate_image(
     grad: Tensor,
     marginals: Tensor,
     transforms: Tensor,
@@ -224,6 +213,10 @@ def _differentiate(
         grad_transforms[passing.order] -= summed
 
 
+def _differentiate_fake(grad, marginals, transforms, *_):
+    return torch.empty_like(grad, memory_format=torch.contiguous_format), torch.empty_like(transforms)
+
+
 def _save(ctx, inputs, output) -> None:
     _, transforms, lattices, ctx.thetas, scales, ctx.shape, _, keep, *_ = inputs
     assert keep, "the marginals of a differentiated recurrence are kept"
@@ -236,8 +229,9 @@ def _backward(ctx, grad: Tensor, _):
     marginals, transforms, *rest = ctx.saved_tensors
     lattices, scales = rest[: ctx.lattices], rest[ctx.lattices :]
     learned = ctx.needs_input_grad[1]
-    gradients = _backward_op(grad, marginals, transforms, lattices, ctx.thetas, scales, ctx.shape, learned)
+    gradients = _differentiate.op(grad, marginals, transforms, lattices, ctx.thetas, scales, ctx.shape, learned)
     return *gradients, [None] * len(lattices), None, [None] * len(scales), *[None] * 5
 
 
-_forward_op.register_autograd(_backward, setup_context=_save)
+_infer = CustomOp("mean_field_forward", infer, fake=_infer_fake, device_types="cpu", backward=_backward, save=_save)
+_differentiate = CustomOp("mean_field_backward", differentiate, fake=_differentiate_fake, device_types="cpu")

@@ -21,7 +21,7 @@ from crfrnn.inference.fused.passing_gpu import LATTICE_TENSORS, MessagePassing
 from crfrnn.inference.iteration import label_transforms
 from crfrnn.inference.problem import Problem
 from crfrnn.runtime import layout_gpu
-from crfrnn.runtime.custom_ops import plain_call
+from crfrnn.runtime.custom_ops import CustomOp
 
 
 def mean_field(problem: Problem, iterations: int, normalize: bool = False) -> Tensor:
@@ -38,8 +38,7 @@ def mean_field(problem: Problem, iterations: int, normalize: bool = False) -> Te
     transforms = label_transforms(weights, mu)
     kernels = kernel_tensors(problem, LATTICE_TENSORS)
     keep = torch.is_grad_enabled() and not normalize and (logits.requires_grad or transforms.requires_grad)
-    run = infer if plain_call(logits, transforms) else _forward_op
-    y, _ = run(logits.flatten(2), transforms, mu.detach(), shares, *kernels, iterations, keep, normalize)
+    y, _ = _infer(logits.flatten(2), transforms, mu.detach(), shares, *kernels, iterations, keep, normalize)
     return y.reshape(logits.shape)
 
 
@@ -87,21 +86,16 @@ def infer(
     return out, kept if keep else kept[:0, 0, 0].clone()
 
 
-_forward_op = torch.library.custom_op(
-    "crfrnn::mean_field_forward_gpu", infer, mutates_args=(), device_types=layout_gpu.devices()
-)
-
-
-@_forward_op.register_fake
-def _(logits, transforms, compatibility, shares, lattices, thetas, scales, shape, iterations, keep, normalize):
+def _infer_fake(
+    logits, transforms, compatibility, shares, lattices, thetas, scales, shape, iterations, keep, normalize
+):
     batch, labels, points = logits.shape
     kept = (iterations, batch * points, layout_gpu.padded(labels)) if keep else (0,)
     return logits.new_empty(logits.shape, dtype=torch.float32), logits.new_empty(kept)
 
 
-@torch.library.custom_op("crfrnn::mean_field_backward_gpu", mutates_args=(), device_types=layout_gpu.devices())
 @layout_gpu.on_its_device
-def _backward_op(
+def differentiate(
     grad: Tensor,
     marginals: Tensor,
     transforms: Tensor,
@@ -141,8 +135,7 @@ def _backward_op(
     return total, grad_transforms
 
 
-@_backward_op.register_fake
-def _(grad, marginals, transforms, lattices, thetas, scales, shape, learned):
+def _differentiate_fake(grad, marginals, transforms, *_):
     return grad.new_empty(grad.shape, dtype=torch.float32), torch.empty_like(transforms)
 
 
@@ -158,11 +151,21 @@ def _backward(ctx, grad: Tensor, _):
     marginals, transforms, *rest = ctx.saved_tensors
     lattices, scales = rest[: ctx.lattices], rest[ctx.lattices :]
     learned = ctx.needs_input_grad[1]
-    of_logits, of_transforms = _backward_op(
+    of_logits, of_transforms = _differentiate.op(
         grad, marginals, transforms, lattices, ctx.thetas, scales, ctx.shape, learned
     )
     first = of_logits.to(ctx.dtype), of_transforms, None, None
     return *first, [None] * len(lattices), None, [None] * len(scales), None, None, None, None
 
 
-_forward_op.register_autograd(_backward, setup_context=_save)
+_infer = CustomOp(
+    "mean_field_forward_gpu",
+    infer,
+    fake=_infer_fake,
+    device_types=layout_gpu.devices(),
+    backward=_backward,
+    save=_save,
+)
+_differentiate = CustomOp(
+    "mean_field_backward_gpu", differentiate, fake=_differentiate_fake, device_types=layout_gpu.devices()
+)

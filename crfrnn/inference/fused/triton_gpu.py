@@ -12,8 +12,27 @@ and each block is multiplied at once with its rows of the transposed compatibili
 one matrix for each of the two kernels; or (1, C', ALL) for both, after `shares` (2, C') have weighted the messages.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
+
+
+class Messages(NamedTuple):
+    """What a pass reads the messages of a lattice and a separable kernel from: tensors, and numbers of an image."""
+
+    vertices: Any  # (B N, CORNERS) int32
+    corner_weights: Any  # (B N, CORNERS)
+    table: Any  # (R, C)
+    columns: Any  # (W, count) int32
+    taps: Any  # (W, count)
+    count: Any
+    coarse: Any  # (B lines nodes, C)
+    nodes: Any
+    width: Any  # W
+    shares: Any  # (2, C'), with SHARED
+    mixing: Any  # (2, C', ALL), with SHARED (1, C', ALL)
+    saved: Any  # (2, B N, C), with SAVE: filled with the messages
 
 
 @triton.jit
@@ -21,18 +40,7 @@ def _penalty(
     image,
     p,
     points,
-    vertices,
-    corner_weights,
-    table,
-    columns,
-    taps,
-    nodes,
-    coarse,
-    width,
-    count,
-    shares,
-    mixing,
-    saved,
+    messages,
     C: tl.constexpr,
     ALL: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -44,43 +52,42 @@ def _penalty(
 ):
     """sum_m A_m h_m at the points p of an image, (POINTS, ALL) float32.
 
-    vertices, corner_weights (B N, CORNERS); columns int32 and taps (W, count). With SAVE the messages h_m go to saved
-    (2, B N, C). Channels from C to C' are zeros in the messages.
+    With SAVE the messages h_m go to messages.saved. Channels from C to C' are zeros in the messages.
     """
     inside = p < points
     row = image.to(tl.int64) * points + p
     every = tl.num_programs(1).to(tl.int64) * points * C
     label = tl.arange(0, ALL)
-    x, line = p % width, p // width
-    first = (image.to(tl.int64) * (points // width) + line) * nodes
+    x, line = p % messages.width, p // messages.width
+    first = (image.to(tl.int64) * (points // messages.width) + line) * messages.nodes
     sums = tl.zeros((p.shape[0], ALL), tl.float32)
     for start in range(0, C, BLOCK):
         c = start + tl.arange(0, BLOCK)
         mask = inside[:, None] & (c < C)[None, :]
-        matrix = mixing + c[:, None] * ALL + label[None, :]
+        matrix = messages.mixing + c[:, None] * ALL + label[None, :]
         both = tl.zeros((p.shape[0], BLOCK), tl.float32)
         if CORNERS > 0:
             message = tl.zeros((p.shape[0], BLOCK), tl.float32)
             for corner in tl.static_range(CORNERS):
-                v = tl.load(vertices + row * CORNERS + corner, mask=inside, other=0).to(tl.int64)
-                w = tl.load(corner_weights + row * CORNERS + corner, mask=inside, other=0)
-                message += w[:, None] * tl.load(table + v[:, None] * C + c[None, :], mask=mask, other=0)
+                v = tl.load(messages.vertices + row * CORNERS + corner, mask=inside, other=0).to(tl.int64)
+                w = tl.load(messages.corner_weights + row * CORNERS + corner, mask=inside, other=0)
+                message += w[:, None] * tl.load(messages.table + v[:, None] * C + c[None, :], mask=mask, other=0)
             if SAVE:
-                tl.store(saved + row[:, None] * C + c[None, :], message, mask=mask)
+                tl.store(messages.saved + row[:, None] * C + c[None, :], message, mask=mask)
             if SHARED:
-                both += tl.load(shares + c)[None, :] * message
+                both += tl.load(messages.shares + c)[None, :] * message
             else:
                 sums = tl.dot(message, tl.load(matrix), sums, input_precision=PRECISION)
         if GRID:
             message = tl.zeros((p.shape[0], BLOCK), tl.float32)
-            for k in range(count):
-                node = first + tl.load(columns + x * count + k, mask=inside, other=0)
-                w = tl.load(taps + x * count + k, mask=inside, other=0)
-                message += w[:, None] * tl.load(coarse + node[:, None] * C + c[None, :], mask=mask, other=0)
+            for k in range(messages.count):
+                node = first + tl.load(messages.columns + x * messages.count + k, mask=inside, other=0)
+                w = tl.load(messages.taps + x * messages.count + k, mask=inside, other=0)
+                message += w[:, None] * tl.load(messages.coarse + node[:, None] * C + c[None, :], mask=mask, other=0)
             if SAVE:
-                tl.store(saved + every + row[:, None] * C + c[None, :], message, mask=mask)
+                tl.store(messages.saved + every + row[:, None] * C + c[None, :], message, mask=mask)
             if SHARED:
-                both += tl.load(shares + tl.cdiv(C, BLOCK) * BLOCK + c)[None, :] * message
+                both += tl.load(messages.shares + tl.cdiv(C, BLOCK) * BLOCK + c)[None, :] * message
             else:
                 second = matrix + tl.cdiv(C, BLOCK) * BLOCK * ALL
                 sums = tl.dot(message, tl.load(second), sums, input_precision=PRECISION)
@@ -95,18 +102,7 @@ def update(
     out,
     labels,
     points,
-    vertices,
-    corner_weights,
-    table,
-    columns,
-    taps,
-    nodes,
-    coarse,
-    width,
-    count,
-    shares,
-    mixing,
-    saved,
+    messages,
     POINTS: tl.constexpr,
     C: tl.constexpr,
     ALL: tl.constexpr,
@@ -132,10 +128,7 @@ def update(
     at = (image.to(tl.int64) * labels + label)[None, :] * points + p[:, None]
     qu = tl.load(unary + at, mask=inside & (label < labels)[None, :], other=0).to(tl.float32)
     if (CORNERS > 0) or GRID:
-        qu -= _penalty(
-            image, p, points, vertices, corner_weights, table, columns, taps, nodes, coarse, width, count,
-            shares, mixing, saved, C, ALL, BLOCK, CORNERS, GRID, SHARED, SAVE, PRECISION,
-        )  # fmt: skip
+        qu -= _penalty(image, p, points, messages, C, ALL, BLOCK, CORNERS, GRID, SHARED, SAVE, PRECISION)
     if SOFTMAX:
         qu = tl.where((label < labels)[None, :], qu, float("-inf"))
         e = tl.exp(qu - tl.max(qu, axis=1)[:, None])
@@ -155,18 +148,7 @@ def update_gradient(
     out,
     labels,
     points,
-    vertices,
-    corner_weights,
-    table,
-    columns,
-    taps,
-    nodes,
-    coarse,
-    width,
-    count,
-    shares,
-    mixing,
-    saved,
+    messages,
     POINTS: tl.constexpr,
     C: tl.constexpr,
     ALL: tl.constexpr,
@@ -188,10 +170,7 @@ def update_gradient(
     label = tl.arange(0, ALL)
     mask = (p < points)[:, None] & (label < labels)[None, :]
     at = (image.to(tl.int64) * labels + label)[None, :] * points + p[:, None]
-    d = -_penalty(
-        image, p, points, vertices, corner_weights, table, columns, taps, nodes, coarse, width, count,
-        shares, mixing, saved, C, ALL, BLOCK, CORNERS, GRID, SHARED, SAVE, PRECISION,
-    )  # fmt: skip
+    d = -_penalty(image, p, points, messages, C, ALL, BLOCK, CORNERS, GRID, SHARED, SAVE, PRECISION)
     if CHAINED:
         d += tl.load(partial + at, mask=mask, other=0)
     row = image.to(tl.int64) * points + p

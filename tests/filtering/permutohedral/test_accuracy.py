@@ -139,7 +139,7 @@ def test_refused(accuracy):
 
 def test_an_implementation_without_the_knob_is_passed_over(monkeypatch):
     first, *others = methods.IMPLEMENTATIONS["permutohedral"]
-    plain = methods.Implementation("plain", first.module, first.operator, first.refuses)
+    plain = methods.Implementation("plain", first.module, first.operator, first.device)
     monkeypatch.setitem(methods.IMPLEMENTATIONS, "permutohedral", (plain, first, *others))
     cpu = torch.device("cpu")
     assert methods.choose("permutohedral", cpu, torch.float32).name == "plain"

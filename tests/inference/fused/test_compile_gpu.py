@@ -11,8 +11,11 @@ pytestmark = MARKS
 LATTICE = "crfrnn.filtering.permutohedral.triton_gpu"
 PIXELS = "crfrnn.inference.fused.triton_gpu"
 MESSAGES = {
-    **dict.fromkeys(("corner_weights", "table", "taps", "coarse", "shares", "mixing", "saved"), "*fp32"),
-    **dict.fromkeys(("vertices", "columns"), "*i32"),
+    "messages": {
+        **dict.fromkeys(("corner_weights", "table", "taps", "coarse", "shares", "mixing", "saved"), "*fp32"),
+        **dict.fromkeys(("vertices", "columns"), "*i32"),
+        **dict.fromkeys(("count", "nodes", "width"), "i32"),
+    }
 }
 ROWS = {
     **dict.fromkeys(("values", "weights", "table", "out"), "*fp32"),
