@@ -12,6 +12,7 @@ from rich.table import Table
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.fit.fit import Images, fit_images
+from crfrnn.commands.fit.options import FitOptions
 from crfrnn.data.datasets import VOID
 from crfrnn.data.datasets.dataset import Classes, SegmentationDataset
 from crfrnn.data.datasets.folders import MASK_SUFFIXES
@@ -21,72 +22,38 @@ from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, re
 from crfrnn.parameters import find_preset
 
 
-def fit_files(
-    images: str,
-    predictions: str,
-    ground_truth: str,
-    *,
-    out: str,
-    logits: bool = False,
-    key: str | None = None,
-    resize: bool = False,
-    void: int = VOID,
-    classes: str | None = None,
-    preset: str | None = None,
-    folds: int = 2,
-    iterations: int = 10,
-    seed: int = 0,
-) -> None:
-    """Choose a CRF's parameters from labelled images.
-
-    Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions, and how much they
-    raise it on images that they were not fitted on, or that a CRF does not help. Files of the three folders are
-    matched by name: cat.jpg, cat.npz, cat.png. crfrnn refine --config reads the result.
-
-    Args:
-        images: a folder of photographs.
-        predictions: a folder of .npy or .npz files, probabilities (labels, height, width).
-        ground_truth: a folder of label maps: palette or grey PNGs with the class numbers 0, 1, 2, ...
-        out: the YAML file for the parameters.
-        logits: the predictions are logits.
-        key: the name of the array in .npz files that hold several.
-        resize: scale predictions of another size to the photograph's, bilinearly.
-        void: the value of label maps that does not count (255 never counts).
-        classes: a text file with the name of a class on each line, for the table.
-        preset: begin with crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of several where it is left out.
-        folds: parts of the cross-validation.
-        iterations: mean-field iterations of the result.
-        seed: of the order in which images are seen.
-    """
-    _check_options(out, preset)
-    for folder in (images, predictions, ground_truth):
-        if not Path(folder).is_dir():
+def fit_files(options: FitOptions) -> None:
+    """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
+    _check_preset(options.preset)
+    folders = [Path(folder) for folder in (options.images, options.predictions, options.ground_truth)]
+    for folder in folders:
+        if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
-    files = _matched(Path(images), Path(predictions), Path(ground_truth))
+    files = _matched(*folders)
     if len(files) < 2:
         raise ValueError(f"images: {len(files)} with predictions and labels, but a fit needs at least 2")
-    if not 2 <= folds <= len(files):
-        raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {folds}")
-    number = len(files[0].values(key, resize))
-    names = _names(classes, number)
-    truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, void})))
+    if not 2 <= options.folds <= len(files):
+        raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {options.folds}")
+    number = len(files[0].values(options.key, options.resize))
+    names = _names(options.classes, number)
+    truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, options.void})))
     data = Images(
-        _Lazy(files, lambda one: one.photo(key)),
-        _Lazy(files, lambda one: one.values(key, resize)),
+        _Lazy(files, lambda one: one.photo(options.key)),
+        _Lazy(files, lambda one: one.values(options.key, options.resize)),
         _Lazy(files, lambda one: truth.class_numbers(one.labels)),
-        logits,
+        options.logits,
         names=[str(one.image) for one in files],
     )
     try:
-        found = fit_images(data, preset, folds, iterations, seed)
+        found = fit_images(data, options.preset, options.folds, options.iterations, options.seed)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted: {out} was not written") from None
+        raise KeyboardInterrupt(f"interrupted: {options.out} was not written") from None
     text = found.parameters.as_yaml()
-    with writing(Path(out)) as file:
+    with writing(Path(options.out)) as file:
         file.write(text.encode())
-    _show(found.table(names), f"mean IoU on held-out images, {folds} folds")
+    _show(found.table(names), f"mean IoU on held-out images, {options.folds} folds")
     print(found.verdict())
-    print(f"wrote {out}; crfrnn refine --config {out} uses it")
+    print(f"wrote {options.out}; crfrnn refine --config {options.out} uses it")
 
 
 @dataclass(frozen=True)
@@ -128,9 +95,7 @@ class _Lazy(Sequence[Any]):
         return self._read(self._files[number])
 
 
-def _check_options(out: str, preset: str | None) -> None:
-    if Path(out).suffix.lower() not in (".yaml", ".yml"):
-        raise UsageError(f"out: {out} must end in .yaml")
+def _check_preset(preset: str | None) -> None:
     if preset is not None:
         try:
             find_preset(preset)
