@@ -34,16 +34,15 @@ def fit_files(options: FitOptions) -> None:
         raise ValueError(f"images: {len(files)} with predictions and labels, but a fit needs at least 2")
     if not 2 <= options.folds <= len(files):
         raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {options.folds}")
-    number = len(files[0].values(options.key, options.resize))
+    number = len(files[0].read(options.key, options.resize)[1])
     names = _names(options.classes, number)
     truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, options.void})))
-    data = Images(
-        _Lazy(files, lambda one: one.photo(options.key)),
-        _Lazy(files, lambda one: one.values(options.key, options.resize)),
-        _Lazy(files, lambda one: truth.class_numbers(one.labels)),
-        options.logits,
-        names=[str(one.image) for one in files],
-    )
+
+    def read(one: _Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        photo, values = one.read(options.key, options.resize)
+        return rgb_pixels(photo), values, truth.class_numbers(one.labels)
+
+    data = Images(_Lazy(files, read), options.logits, names=[str(one.image) for one in files])
     try:
         found = fit_images(data, options.preset, options.folds, options.iterations, options.seed)
     except KeyboardInterrupt:
@@ -64,22 +63,15 @@ class _Files:
     predictions: Path
     labels: Path
 
-    def values(self, key: str | None, resize: bool) -> np.ndarray:
-        """Predictions (L, H, W) in the photograph's size."""
+    def read(self, key: str | None, resize: bool) -> tuple[Image.Image, np.ndarray]:
+        """The photo, turned as its predictions are, and these, (L, H, W), in its size."""
         photo = open_image(self.image)
         values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
-        turned = upright(photo, values.shape[1:])
-        size = (turned.height, turned.width)
-        return values if values.shape[1:] == size else resized(values, size, (self.predictions, self.image), resize)
-
-    def photo(self, key: str | None) -> np.ndarray:
-        """(H, W, 3), turned as its predictions are."""
-        photo = open_image(self.image)
-        return rgb_pixels(self._turned(photo, key))
-
-    def _turned(self, photo: Image.Image, key: str | None) -> Image.Image:
-        values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
-        return upright(photo, values.shape[1:])
+        photo = upright(photo, values.shape[1:])
+        size = (photo.height, photo.width)
+        if values.shape[1:] != size:
+            values = resized(values, size, (self.predictions, self.image), resize)
+        return photo, values
 
 
 class _Lazy(Sequence[Any]):
