@@ -19,6 +19,7 @@ from crfrnn.commands.refine import files as refine_files
 from crfrnn.commands.refine.refine import refine
 from crfrnn.commands.segment import stroke_training as training
 from crfrnn.data.labels import voc_palette
+from crfrnn.parameters import parse_kernel
 
 HEIGHT, WIDTH = 36, 50
 HEAVY = ("torch", "numba", "PIL", "rich", "lightning", "gradio")
@@ -93,7 +94,7 @@ def test_presets_kernels_and_the_rest(folder):
     assert (labels_in("a.png") == expected_labels(preset="deeplab-v2")).all()
     kernels = ("--kernel", "bilateral:30,20,2", "--kernel=spatial:2,1", "--normalization", "symmetric")
     assert run("refine", "cat.png", "--logits=two.npz", "--key=logits", "--out=b.png", *kernels, "--iterations=3") == 0
-    chosen = [refine_files.parse_kernel(text) for text in ("bilateral:30,20,2", "spatial:2,1")]
+    chosen = [parse_kernel(text) for text in ("bilateral:30,20,2", "spatial:2,1")]
     assert (labels_in("b.png") == expected_labels(kernels=chosen, normalization="symmetric", iterations=3)).all()
 
 
@@ -144,12 +145,12 @@ def test_a_configuration_file_and_who_wins(folder, capsys):
         "image: cat.png\nprobabilities: cat.npy\nout: conf.png\niterations: 2\nkernel: ['bilateral:30,20,2']\n"
     )
     assert run("refine", "--config", "c.yaml") == 0
-    kernels = [refine_files.parse_kernel("bilateral:30,20,2")]
+    kernels = [parse_kernel("bilateral:30,20,2")]
     assert (labels_in("conf.png") == expected_labels(kernels=kernels, iterations=2)).all()
     assert run("refine", "--out", "line.png", "--iterations", "5", "--config=c.yaml") == 0
     assert (labels_in("line.png") == expected_labels(kernels=kernels, iterations=5)).all()
     assert run("refine", "--config", "c.yaml", "--kernel", "spatial:2,1") == 0  # in place of the file's kernels
-    kernels = [refine_files.parse_kernel("spatial:2,1")]
+    kernels = [parse_kernel("spatial:2,1")]
     assert (labels_in("conf.png") == expected_labels(kernels=kernels, iterations=2)).all()
     capsys.readouterr()
     assert run("refine", "cat.png", "--out", "again.png", "--probabilities", "cat.npy", "--print_config") == 0

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from crfrnn.data.images import write_image
 from crfrnn.data.splits import open_split
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
-from crfrnn.parameters import CRFParameters, find_preset, parse_kernel
+from crfrnn.parameters import CRFParameters
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -101,9 +100,9 @@ def measure(
 def _separate_crf(options: EvaluateOptions) -> CRFParameters:
     """Of a CRF that nobody trained; UsageError where the options make none."""
     try:
-        preset = find_preset(options.preset)
-        kernels = tuple(map(parse_kernel, options.kernel)) if options.kernel else preset.kernels
-        return replace(preset, kernels=kernels, normalization=options.normalization or preset.normalization)
+        return CRFParameters.of_preset(
+            options.preset, kernels=options.kernel or None, normalization=options.normalization
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -19,7 +19,7 @@ from crfrnn.data.datasets.folders import MASK_SUFFIXES
 from crfrnn.data.files import Pairs, pair_by_stem, writing
 from crfrnn.data.images import open_image, rgb_pixels, upright
 from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized
-from crfrnn.parameters import find_preset
+from crfrnn.parameters import CRFParameters
 
 
 def fit_files(options: FitOptions) -> None:
@@ -90,7 +90,7 @@ class _Lazy(Sequence[Any]):
 def _check_preset(preset: str | None) -> None:
     if preset is not None:
         try:
-            find_preset(preset)
+            CRFParameters.of_preset(preset)
         except ValueError as error:
             raise UsageError(str(error)) from None
 

@@ -20,12 +20,8 @@ from crfrnn.data.files import pair_by_stem
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
 from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized, write_predictions
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
-from crfrnn.inference.solvers import find_solver
-from crfrnn.parameters import check_class_weights, check_temperature, find_preset, parse_kernel
-
-CRF = ("preset", "iterations", "normalization", "accuracy", "tolerance", "solver", "temperature", "class_weights")
+from crfrnn.parameters import CRFParameters
 
 
 @dataclass(frozen=True)
@@ -70,19 +66,23 @@ def refine_files(options: RefineOptions) -> None:
 def _check(options: RefineOptions) -> _Settings:
     """The options in the form in which they are used; UsageError where they make no CRF."""
     try:
-        find_solver(options.solver)
+        crf = CRFParameters.of_preset(
+            options.preset,
+            kernels=options.kernel or None,
+            normalization=options.normalization,
+            solver=options.solver,
+            iterations=options.iterations,
+            temperature=options.temperature,
+            class_weights=options.class_weights,
+        )
         check_accuracy(options.accuracy)
-        preset = find_preset(options.preset)
-        kernels = [parse_kernel(text) for text in options.kernel] if options.kernel else None
         unsure = None if options.unsure == "" else parse_unsure(options.unsure)
-        check_temperature(options.temperature)
-        if options.class_weights is not None:
-            check_class_weights(options.class_weights, len(kernels or preset.kernels))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if options.normalization not in (None, *NORMALIZATIONS):
-        raise UsageError(f"normalization: {options.normalization!r} is none of {', '.join(NORMALIZATIONS)}")
-    return _Settings(options, unsure, {name: getattr(options, name) for name in CRF} | {"kernels": kernels})
+    chosen = {"accuracy": options.accuracy, "tolerance": options.tolerance}
+    if not options.kernel:  # by the preset's name, as `refine` then knows in which units its kernels are
+        chosen |= {"preset": options.preset, "kernels": None}
+    return _Settings(options, unsure, crf.options() | chosen)
 
 
 def _refine_file(image: Path, source: Path, targets: Targets, settings: _Settings) -> None:

@@ -8,13 +8,12 @@ from torch import nn
 
 from crfrnn.commands.train.options import CRFConfig, StageConfig, TrainOptions
 from crfrnn.data.datasets import Classes
-from crfrnn.inference.solvers import find_solver
 from crfrnn.layer import CRFRNN, RATE_MULTIPLIERS
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.saved import fill
 from crfrnn.networks.unary import build_unary
 from crfrnn.networks.weights import load_vgg16
-from crfrnn.parameters import find_preset, parse_kernel
+from crfrnn.parameters import CRFParameters
 
 
 def build_network(recipe: TrainOptions, stage: StageConfig, classes: Classes) -> SegmentationNetwork:
@@ -53,16 +52,18 @@ def rate_of(name: str, stage: StageConfig) -> float:
 
 def build_crf(config: CRFConfig, num_classes: int) -> CRFRNN:
     """The layer that a configuration describes, with initial values."""
-    preset = find_preset(config.preset)
+    crf = CRFParameters.of_preset(
+        config.preset, kernels=config.kernels or None, normalization=config.normalization, solver=config.solver
+    )
     return CRFRNN(
         num_classes,
-        kernels=[parse_kernel(text) for text in config.kernels] if config.kernels else preset.kernels,
+        kernels=crf.kernels,
         iterations=config.iterations,
         eval_iterations=config.eval_iterations,
         kernel_weights=config.kernel_weights,
-        normalization=config.normalization or preset.normalization,
+        normalization=crf.normalization,
         learn_bandwidths=config.learn_bandwidths,
-        solver=None if config.solver is None else find_solver(config.solver),
+        solver=crf.solver,
     )
 
 
