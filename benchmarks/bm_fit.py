@@ -59,15 +59,13 @@ def labels(path: Path) -> np.ndarray:
 def voc2012(folder: Path, pool: int, every: int) -> Images:
     """As `bm_voc2012` reads it."""
     names = (folder / "ids.txt").read_text().split()[::every]
-    truths = Lazy(names, lambda name: labels(folder / "labels" / f"{name}.png"))
 
-    def logits(name: str) -> np.ndarray:
-        size = labels(folder / "labels" / f"{name}.png").shape
-        return logits_of(folder / "unaries" / f"{name}.npz", size, pool)
+    def read(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        truth = labels(folder / "labels" / f"{name}.png")
+        values = logits_of(folder / "unaries" / f"{name}.npz", truth.shape, pool)
+        return pixels(folder / "images" / f"{name}.jpg"), values, truth
 
-    return Images(
-        Lazy(names, lambda name: pixels(folder / "images" / f"{name}.jpg")), Lazy(names, logits), truths, True
-    )
+    return Images(Lazy(names, read), logits=True)
 
 
 def camvid(folder: Path, every: int) -> Images:
@@ -75,19 +73,15 @@ def camvid(folder: Path, every: int) -> Images:
     files = sorted((folder / "camvid_coarse_logits").glob("*.npz"))[::every]
     test = folder / "camvid"
 
-    def truth(file: Path) -> np.ndarray:
+    def read(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         values = labels(test / "testannot" / f"{file.stem}.png")
-        return np.where(values == CAMVID_VOID, VOID, values)
-
-    def logits(file: Path) -> np.ndarray:
+        truth = np.where(values == CAMVID_VOID, VOID, values)
         with np.load(file) as stored:
             maps = torch.from_numpy(stored["logits"].astype(np.float32))[None]
-        return interpolate(maps, size=truth(file).shape, mode="bilinear", align_corners=False)[0].numpy()
+        logits = interpolate(maps, size=truth.shape, mode="bilinear", align_corners=False)[0].numpy()
+        return pixels(next((test / "test").glob(f"{file.stem}.*"))), logits, truth
 
-    def image(file: Path) -> np.ndarray:
-        return pixels(next((test / "test").glob(f"{file.stem}.*")))
-
-    return Images(Lazy(files, image), Lazy(files, logits), Lazy(files, truth), True)
+    return Images(Lazy(files, read), logits=True)
 
 
 def run(name: str, folder: Path, every: int) -> None:

@@ -1,37 +1,54 @@
-"""The command line: one dictionary from verb to function. Options and help come from signatures and docstrings."""
+"""The command line: one dictionary from verb to its options and the function that takes them.
 
+Options are dataclasses: a field is an option, the docstring is the help. The functions need torch, so their modules are
+imported when one is called: whoever asks for help or mistypes an option does not wait for it.
+"""
+
+import dataclasses
 import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from crfrnn import __version__
-from crfrnn.commands.check_data import check_data
-from crfrnn.commands.demo.run import run_demo
+from crfrnn.commands.check_data.options import CheckDataOptions
+from crfrnn.commands.demo.options import DemoOptions
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.evaluate.evaluate import evaluate
-from crfrnn.commands.fit.files import fit_files
-from crfrnn.commands.refine.files import refine_files
-from crfrnn.commands.segment.files import segment_files
-from crfrnn.commands.train.train import train
-from crfrnn.web.serve import serve
+from crfrnn.commands.evaluate.options import EvaluateOptions
+from crfrnn.commands.fit.options import FitOptions
+from crfrnn.commands.refine.options import RefineOptions
+from crfrnn.commands.segment.options import SegmentOptions
+from crfrnn.commands.train.options import TrainOptions
+from crfrnn.runtime.loading import load
+from crfrnn.web.options import ServeOptions
 
-VERBS: dict[str, Callable[..., None]] = {  # a verb of two words has two words on the command line too
-    "data check": check_data,
-    "demo": run_demo,
-    "evaluate": evaluate,
-    "fit": fit_files,
-    "refine": refine_files,
-    "segment": segment_files,
-    "serve": serve,
-    "train": train,
+
+class Verb(NamedTuple):
+    """The options of a verb, and the module and the name of the function that takes them."""
+
+    options: type
+    module: str
+    function: str
+
+
+VERBS = {  # a verb of two words has two words on the command line too
+    "data check": Verb(CheckDataOptions, "crfrnn.commands.check_data.check", "check_data"),
+    "demo": Verb(DemoOptions, "crfrnn.commands.demo.run", "run_demo"),
+    "evaluate": Verb(EvaluateOptions, "crfrnn.commands.evaluate.evaluate", "evaluate"),
+    "fit": Verb(FitOptions, "crfrnn.commands.fit.files", "fit_files"),
+    "refine": Verb(RefineOptions, "crfrnn.commands.refine.files", "refine_files"),
+    "segment": Verb(SegmentOptions, "crfrnn.commands.segment.files", "segment_files"),
+    "serve": Verb(ServeOptions, "crfrnn.web.serve", "serve"),
+    "train": Verb(TrainOptions, "crfrnn.commands.train.train", "train"),
 }
 
 WRONG_USAGE, FAILED, INTERRUPTED = 2, 1, 130
+WORDS = (list[str], list[str] | None)  # types of options that are said again for each further word
 
 
 class Parser(ArgumentParser):
@@ -57,24 +74,83 @@ class Parser(ArgumentParser):
         sys.exit(WRONG_USAGE)
 
 
+class VerbParser(Parser):
+    """The parser of one verb, whose options are the fields of a dataclass."""
+
+    options: type
+
+    @classmethod
+    def of(cls, options: type) -> "VerbParser":
+        about = [paragraph for paragraph in _paragraphs(options) if not paragraph.startswith("Args:")]
+        parser = cls(description="\n\n".join(about))
+        parser.options = options
+        parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+        parser.add_class_arguments(options, as_group=False, as_positional=True)
+        return parser
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        try:
+            return super().parse_args(_gathered(self.options, args or ()), *rest, **more)
+        except UnicodeDecodeError as error:
+            self.error(f"config: not a readable YAML file ({error})")
+
+
+def _gathered(options: type, words: Sequence[str]) -> list[str]:
+    """--config goes first, so that what is said on the command line wins; several words become one list.
+
+    jsonargparse lets the last one win and wants a list as one word of JSON. With nargs the words may not stand on both
+    sides of an option, and with "append" they would be added to those of a file, not take their place.
+    """
+    names = {field: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options)}
+    flags = {flag for field, name in names.items() if field.type is bool for flag in (name, f"--no-{name[2:]}")}
+    several = {name if field.kw_only else "": [] for field, name in names.items() if field.type in WORDS}
+    several["--config"] = []
+    others = []
+    for name, value, said in _pairs(words, flags):
+        if value is not None and name in several:
+            several[name].append(value)
+        else:
+            others += said
+    first = [f"--config={file}" for file in several.pop("--config")]
+    alone = several.pop("", [])
+    lists = [f"{name}={json.dumps(values)}" for name, values in several.items() if values]
+    return first + [json.dumps(alone)] * bool(alone) + others + lists
+
+
+def _pairs(words: Sequence[str], flags: set[str]) -> Iterator[tuple[str, str | None, list[str]]]:
+    """Each option, its value and the words that say so; a word alone is a value of the option ""."""
+    left = deque(words)
+    while left:
+        word = left.popleft()
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            yield "", word, [word]
+        elif equals:
+            yield name, value, [word]
+        elif word not in flags and left and not left[0].startswith("-"):
+            yield word, left[0], [word, left.popleft()]
+        else:
+            yield word, None, [word]
+
+
 def build_parser() -> Parser:
     """A parser with one subcommand for each of `VERBS`."""
     parser = Parser(prog="crfrnn", version=__version__, description=_paragraphs(sys.modules["crfrnn"])[0])
     families: dict[str, Parser] = {}
     verbs = _add_verbs(parser)
-    for name, function in VERBS.items():
+    for name, (options, *_) in VERBS.items():
         family, _, word = name.rpartition(" ")
         if not family:
-            verbs.add_subcommand(word, _verb_parser(function), help=_paragraphs(function)[0])
+            verbs.add_subcommand(word, VerbParser.of(options), help=_paragraphs(options)[0])
         elif family not in families:
             members = ", ".join(other for other in VERBS if other.startswith(f"{family} "))
             families[family] = Parser(description=f"What there is: {members}.")
             verbs.add_subcommand(family, families[family], help=f"{members}.")
     for family, whole in families.items():  # jsonargparse wants the outer level first
         inner = _add_verbs(whole)
-        for name, function in VERBS.items():
+        for name, (options, *_) in VERBS.items():
             if name.startswith(f"{family} "):
-                inner.add_subcommand(name.split()[-1], _verb_parser(function), help=_paragraphs(function)[0])
+                inner.add_subcommand(name.split()[-1], VerbParser.of(options), help=_paragraphs(options)[0])
     return parser
 
 
@@ -82,73 +158,20 @@ def _add_verbs(parser: Parser) -> Any:
     return parser.add_subcommands(required=True, dest="verb", metavar="VERB", title="verbs", description=None)
 
 
-def _verb_parser(function: Callable[..., None]) -> Parser:
-    about = "\n\n".join(paragraph for paragraph in _paragraphs(function) if not paragraph.startswith("Args:"))
-    verb = Parser(description=about)
-    verb.add_argument("--config", action="config", help="a YAML file with any of these options")
-    verb.add_function_arguments(function, as_group=False, as_positional=True)
-    return verb
-
-
 def _paragraphs(documented: Any) -> list[str]:
     return (inspect.getdoc(documented) or "").split("\n\n")
-
-
-def _normalise(arguments: Sequence[str]) -> list[str]:
-    """--config goes first, so that what is said on the command line wins; several values become one list."""
-    length = 2 if " ".join(arguments[:2]) in VERBS else 1
-    verb, words = list(arguments[:length]), list(arguments[length:])
-    files, words = _take("--config", words)
-    kernels, words = _take("--kernel", words)
-    config = [f"--config={file}" for file in files]
-    words = _as_one_list(VERBS.get(" ".join(verb)), words)
-    return verb + config + words + ([f"--kernel={json.dumps(kernels)}"] if kernels else [])
-
-
-def _as_one_list(function: Callable[..., None] | None, words: list[str]) -> list[str]:
-    """The words that belong to no option as one JSON list, where the verb's first parameter takes several."""
-    parameters = list(inspect.signature(function).parameters.values()) if function else []
-    if not parameters or parameters[0].annotation != list[str] or parameters[0].kind == inspect.Parameter.KEYWORD_ONLY:
-        return words
-    flags = {f"--{parameter.name.replace('_', '-')}" for parameter in parameters if parameter.annotation is bool}
-    alone, others = [], []
-    left = iter(words)
-    for word in left:
-        if not word.startswith("-"):
-            alone.append(word)
-        elif "=" in word or word in flags or word in ("-h", "--help"):
-            others.append(word)
-        else:
-            others += [word, *([value] if (value := next(left, None)) is not None else [])]
-    return ([json.dumps(alone)] if alone else []) + others
-
-
-def _take(option: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """The values of an option, given as ``--option value`` or ``--option=value``, and the other words."""
-    values, others = [], []
-    left = iter(words)
-    for word in left:
-        name, equals, value = word.partition("=")
-        if name == option and (equals or (value := next(left, ""))):
-            values.append(value)
-        else:
-            others.append(word)
-    return values, others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status is 0, 2 for wrong usage, 1 for a failed run, 130 after Ctrl-C."""
     parser = build_parser()
-    parsed: Namespace = parser.parse_args(_normalise(sys.argv[1:] if arguments is None else arguments))
+    parsed: Namespace = parser.parse_args(arguments)
     verb = parsed.verb
     while (inner := parsed[verb.replace(" ", ".")].get("verb")) is not None:
         verb = f"{verb} {inner}"
     try:
-        try:
-            chosen = parser.instantiate(parsed)[verb.replace(" ", ".")]
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        VERBS[verb](**{name: value for name, value in vars(chosen).items() if name != "config"})
+        options = make_options(parser, parsed, verb)
+        load(VERBS[verb].module, VERBS[verb].function)(options)
     except UsageError as error:
         print(f"crfrnn {verb}: {error} (crfrnn {verb} --help)", file=sys.stderr)
         return WRONG_USAGE
@@ -159,3 +182,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"crfrnn {verb}: {str(error) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def make_options(parser: Parser, parsed: Namespace, verb: str) -> Any:
+    """The options of a verb as an object of its dataclass; UsageError where they, or their parts, make no sense."""
+    try:
+        said = vars(parser.instantiate(parsed)[verb.replace(" ", ".")])
+        return VERBS[verb].options(**{name: value for name, value in said.items() if name != "config"})
+    except ValueError as error:
+        raise UsageError(str(error)) from None

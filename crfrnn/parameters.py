@@ -249,15 +249,3 @@ def _kernel_text(kernel: Kernel) -> str:
 
 def _rounded(number: float) -> float:
     return float(f"{number:.{DIGITS}g}")
-
-
-def find_preset(name):
-    return CRFParameters.of_preset(name)
-
-
-def check_temperature(temperature):
-    CRFParameters((Spatial(1),), temperature=temperature)
-
-
-def check_class_weights(class_weights, kernels):
-    CRFParameters((Spatial(1),) * kernels, class_weights=class_weights)

@@ -1,5 +1,7 @@
 """The command line from end to end: files, folders, configurations, refusals and exit statuses."""
 
+import dataclasses
+import importlib
 import inspect
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import ExifTags, Image
 from skimage import data
 
@@ -16,8 +19,10 @@ from crfrnn.commands.refine import files as refine_files
 from crfrnn.commands.refine.refine import refine
 from crfrnn.commands.segment import stroke_training as training
 from crfrnn.data.labels import voc_palette
+from crfrnn.parameters import parse_kernel
 
 HEIGHT, WIDTH = 36, 50
+HEAVY = ("torch", "numba", "PIL", "rich", "lightning", "gradio")
 
 
 @pytest.fixture
@@ -89,7 +94,7 @@ def test_presets_kernels_and_the_rest(folder):
     assert (labels_in("a.png") == expected_labels(preset="deeplab-v2")).all()
     kernels = ("--kernel", "bilateral:30,20,2", "--kernel=spatial:2,1", "--normalization", "symmetric")
     assert run("refine", "cat.png", "--logits=two.npz", "--key=logits", "--out=b.png", *kernels, "--iterations=3") == 0
-    chosen = [refine_files.parse_kernel(text) for text in ("bilateral:30,20,2", "spatial:2,1")]
+    chosen = [parse_kernel(text) for text in ("bilateral:30,20,2", "spatial:2,1")]
     assert (labels_in("b.png") == expected_labels(kernels=chosen, normalization="symmetric", iterations=3)).all()
 
 
@@ -140,12 +145,12 @@ def test_a_configuration_file_and_who_wins(folder, capsys):
         "image: cat.png\nprobabilities: cat.npy\nout: conf.png\niterations: 2\nkernel: ['bilateral:30,20,2']\n"
     )
     assert run("refine", "--config", "c.yaml") == 0
-    kernels = [refine_files.parse_kernel("bilateral:30,20,2")]
+    kernels = [parse_kernel("bilateral:30,20,2")]
     assert (labels_in("conf.png") == expected_labels(kernels=kernels, iterations=2)).all()
     assert run("refine", "--out", "line.png", "--iterations", "5", "--config=c.yaml") == 0
     assert (labels_in("line.png") == expected_labels(kernels=kernels, iterations=5)).all()
     assert run("refine", "--config", "c.yaml", "--kernel", "spatial:2,1") == 0  # in place of the file's kernels
-    kernels = [refine_files.parse_kernel("spatial:2,1")]
+    kernels = [parse_kernel("spatial:2,1")]
     assert (labels_in("conf.png") == expected_labels(kernels=kernels, iterations=2)).all()
     capsys.readouterr()
     assert run("refine", "cat.png", "--out", "again.png", "--probabilities", "cat.npy", "--print_config") == 0
@@ -155,6 +160,31 @@ def test_a_configuration_file_and_who_wins(folder, capsys):
     Path("wrong.yaml").write_text("iteration: 2\n")
     assert run("refine", "cat.png", "--out", "x.png", "--config", "wrong.yaml") == 2
     assert "iteration" in capsys.readouterr().err
+    assert run("refine", "cat.png", "--out", "x.png", "--config", "cat.npy") == 2
+    assert "crfrnn refine: config: not a readable YAML file" in capsys.readouterr().err
+
+
+def test_several_words_stand_wherever_they_like(capsys):
+    words = (
+        "a.png",
+        "--no-overwrite",
+        "b c.png",
+        "--seed=3",
+        "1",
+        "--iterations",
+        "2",
+        "null",
+        "--overwrite",
+        "[d].png",
+    )
+    assert run("segment", "--out", "x", *words, "--print_config") == 0
+    said = yaml.safe_load(capsys.readouterr().out)
+    assert said["image"] == ["a.png", "b c.png", "1", "null", "[d].png"]
+    assert (said["seed"], said["iterations"], said["overwrite"]) == (3, 2, True)
+    kernels = ("--kernel", "spatial:2,1", "m", "--kernel=bilateral:30,20,2", "n")
+    assert run("evaluate", "--data", "c.yaml", *kernels, "--crf", "separate", "--print_config") == 0
+    said = yaml.safe_load(capsys.readouterr().out)
+    assert (said["model"], said["kernel"]) == (["m", "n"], ["spatial:2,1", "bilateral:30,20,2"])
 
 
 USAGE = {
@@ -339,13 +369,38 @@ def test_help_tells_every_option(verb, capsys):
     assert run(*verb.split(), "--help") == 0
     out = capsys.readouterr().out
     assert "--config" in out
-    described = inspect.getdoc(VERBS[verb]) or ""
-    for name, parameter in inspect.signature(VERBS[verb]).parameters.items():
-        alone = (
-            parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD and parameter.default is inspect.Parameter.empty
-        )
-        assert (name if alone else f"--{name.replace('_', '-')}") in out
-        assert f"\n    {name}: " in described
+    options = VERBS[verb].options
+    described = inspect.getdoc(options) or ""
+    for field in dataclasses.fields(options):
+        assert (f"--{field.name.replace('_', '-')}" if field.kw_only else field.name) in out
+        assert f"\n    {field.name}: " in described
+
+
+def test_a_verb_is_a_dataclass_and_a_function_that_takes_it():
+    for options, module, function in VERBS.values():
+        (parameter,) = inspect.signature(getattr(importlib.import_module(module), function)).parameters.values()
+        assert parameter.annotation is options
+        assert dataclasses.is_dataclass(options)
+
+
+def test_help_waits_for_no_torch():
+    """Neither do refusals of what is mistyped: every verb's parser is built and asked, in a fresh process."""
+    script = f"""
+import sys
+from crfrnn.cli import VERBS, main
+for arguments in [[], *(verb.split() for verb in VERBS)]:
+    for word in ("--help", "--nonsense"):
+        try:
+            main([*arguments, word])
+        except SystemExit:
+            pass
+    main(["serve", "--port", "-1"])
+    main(["refine", "cat.png", "--out", "labels.png"])
+print(*sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "")
+    assert all(f"crfrnn {verb}: " in done.stderr for verb in VERBS)
 
 
 def test_verbs_of_two_words(capsys):

@@ -1,64 +1,37 @@
 """Augmentation: scale, crop, flip and colour, of a photograph and its mask together."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from crfrnn.data.config import Augmentation
 from crfrnn.data.datasets.dataset import VOID, scale
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's, which normalisation takes to zero
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue look
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of a training sample; validation and test go without.
-
-    Args:
-        scale: the photograph is enlarged by a factor drawn evenly from this range.
-        crop: (width, height) in pixels of a window at a random place; where it is larger than the scaled photograph
-            the rest is filled with the mean colour and is void. Needed where a batch holds photographs of several
-            sizes, or of several scales.
-        flip: probability of exchanging left and right.
-        colour: brightness, contrast and saturation are each multiplied by a factor from 1 - colour to 1 + colour.
+def augment(settings: Augmentation, image: Tensor, mask: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Photograph (3, H, W) uint8 and mask (H, W) uint8, changed by what `generator` draws.
 
     >>> image, mask = torch.zeros(3, 40, 60, dtype=torch.uint8), torch.zeros(40, 60, dtype=torch.uint8)
-    >>> image, mask = Augmentation(scale=(0.5, 2), crop=(32, 24))(image, mask, torch.Generator().manual_seed(0))
+    >>> settings = Augmentation(scale=(0.5, 2), crop=(32, 24))
+    >>> image, mask = augment(settings, image, mask, torch.Generator().manual_seed(0))
     >>> image.shape, mask.shape
     (torch.Size([3, 24, 32]), torch.Size([24, 32]))
     """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    crop: tuple[int, int] | None = None
-    flip: float = 0.0
-    colour: float = 0.0
-
-    def __post_init__(self):
-        low, high = self.scale
-        if not 0 < low <= high:
-            raise ValueError(f"scale: expected two positive factors, the smaller first, got {low} and {high}")
-        if self.crop is not None and min(self.crop) < 1:
-            raise ValueError(f"crop: expected width and height in pixels, got {self.crop}")
-        for name, value in (("flip", self.flip), ("colour", self.colour)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: must lie between 0 and 1, got {value}")
-
-    def __call__(self, image: Tensor, mask: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Photograph (3, H, W) uint8 and mask (H, W) uint8, changed by what `generator` draws."""
-        low, high = self.scale
-        if low < high or low != 1:
-            factor = _uniform(low, high, generator)
-            height, width = mask.shape
-            image, mask = scale(image, mask, (max(1, round(width * factor)), max(1, round(height * factor))))
-        if self.crop is not None:
-            image, mask = _window(image, mask, self.crop, generator)
-        if self.flip and _uniform(0, 1, generator) < self.flip:
-            image, mask = image.flip(-1), mask.flip(-1)
-        if self.colour:
-            image = _recoloured(image, self.colour, generator)
-        return image.contiguous(), mask.contiguous()
+    low, high = settings.scale
+    if low < high or low != 1:
+        factor = _uniform(low, high, generator)
+        height, width = mask.shape
+        image, mask = scale(image, mask, (max(1, round(width * factor)), max(1, round(height * factor))))
+    if settings.crop is not None:
+        image, mask = _window(image, mask, settings.crop, generator)
+    if settings.flip and _uniform(0, 1, generator) < settings.flip:
+        image, mask = image.flip(-1), mask.flip(-1)
+    if settings.colour:
+        image = _recoloured(image, settings.colour, generator)
+    return image.contiguous(), mask.contiguous()
 
 
 def generator_for(*numbers: int) -> Generator:

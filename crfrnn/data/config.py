@@ -1,17 +1,41 @@
 """The ``data:`` section of a configuration: which data set, where, which splits, how changed."""
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from crfrnn.data.augmentation import Augmentation
-from crfrnn.data.datasets import DATASETS, SegmentationDataset
 from crfrnn.data.yaml_file import read_yaml
 
-COMMON = ("root", "split", "size")  # what every data set takes, and this section says in its own words
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training sample; validation and test go without.
+
+    Args:
+        scale: the photograph is enlarged by a factor drawn evenly from this range.
+        crop: (width, height) in pixels of a window at a random place; where it is larger than the scaled photograph
+            the rest is filled with the mean colour and is void. Needed where a batch holds photographs of several
+            sizes, or of several scales.
+        flip: probability of exchanging left and right.
+        colour: brightness, contrast and saturation are each multiplied by a factor from 1 - colour to 1 + colour.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[int, int] | None = None
+    flip: float = 0.0
+    colour: float = 0.0
+
+    def __post_init__(self):
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale: expected two positive factors, the smaller first, got {low} and {high}")
+        if self.crop is not None and min(self.crop) < 1:
+            raise ValueError(f"crop: expected width and height in pixels, got {self.crop}")
+        for name, value in (("flip", self.flip), ("colour", self.colour)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: must lie between 0 and 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -40,28 +64,6 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
     workers: int = 2
-
-
-def open_split(config: DataConfig, split: str) -> SegmentationDataset:
-    """One split; a ValueError that begins with ``data`` where the section makes no sense or the split is empty."""
-    if config.name not in DATASETS:
-        raise ValueError(f"data.name: {config.name!r} is none of {', '.join(DATASETS)}")
-    if config.workers < 0:
-        raise ValueError(f"data.workers: must be at least 0, got {config.workers}")
-    builder = DATASETS[config.name]
-    takes = [name for name in inspect.signature(builder).parameters if name not in COMMON]
-    for option in config.options:
-        if option not in takes:
-            raise ValueError(f"data.options: {config.name} takes {', '.join(takes) or 'none'}, not {option!r}")
-    if config.name == "folders" and "classes" not in config.options:
-        raise ValueError("data.options: folders need classes, a list of names in the order of the masks' values")
-    try:
-        dataset = builder(config.root, split, config.size, **config.options)
-    except ValueError as error:
-        raise ValueError(f"data: {error}") from None
-    if not len(dataset):
-        raise ValueError(f"data: the split {split!r} of {config.root} is empty")
-    return dataset
 
 
 def read_data_config(path: str | Path, root: str | None = None) -> DataConfig:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crfrnn.data.augmentation import Augmentation, generator_for
+from crfrnn.data.augmentation import augment, generator_for
+from crfrnn.data.config import Augmentation
 from crfrnn.data.datasets.dataset import VOID, SegmentationDataset
 
 Failure = str  # what a sample is replaced with when it cannot be read: the reason, in one line
@@ -46,7 +47,7 @@ class TrainingSamples(Dataset):
             name, image, mask = self.dataset[index]
         except (ValueError, OSError) as error:
             return str(error)
-        return Prepared(name, *self.augmentation(image, mask, generator_for(self.seed, epoch, index)))
+        return Prepared(name, *augment(self.augmentation, image, mask, generator_for(self.seed, epoch, index)))
 
 
 class EvaluationSamples(Dataset):

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from crfrnn.networks.photo_size import CRF_VALUES
-
 MEGA = 1_000_000
 
 
@@ -37,7 +35,3 @@ class Limits:
         for name, value in vars(self).items():
             if value < 1:
                 raise ValueError(f"{name}: must be at least 1, got {value}")
-
-    def pixels_for(self, labels: int) -> float:
-        """Pixels of the working picture with so many labels: their product is bounded, too."""
-        return min(self.pixels, CRF_VALUES / max(1, labels))

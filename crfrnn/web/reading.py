@@ -15,7 +15,7 @@ from crfrnn.commands.refine.inputs import unary_logits
 from crfrnn.data.images import SIDEWAYS, as_shown, rgb_pixels
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
 from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions
-from crfrnn.networks.photo_size import fitting_size
+from crfrnn.networks.photo_size import CRF_VALUES, fitting_size
 from crfrnn.web.limits import MEGA, Limits
 from crfrnn.web.wording import Refusal
 
@@ -50,6 +50,11 @@ class Predictions:
     logits: torch.Tensor  # (1, L, h, w)
     style: LabelStyle
     notes: tuple[str, ...] = ()
+
+
+def pixels_for(labels: int, limits: Limits) -> float:
+    """Pixels of the working picture with so many labels: their product is bounded, too."""
+    return min(limits.pixels, CRF_VALUES / max(1, labels))
 
 
 def read_photo(path: str | Path, limits: Limits, pixels: float | None = None) -> Photo:
@@ -162,7 +167,7 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
             raise Refusal("too_large", limit=limits.photo_megapixels)
     coarse = read_labels(path, parse_unsure(unsure) if unsure.strip() else None)
     labels = len(coarse.style.values)
-    small = fitting_size(coarse.indices.shape, limits.pixels_for(labels))
+    small = fitting_size(coarse.indices.shape, pixels_for(labels, limits))
     if small != coarse.indices.shape:  # every label where its pixel's middle is
         rows, columns = ((np.arange(s) * n + n // 2) // s for s, n in zip(small, coarse.indices.shape, strict=True))
         coarse = type(coarse)(coarse.indices[rows][:, columns], coarse.style)
@@ -177,7 +182,7 @@ def _read_array(path: Path, photo: Photo, limits: Limits) -> tuple[torch.Tensor,
     planes = torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(0)
     if planes.shape[1] < 2:
         raise ValueError("one label only, a CRF needs at least two")
-    small = fitting_size(values.shape[1:], limits.pixels_for(len(values)))
+    small = fitting_size(values.shape[1:], pixels_for(len(values), limits))
     if small != values.shape[1:]:
         planes = torch.nn.functional.interpolate(planes.float(), size=small, mode="area")
     scores = bool((planes < 0).any()) or float(planes.float().sum(dim=1).max()) > 2

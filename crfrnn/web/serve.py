@@ -12,66 +12,25 @@ from typing import Any
 
 import torch
 
-from crfrnn.commands.errors import UsageError
 from crfrnn.networks.models import load_model
 from crfrnn.web.gate import Gate
-from crfrnn.web.limits import MEGA, Limits
+from crfrnn.web.limits import MEGA
+from crfrnn.web.options import ServeOptions
 from crfrnn.web.studio import Studio
 
 SESSIONS = 500  # of visitors, whose keys are remembered
 
 
-def serve(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    share: bool = False,
-    model: str | None = None,
-    pixels: int = 300_000,
-    photo_megapixels: int = 50,
-    upload_megabytes: int = 20,
-    at_once: int = 2,
-    waiting: int = 32,
-    memory_megabytes: int = 512,
-) -> None:
-    """Start a page on which anybody can segment photos, paint strokes and refine predictions.
-
-    Everything happens on this machine; no request leaves it. Ctrl-C stops the server and deletes what visitors sent.
-
-    Args:
-        host: the address to listen on; 0.0.0.0 for other machines, too.
-        port: the port to listen on; 0 takes any free one.
-        share: also make the page reachable through a public address of Gradio's, for some days.
-        model: a folder that training or save_pretrained left, or a name on the hub; camvid, which comes with the
-            package, where it is left out.
-        pixels: the size at which the CRF works; larger photos are scaled to it, and the result back.
-        photo_megapixels: photos with more are refused.
-        upload_megabytes: files with more are refused.
-        at_once: requests that are computed at the same time.
-        waiting: requests that wait for them; further ones are told to come back.
-        memory_megabytes: for the pictures of all visitors.
-    """
-    if not 0 <= port < 65536:
-        raise UsageError(f"port: must lie in 0..65535, got {port}")
-    try:
-        limits = Limits(
-            pixels=pixels,
-            photo_megapixels=photo_megapixels,
-            upload_megabytes=upload_megabytes,
-            at_once=at_once,
-            waiting=waiting,
-            memory_megabytes=memory_megabytes,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    network, name = load_model(model)
-    studio = Studio(network, name, limits)
+def serve(options: ServeOptions) -> None:
+    """Serve the page until Ctrl-C."""
+    network, name = load_model(options.model)
+    studio = Studio(network, name, options.limits)
     folder = Path(tempfile.mkdtemp(prefix="crfrnn-serve-")).resolve()
     try:
-        blocks, address = launch(studio, folder, host=host, port=port, share=share)
+        blocks, address = launch(studio, folder, host=options.host, port=options.port, share=options.share)
         with suppress(KeyboardInterrupt):  # from the first word on
             print(f"serving {name} on {address} (Ctrl-C stops it)", flush=True)
-            if share:
+            if options.share:
                 print(f"and for everybody on {blocks.share_url}", flush=True)
             blocks.block_thread()
         blocks.close(verbose=False)

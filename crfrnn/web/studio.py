@@ -21,7 +21,7 @@ from crfrnn.web.downloads import write_downloads
 from crfrnn.web.drawing import curve, entries, legend, overlays
 from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.limits import Limits
-from crfrnn.web.reading import Photo, read_photo, read_scores, read_strokes
+from crfrnn.web.reading import Photo, pixels_for, read_photo, read_scores, read_strokes
 from crfrnn.web.samples import BRUSHES
 from crfrnn.web.wording import Refusal, say
 from crfrnn.web.workspaces import Workspace, Workspaces
@@ -120,8 +120,8 @@ class Studio:
         start = time.perf_counter()
         scores = read_scores(predictions, photo, self.limits, confidence=confidence, unsure=unsure)
         labels = scores.logits.shape[1]
-        if photo.pixels[..., 0].size > 1.1 * self.limits.pixels_for(labels):
-            photo = replace(self.read(path, self.limits.pixels_for(labels)), notes=photo.notes)
+        if photo.pixels[..., 0].size > 1.1 * pixels_for(labels, self.limits):
+            photo = replace(self.read(path, pixels_for(labels, self.limits)), notes=photo.notes)
         with _cores(self.limits):
             exploration = Exploration(photo.pixels, scores.logits)
         photo = replace(photo, notes=photo.notes + scores.notes)

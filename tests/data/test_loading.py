@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crfrnn.data.augmentation import Augmentation
+from crfrnn.data.config import Augmentation
 from crfrnn.data.datasets import VOID, Folders
 from crfrnn.data.loading import EpochBatches, EvaluationSamples, batches_in_epoch, evaluation_loader, training_loader
 from tests.support import made

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from crfrnn import CRFRNN, Bilateral, Features, SegmentationNetwork, Spatial, build_unary
-from crfrnn.commands.train.recipe import CRFConfig, StageConfig, build_crf
+from crfrnn.commands.train.options import CRFConfig, StageConfig
+from crfrnn.commands.train.recipe import build_crf
 from crfrnn.commands.train.recipe import parameter_groups as groups_of_stage
 from crfrnn.inference.solvers import DampedMeanField
 from crfrnn.layer import RATE_MULTIPLIERS

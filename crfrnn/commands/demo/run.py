@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crfrnn.commands.demo.options import DemoOptions
 from crfrnn.commands.progress import steps_bar
 from crfrnn.commands.segment.segment import segment_strokes
 from crfrnn.data.drawing.figure import compare_segmentation
@@ -20,15 +21,8 @@ STROKES = Path(__file__).with_name("strokes.png")  # 4 classes on the photo; dra
 CREDIT = "Chelsea the cat, by Stefan van der Walt, CC0"
 
 
-def run_demo(out: str = "crfrnn-demo") -> None:
-    """Segment a photograph from a few strokes, and draw the result beside them.
-
-    Needs no input: the photograph comes with scikit-image, the strokes with this package. A small network and its
-    CRF-RNN learn from these strokes alone.
-
-    Args:
-        out: the folder for the pictures.
-    """
+def run_demo(options: DemoOptions) -> None:
+    """What the options ask for; a ValueError without scikit-image."""
     photo = load_photo()
     strokes, _ = read_strokes(STROKES)
     start = time.perf_counter()
@@ -37,7 +31,7 @@ def run_demo(out: str = "crfrnn-demo") -> None:
     seconds = time.perf_counter() - start
     colours = strokes.style.colours()
 
-    folder = Path(out)
+    folder = Path(options.out)
     write_image(folder / "photo.png", photo)
     with writing(folder / "strokes.png") as file:
         file.write(STROKES.read_bytes())

@@ -9,73 +9,43 @@ import torch
 from torch import Tensor
 
 from crfrnn.commands.errors import UsageError
+from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
 from crfrnn.commands.metrics import Evaluation
 from crfrnn.commands.progress import steps_bar
-from crfrnn.commands.train.recipe import CRF_MODES, CRFConfig, build_crf
-from crfrnn.data.config import open_split, read_data_config
+from crfrnn.data.config import read_data_config
 from crfrnn.data.datasets import SegmentationDataset
 from crfrnn.data.files import writing
 from crfrnn.data.images import write_image
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
+from crfrnn.data.splits import open_split
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
+from crfrnn.parameters import CRFParameters
 
 
-def evaluate(
-    model: list[str],
-    *,
-    data: str,
-    root: str | None = None,
-    split: str | None = None,
-    crf: str = "none,trained",
-    iterations: int | None = None,
-    preset: str = "crfrnn",
-    kernel: list[str] | None = None,
-    normalization: str | None = None,
-    device: str = "auto",
-    out: str | None = None,
-) -> None:
-    """Measure saved networks on labelled photographs, side by side.
-
-    Mean IoU over the whole set, pixel accuracy, IoU of each class, mean IoU within 1 to 20 pixels of a boundary, and
-    the time for each image.
-
-    Args:
-        model: folders that training or save_pretrained left, or names on the hub.
-        data: a YAML file with a section ``data:``, such as those in configs/.
-        root: the data set's folder, in place of the file's.
-        split: which split; the file's test split where it is left out.
-        crf: one or several, with commas: none, the network alone; trained, with the CRF it was trained with;
-            separate, with a CRF that nobody trained (--preset, --kernel).
-        iterations: mean-field iterations; each CRF's own where it is left out, 10 for separate.
-        preset: of the separate CRF: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
-        kernel: of the separate CRF, instead of the preset's: bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
-            spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
-        normalization: of the separate CRF, instead of the preset's: after, symmetric, before or none.
-        device: cpu, cuda, or auto.
-        out: a folder for scores.json, table.md and boundary.png.
-    """
-    modes, separate = _check(crf, iterations, preset, kernel, normalization)
-    config = read_data_config(data, root)
-    dataset = open_split(config, split or config.test)
-    place = _device(device)
-    networks = [(name, _load(name, dataset, place)) for name in model]
+def evaluate(options: EvaluateOptions) -> None:
+    """What the options ask for; UsageError, before anything is read, where they make no CRF."""
+    separate = _separate_crf(options)
+    config = read_data_config(options.data, options.root)
+    split = options.split or config.test
+    dataset = open_split(config, split)
+    place = _device(options.device)
+    networks = [(name, _load(name, dataset, place)) for name in options.model]
     results = []
     for name, network in networks:
-        crfs = _crfs(network, modes, separate, len(dataset.classes), place)
+        crfs = _crfs(network, options.modes, separate, len(dataset.classes), place)
         if crfs:
-            results += measure(network, crfs, dataset, name, iterations)
+            results += measure(network, crfs, dataset, name, options.iterations)
         else:
             print(f"{name}: has no trained CRF, left out")
     if not results:
-        raise ValueError(f"crf: none of the models has a {crf} CRF; say --crf none or --crf separate")
+        raise ValueError(f"crf: none of the models has a {options.crf} CRF; say --crf none or --crf separate")
     names = dataset.classes.names
-    print(f"{len(dataset)} images of {config.name}, {split or config.test}, on {place}\n")
+    print(f"{len(dataset)} images of {config.name}, {split}, on {place}\n")
     tables = [summary(results), by_class(results, names)]
     print("\n\n".join(as_text(table) for table in tables))
-    if out is not None:
-        _write(Path(out), results, tables, names)
+    if options.out is not None:
+        _write(Path(options.out), results, tables, names)
 
 
 def measure(
@@ -127,22 +97,12 @@ def measure(
     ]
 
 
-def _check(
-    crf: str, iterations: int | None, preset: str, kernel: list[str] | None, normalization: str | None
-) -> tuple[list[str], CRFConfig]:
-    """The kinds of CRF and the separate one's settings; UsageError, before anything is read, where they make none."""
-    modes = list(dict.fromkeys(mode.strip() for mode in crf.split(",")))
-    for mode in modes:
-        if mode not in CRF_MODES:
-            raise UsageError(f"crf: {mode!r} is none of {', '.join(CRF_MODES)}")
-    if iterations is not None and iterations < 0:
-        raise UsageError(f"iterations: must be at least 0, got {iterations}")
-    if "separate" not in modes and (kernel or normalization or preset != "crfrnn"):
-        raise UsageError("preset, kernel and normalization belong to --crf separate")
-    if normalization not in (None, *NORMALIZATIONS):
-        raise UsageError(f"normalization: {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
+def _separate_crf(options: EvaluateOptions) -> CRFParameters:
+    """Of a CRF that nobody trained; UsageError where the options make none."""
     try:
-        return modes, CRFConfig(preset, kernel, normalization, kernel_weights="scalar")
+        return CRFParameters.of_preset(
+            options.preset, kernels=options.kernel or None, normalization=options.normalization
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -164,7 +124,7 @@ def _load(name: str, dataset: SegmentationDataset, device: torch.device) -> Segm
 
 
 def _crfs(
-    network: SegmentationNetwork, modes: list[str], separate: CRFConfig, classes: int, device: torch.device
+    network: SegmentationNetwork, modes: list[str], separate: CRFParameters, classes: int, device: torch.device
 ) -> dict[str, CRFRNN | None]:
     """The CRFs of these kinds that there are for a network."""
     kinds: dict[str, CRFRNN | None] = {}
@@ -172,8 +132,18 @@ def _crfs(
         if mode == "trained" and network.crf is not None:
             kinds[mode] = network.crf
         elif mode != "trained":
-            kinds[mode] = None if mode == "none" else build_crf(separate, classes).to(device).eval()
+            kinds[mode] = None if mode == "none" else _layer(separate, classes).to(device).eval()
     return kinds
+
+
+def _layer(parameters: CRFParameters, classes: int) -> CRFRNN:
+    return CRFRNN(
+        classes,
+        parameters.kernels,
+        eval_iterations=parameters.iterations,
+        kernel_weights="scalar",
+        normalization=parameters.normalization,
+    )
 
 
 def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:

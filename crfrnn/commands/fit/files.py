@@ -12,81 +12,47 @@ from rich.table import Table
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.fit.fit import Images, fit_images
+from crfrnn.commands.fit.options import FitOptions
 from crfrnn.data.datasets import VOID
 from crfrnn.data.datasets.dataset import Classes, SegmentationDataset
 from crfrnn.data.datasets.folders import MASK_SUFFIXES
 from crfrnn.data.files import Pairs, pair_by_stem, writing
 from crfrnn.data.images import open_image, rgb_pixels, upright
 from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized
-from crfrnn.parameters import find_preset
+from crfrnn.parameters import CRFParameters
 
 
-def fit_files(
-    images: str,
-    predictions: str,
-    ground_truth: str,
-    *,
-    out: str,
-    logits: bool = False,
-    key: str | None = None,
-    resize: bool = False,
-    void: int = VOID,
-    classes: str | None = None,
-    preset: str | None = None,
-    folds: int = 2,
-    iterations: int = 10,
-    seed: int = 0,
-) -> None:
-    """Choose a CRF's parameters from labelled images.
-
-    Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions, and how much they
-    raise it on images that they were not fitted on, or that a CRF does not help. Files of the three folders are
-    matched by name: cat.jpg, cat.npz, cat.png. crfrnn refine --config reads the result.
-
-    Args:
-        images: a folder of photographs.
-        predictions: a folder of .npy or .npz files, probabilities (labels, height, width).
-        ground_truth: a folder of label maps: palette or grey PNGs with the class numbers 0, 1, 2, ...
-        out: the YAML file for the parameters.
-        logits: the predictions are logits.
-        key: the name of the array in .npz files that hold several.
-        resize: scale predictions of another size to the photograph's, bilinearly.
-        void: the value of label maps that does not count (255 never counts).
-        classes: a text file with the name of a class on each line, for the table.
-        preset: begin with crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of several where it is left out.
-        folds: parts of the cross-validation.
-        iterations: mean-field iterations of the result.
-        seed: of the order in which images are seen.
-    """
-    _check_options(out, preset)
-    for folder in (images, predictions, ground_truth):
-        if not Path(folder).is_dir():
+def fit_files(options: FitOptions) -> None:
+    """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
+    _check_preset(options.preset)
+    folders = [Path(folder) for folder in (options.images, options.predictions, options.ground_truth)]
+    for folder in folders:
+        if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
-    files = _matched(Path(images), Path(predictions), Path(ground_truth))
+    files = _matched(*folders)
     if len(files) < 2:
         raise ValueError(f"images: {len(files)} with predictions and labels, but a fit needs at least 2")
-    if not 2 <= folds <= len(files):
-        raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {folds}")
-    number = len(files[0].values(key, resize))
-    names = _names(classes, number)
-    truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, void})))
-    data = Images(
-        _Lazy(files, lambda one: one.photo(key)),
-        _Lazy(files, lambda one: one.values(key, resize)),
-        _Lazy(files, lambda one: truth.class_numbers(one.labels)),
-        logits,
-        names=[str(one.image) for one in files],
-    )
+    if not 2 <= options.folds <= len(files):
+        raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {options.folds}")
+    number = len(files[0].read(options.key, options.resize)[1])
+    names = _names(options.classes, number)
+    truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, options.void})))
+
+    def read(one: _Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        photo, values = one.read(options.key, options.resize)
+        return rgb_pixels(photo), values, truth.class_numbers(one.labels)
+
+    data = Images(_Lazy(files, read), options.logits, names=[str(one.image) for one in files])
     try:
-        found = fit_images(data, preset, folds, iterations, seed)
+        found = fit_images(data, options.preset, options.folds, options.iterations, options.seed)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted: {out} was not written") from None
+        raise KeyboardInterrupt(f"interrupted: {options.out} was not written") from None
     text = found.parameters.as_yaml()
-    with writing(Path(out)) as file:
+    with writing(Path(options.out)) as file:
         file.write(text.encode())
-    _show(found.table(names), f"mean IoU on held-out images, {folds} folds")
+    _show(found.table(names), f"mean IoU on held-out images, {options.folds} folds")
     print(found.verdict())
-    print(f"wrote {out}; crfrnn refine --config {out} uses it")
+    print(f"wrote {options.out}; crfrnn refine --config {options.out} uses it")
 
 
 @dataclass(frozen=True)
@@ -97,22 +63,15 @@ class _Files:
     predictions: Path
     labels: Path
 
-    def values(self, key: str | None, resize: bool) -> np.ndarray:
-        """Predictions (L, H, W) in the photograph's size."""
+    def read(self, key: str | None, resize: bool) -> tuple[Image.Image, np.ndarray]:
+        """The photo, turned as its predictions are, and these, (L, H, W), in its size."""
         photo = open_image(self.image)
         values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
-        turned = upright(photo, values.shape[1:])
-        size = (turned.height, turned.width)
-        return values if values.shape[1:] == size else resized(values, size, (self.predictions, self.image), resize)
-
-    def photo(self, key: str | None) -> np.ndarray:
-        """(H, W, 3), turned as its predictions are."""
-        photo = open_image(self.image)
-        return rgb_pixels(self._turned(photo, key))
-
-    def _turned(self, photo: Image.Image, key: str | None) -> Image.Image:
-        values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
-        return upright(photo, values.shape[1:])
+        photo = upright(photo, values.shape[1:])
+        size = (photo.height, photo.width)
+        if values.shape[1:] != size:
+            values = resized(values, size, (self.predictions, self.image), resize)
+        return photo, values
 
 
 class _Lazy(Sequence[Any]):
@@ -128,12 +87,10 @@ class _Lazy(Sequence[Any]):
         return self._read(self._files[number])
 
 
-def _check_options(out: str, preset: str | None) -> None:
-    if Path(out).suffix.lower() not in (".yaml", ".yml"):
-        raise UsageError(f"out: {out} must end in .yaml")
+def _check_preset(preset: str | None) -> None:
     if preset is not None:
         try:
-            find_preset(preset)
+            CRFParameters.of_preset(preset)
         except ValueError as error:
             raise UsageError(str(error)) from None
 

@@ -27,26 +27,24 @@ LIKELY = 0.1  # a gain that bootstrap does not find on so many of the resampled 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images as three sequences that belong together; items are read when they are needed.
+    """Labelled images: each item is an image, its predictions and its truth, read together when they are needed.
 
-    `predictions` are probabilities or, with `logits`, logits.
+    Predictions are probabilities or, with `logits`, logits.
     """
 
-    images: Sequence[Any]
-    predictions: Sequence[Any]
-    truths: Sequence[Any]
+    items: Sequence[tuple[Any, Any, Any]]
     logits: bool = False
     names: Sequence[str] | None = None  # how errors call the images; by their numbers without
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.items)
 
     def sample(self, number: int) -> Sample:
         """The image in the size in which parameters are searched; a ValueError where its parts do not fit."""
         try:
-            name = "logits" if self.logits else "probabilities"
-            guide, unary = checked(self.images[number], self.predictions[number], name)
-            truth = torch.as_tensor(np.asarray(self.truths[number]))
+            image, predictions, truth = self.items[number]
+            guide, unary = checked(image, predictions, "logits" if self.logits else "probabilities")
+            truth = torch.as_tensor(np.asarray(truth))
             _check_truth(truth, tuple(guide.shape[2:]), unary.shape[1])
             return Sample.of(guide, unary, truth)
         except ValueError as error:
@@ -64,8 +62,8 @@ class Images:
 
     def measured(self, number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
         """Confusion matrices (L, L) of the image in its own size, without a CRF (None) and with these parameters."""
-        image, values = self.images[number], np.asarray(self.predictions[number])
-        truth = torch.as_tensor(np.asarray(self.truths[number])).long()
+        image, predictions, truth = self.items[number]
+        values, truth = np.asarray(predictions), torch.as_tensor(np.asarray(truth)).long()
         axis = 2 if labels_come_last(values.shape, [tuple(truth.shape)]) else 0
         classes = values.shape[axis]
         given = {"logits" if self.logits else "probabilities": values}
@@ -74,6 +72,22 @@ class Images:
             q = values if parameters is None else refine(image, **given, **parameters.options())
             found[name] = confusion_matrix(torch.from_numpy(q.argmax(axis)), truth, classes)
         return found
+
+
+class Together(Sequence[tuple[Any, Any, Any]]):
+    """Three sequences as one; a ValueError where they differ in length."""
+
+    def __init__(self, images: Sequence[Any], predictions: Sequence[Any], truths: Sequence[Any]):
+        for name, items in (("predictions", predictions), ("truths", truths)):
+            if len(items) != len(images):
+                raise ValueError(f"{name}: {len(items)}, but there are {len(images)} images")
+        self._parts = images, predictions, truths
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, number: Any) -> Any:
+        return tuple(part[number] for part in self._parts)
 
 
 @dataclass(frozen=True)
@@ -192,7 +206,7 @@ def fit(
     >>> fit([image] * 4, [sure] * 4, [truth] * 4).helps  # nothing to improve
     False
     """
-    return fit_images(Images(images, predictions, truths, logits), preset, folds, iterations, seed)
+    return fit_images(Images(Together(images, predictions, truths), logits), preset, folds, iterations, seed)
 
 
 def fit_images(data: Images, preset: str | None = None, folds: int = 2, iterations: int = 10, seed: int = 0) -> Fit:
@@ -253,9 +267,6 @@ def check(data: Images, preset: str | None, folds: int, iterations: int) -> None
     count = len(data)
     if count < 2:
         raise ValueError(f"images: {count}, but a fit needs at least 2: some to learn from and others to measure on")
-    for name, items in (("predictions", data.predictions), ("truths", data.truths)):
-        if len(items) != count:
-            raise ValueError(f"{name}: {len(items)}, but there are {count} images")
     if not 2 <= folds <= count:
         raise ValueError(f"folds: must be 2 to {count}, the number of images, got {folds}")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:

@@ -12,6 +12,7 @@ from rich.console import Console
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_outputs, run_jobs
 from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.segment.options import SegmentOptions
 from crfrnn.commands.segment.segment import Segmentation, segment_photo, segment_strokes
 from crfrnn.data.drawing.figure import compare_crf, compare_segmentation
 from crfrnn.data.drawing.legend import Entry, entries_of, with_legend
@@ -48,69 +49,27 @@ class _Outcome:
     changed: float  # share of the pixels whose label the CRF changed
 
 
-def segment_files(
-    image: list[str],
-    *,
-    out: str,
-    model: str | None = None,
-    strokes: str | None = None,
-    unsure: str | int = "",
-    overlay: str | None = None,
-    save_probabilities: str | None = None,
-    compare: str | None = None,
-    iterations: int | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> None:
-    """Segment photographs with a trained model, or one photograph from a few strokes of colour on it.
-
-    The model that comes with the package knows road scenes: sky, building, pole, road, pavement, tree, sign symbol,
-    fence, car, pedestrian and bicyclist. Folders work too, and a second run does what the first one left.
-
-    For anything else draw strokes: over a copy of the photograph's size, one colour for each thing and one for the
-    background, on a transparent or plain ground. A small network and its CRF-RNN are trained together on these
-    strokes alone, and label the rest.
-
-    Args:
-        image: photographs, and folders of photographs.
-        out: the label map, a PNG in the colours of the model or the strokes, or a folder for several.
-        model: a folder that training or save_pretrained left, or a name on the hub; camvid, which comes with the
-            package, where it is left out.
-        strokes: instead of a model, the strokes: a PNG of the photograph's size, palette, grey or colours.
-        unsure: with --strokes, the index (0) or colour (0,0,0 or "#000000") that means "nothing drawn"; without it,
-            what is transparent or else covers most of the picture.
-        overlay: also write the photograph tinted by the labels, with a legend where the classes have names.
-        save_probabilities: also write the probabilities, float16, .npz or .npy.
-        compare: also write a figure: photograph, strokes, the network alone, the network with its CRF-RNN.
-        iterations: mean-field iterations; the model's own where it is left out, 10 with --strokes.
-        seed: with --strokes, of the initial weights; the same seed gives the same result.
-        overwrite: in folders, redo what is already there.
-    """
-    if iterations is not None and iterations < 0:
-        raise UsageError(f"iterations: must be at least 0, got {iterations}")
-    photos = [Path(name) for name in dict.fromkeys(image)]
-    targets = Targets.given(out, overlay, save_probabilities, compare)
-    if strokes:
-        photo, void = _check_strokes(photos, model, unsure)
-        targets = targets.of(photo, several=False)
-        check_outputs((photo, Path(strokes)), [targets])
-        _segment_by_strokes(
-            photo, Path(strokes), void, targets, STROKES_ITERATIONS if iterations is None else iterations, seed
-        )
+def segment_files(options: SegmentOptions) -> None:
+    """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
+    photos = [Path(name) for name in dict.fromkeys(options.image)]
+    targets = Targets.given(options.out, options.overlay, options.save_probabilities, options.compare)
+    if options.strokes:
+        photo, void = _check_strokes(photos, options.unsure)
+        source, targets = Path(options.strokes), targets.of(photo, several=False)
+        check_outputs((photo, source), [targets])
+        iterations = STROKES_ITERATIONS if options.iterations is None else options.iterations
+        _segment_by_strokes(photo, source, void, targets, iterations, options.seed)
         return
-    for name, given in {"unsure": unsure != "", "seed": seed != 0}.items():
-        if given:
-            raise UsageError(f"{name}: belongs to --strokes")
     for path in photos:
         if not path.exists():
             raise ValueError(f"{path}: there is no such file or folder")
     if len(photos) == 1 and not photos[0].is_dir():
         job = _Job(photos[0], targets.of(photos[0], several=False))
         check_outputs([job.source], [job.targets])
-        _segment_photo(job, _load(model, targets, iterations))
+        _segment_photo(job, _load(options.model, targets, options.iterations))
     else:
         jobs, problems = _jobs(photos, targets)
-        _segment_photos(jobs, problems, targets, _load(model, targets, iterations), overwrite)
+        _segment_photos(jobs, problems, targets, _load(options.model, targets, options.iterations), options.overwrite)
 
 
 def _load(name: str | None, targets: Targets, iterations: int | None) -> _Model:
@@ -198,10 +157,8 @@ def _work(job: _Job, model: _Model) -> _Outcome:
     return _Outcome((height, width), entries, float(np.mean(result.labels != result.network_labels)))
 
 
-def _check_strokes(photos: list[Path], model: str | None, unsure: str | int) -> tuple[Path, Value | None]:
-    """The photograph, and what means "nothing drawn"; UsageError where the options contradict each other."""
-    if model is not None:
-        raise UsageError("model: --strokes trains a network of its own; give one of --model and --strokes")
+def _check_strokes(photos: list[Path], unsure: str | int) -> tuple[Path, Value | None]:
+    """The photograph, and what means "nothing drawn"; UsageError where it is not one, or this no value."""
     if len(photos) > 1 or photos[0].is_dir():
         got = f"{len(photos)} are given" if len(photos) > 1 else f"{photos[0]} is a folder"
         raise UsageError(f"strokes: they belong to one photograph, but {got}")

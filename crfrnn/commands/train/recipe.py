@@ -1,195 +1,22 @@
-"""A training recipe: data, network, CRF, stages, hardware. What `crfrnn train --config FILE` reads."""
+"""What a recipe says, built: the network, its CRF and its optimiser."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from crfrnn.data.config import DataConfig
+from crfrnn.commands.train.options import CRFConfig, StageConfig, TrainOptions
 from crfrnn.data.datasets import Classes
-from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
-from crfrnn.inference.solvers import find_solver
-from crfrnn.layer import CRFRNN, KERNEL_WEIGHTS, RATE_MULTIPLIERS
+from crfrnn.layer import CRFRNN, RATE_MULTIPLIERS
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.saved import fill
 from crfrnn.networks.unary import build_unary
 from crfrnn.networks.weights import load_vgg16
-from crfrnn.parameters import find_preset, parse_kernel
-
-CRF_MODES = ("none", "separate", "trained")
-OPTIMISERS = ("sgd", "adamw")
-SCHEDULES = ("poly", "cosine", "constant")
-CLASS_WEIGHTS = ("none", "balanced")
-LOGS = ("csv", "tensorboard")
+from crfrnn.parameters import CRFParameters
 
 
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The network that gives the unary term.
-
-    Args:
-        unary: fast-scnn, fcn8s, deeplab, hf:NAME or torchvision:NAME.
-        options: what this network takes besides the number of classes.
-        weights: initial values: a folder that training or ``save_pretrained`` left, a name on the hub, or, for fcn8s
-            and deeplab, ``vgg16`` (ImageNet, downloaded) or a file with torchvision's VGG-16.
-    """
-
-    unary: str = "fast-scnn"
-    options: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-
-
-@dataclass(frozen=True)
-class CRFConfig:
-    """The CRF-RNN behind it, in the stages that have one.
-
-    Args:
-        preset: bandwidths, initial weights and normalization: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
-        kernels: instead of the preset's, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT and spatial:THETA_GAMMA,WEIGHT.
-        normalization: instead of the preset's: after, symmetric, before or none.
-        kernel_weights: class, scalar or full.
-        iterations: T in training.
-        eval_iterations: T in validation and in use.
-        learn_bandwidths: the kernels' bandwidths learn, too.
-        solver: instead of the paper's mean field, damped:STEP or another of `crfrnn.solvers.SOLVERS`.
-    """
-
-    preset: str = "crfrnn"
-    kernels: list[str] | None = None
-    normalization: str | None = None
-    kernel_weights: str = "class"
-    iterations: int = 5
-    eval_iterations: int = 10
-    learn_bandwidths: bool = False
-    solver: str | None = None
-
-    def __post_init__(self):
-        find_preset(self.preset)
-        if self.solver is not None:
-            find_solver(self.solver)
-        for text in self.kernels or ():
-            parse_kernel(text)
-        if self.normalization is not None:
-            _one_of("normalization", self.normalization, NORMALIZATIONS)
-        _one_of("kernel_weights", self.kernel_weights, KERNEL_WEIGHTS)
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """One stage of the training; it begins with the best weights of the one before.
-
-    Args:
-        name: its folder's name.
-        epochs: how often it goes through the training split.
-        crf: none, the network alone; trained, network and CRF end to end; separate, the CRF behind a frozen network.
-        batch_size: photographs in a batch, on each device.
-        accumulate: batches whose gradients are added up before an update.
-        optimiser: sgd or adamw.
-        learning_rate: at the start, for the mean loss over the pixels of a batch.
-        learning_rates: other rates, for the parameters whose names begin so: ``crf.kernel_weights: 0.1``; 0 freezes.
-        crf_multipliers: the CRF's parameters, where learning_rates says nothing of them, learn at the multiples of
-            learning_rate that ``CRFRNN.parameter_groups`` has.
-        momentum: of sgd.
-        weight_decay: for convolutions and matrices; biases, normalisation and the CRF have none.
-        schedule: poly, (1 - t) ** power with t from 0 to 1; cosine; or constant.
-        power: of poly.
-        warm_up: updates over which the rate rises from zero.
-        gradient_clip: largest norm of the gradient of all parameters together; 0 is no limit.
-        class_weights: none, or balanced: 1 / log(1.02 + share of the class) in the loss (Paszke et al., ENet, 2016).
-        patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
-    """
-
-    name: str
-    epochs: int
-    crf: str = "none"
-    batch_size: int = 8
-    accumulate: int = 1
-    optimiser: str = "sgd"
-    learning_rate: float = 0.01
-    learning_rates: dict[str, float] = field(default_factory=dict)
-    crf_multipliers: bool = False
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "poly"
-    power: float = 0.9
-    warm_up: int = 0
-    gradient_clip: float = 0.0
-    class_weights: str = "none"
-    patience: int = 0
-
-    def __post_init__(self):
-        if not self.name or Path(self.name).name != self.name or self.name.startswith(".") or self.name == "model":
-            raise ValueError(f"name: a stage's name is its folder's name, {self.name!r} cannot be one")
-        _one_of("crf", self.crf, CRF_MODES)
-        _one_of("optimiser", self.optimiser, OPTIMISERS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
-        for name, least in {"epochs": 1, "batch_size": 1, "accumulate": 1, "warm_up": 0, "patience": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: must be at least {least}, got {getattr(self, name)}")
-        rates = {f"learning_rates.{prefix}": rate for prefix, rate in self.learning_rates.items()}
-        for name in ("learning_rate", "momentum", "weight_decay", "power", "gradient_clip"):
-            rates[name] = getattr(self, name)
-        for name, value in rates.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: must be at least 0, got {value}")
-
-
-@dataclass(frozen=True)
-class HardwareConfig:
-    """Where it runs. Changing this between a start and its continuation is allowed.
-
-    Args:
-        accelerator: auto, cpu, gpu, or another that Lightning knows.
-        devices: how many, or auto.
-        machines: how many, each started with the same command (docs/training.md).
-        strategy: auto, ddp, or another that Lightning knows.
-        precision: 32-true, 16-mixed or bf16-mixed; the CRF computes in 32 bits whatever this is.
-        sync_batchnorm: batch normalisation over all devices together.
-        save_minutes: how often the state is saved in the middle of an epoch; 0 saves after each update.
-        log: csv, or tensorboard besides.
-    """
-
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    machines: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    sync_batchnorm: bool = False
-    save_minutes: float = 5.0
-    log: str = "csv"
-
-    def __post_init__(self):
-        _one_of("log", self.log, LOGS)
-        if self.machines < 1:
-            raise ValueError(f"machines: must be at least 1, got {self.machines}")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All of it; see the parts."""
-
-    data: DataConfig
-    network: NetworkConfig
-    stages: list[StageConfig]
-    crf: CRFConfig = field(default_factory=CRFConfig)
-    hardware: HardwareConfig = field(default_factory=HardwareConfig)
-    seed: int = 0
-
-    def __post_init__(self):
-        if not self.stages:
-            raise ValueError("stages: give at least one, with name and epochs")
-        names = [stage.name for stage in self.stages]
-        if len(set(names)) < len(names):
-            raise ValueError(f"stages: two have the same name, {', '.join(names)}")
-        if self.seed < 0:
-            raise ValueError(f"seed: must be at least 0, got {self.seed}")
-
-
-def build_network(recipe: Recipe, stage: StageConfig, classes: Classes) -> SegmentationNetwork:
+def build_network(recipe: TrainOptions, stage: StageConfig, classes: Classes) -> SegmentationNetwork:
     """The network of a stage with its initial values."""
     unary = build_unary(recipe.network.unary, num_classes=len(classes), **recipe.network.options)
     network = SegmentationNetwork(
@@ -225,16 +52,18 @@ def rate_of(name: str, stage: StageConfig) -> float:
 
 def build_crf(config: CRFConfig, num_classes: int) -> CRFRNN:
     """The layer that a configuration describes, with initial values."""
-    preset = find_preset(config.preset)
+    crf = CRFParameters.of_preset(
+        config.preset, kernels=config.kernels or None, normalization=config.normalization, solver=config.solver
+    )
     return CRFRNN(
         num_classes,
-        kernels=[parse_kernel(text) for text in config.kernels] if config.kernels else preset.kernels,
+        kernels=crf.kernels,
         iterations=config.iterations,
         eval_iterations=config.eval_iterations,
         kernel_weights=config.kernel_weights,
-        normalization=config.normalization or preset.normalization,
+        normalization=crf.normalization,
         learn_bandwidths=config.learn_bandwidths,
-        solver=None if config.solver is None else find_solver(config.solver),
+        solver=crf.solver,
     )
 
 
@@ -313,8 +142,3 @@ def settings_that_differ(first: Any, second: Any, name: str = "") -> Iterator[st
             yield from settings_that_differ(*pair, f"{name}.{number}")
     elif first != second:
         yield f"{name} {first} there, {second} here"
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: {value!r} is none of {', '.join(choices)}")

@@ -15,78 +15,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.commands.check_data import check, describe
-from crfrnn.commands.train.recipe import (
-    CRFConfig,
-    HardwareConfig,
-    NetworkConfig,
-    Recipe,
-    StageConfig,
-    build_network,
-    load_initial,
-    settings_that_differ,
-)
+from crfrnn.commands.check_data.check import check, describe
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.train.options import StageConfig, TrainOptions
+from crfrnn.commands.train.recipe import build_crf, build_network, load_initial, settings_that_differ
 from crfrnn.commands.train.stage.run import LAST, Interrupted, StageRun, UnreadableSample, export
 from crfrnn.data.augmentation import seed_for
-from crfrnn.data.config import DataConfig, open_split
+from crfrnn.data.config import DataConfig
 from crfrnn.data.datasets import SegmentationDataset
 from crfrnn.data.files import writing
+from crfrnn.data.splits import open_split
 from crfrnn.networks.network import SegmentationNetwork
 
 RECIPE, HISTOGRAM, DONE, MODEL = "recipe.json", "classes.json", "done.json", "model"
 
 
-def train(
-    *,
-    data: DataConfig,
-    network: NetworkConfig,
-    stages: list[StageConfig],
-    out: str,
-    crf: CRFConfig = CRFConfig(),  # noqa: B008 (frozen)
-    hardware: HardwareConfig = HardwareConfig(),  # noqa: B008
-    seed: int = 0,
-    overwrite: bool = False,
-) -> None:
-    """Train a network, alone and then end to end with a CRF-RNN, as a configuration says.
-
-    Interrupted or killed, the same command goes on where it was and comes to the same result. The folder gets, for
-    each stage, log.csv, last.ckpt and best, the network with the best validation mIoU; the last stage's best is
-    copied to model. Needs Lightning: pip install 'crfrnn[train]'.
-
-    Args:
-        data: the data set, and how it is read.
-        network: the network that gives the unary term.
-        stages: what is trained, one after the other.
-        out: the folder for everything that comes of it.
-        crf: the CRF-RNN behind the network.
-        hardware: devices, machines, precision, how often to save.
-        seed: of initial values, order and augmentation.
-        overwrite: begin anew where the folder holds a run.
-    """
-    recipe = Recipe(data, network, list(stages), crf, hardware, seed)
+def train(options: TrainOptions) -> None:
+    """What the options ask for; UsageError, before anything is read, where they make no CRF."""
+    try:
+        build_crf(options.crf, num_classes=2)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    data, seed = options.data, options.seed
     run_stage = _load_lightning()
-    folder = Path(out)
+    folder = Path(options.out)
     training, validation = open_split(data, data.train), open_split(data, data.val)
     if _is_main_process():
-        _prepare(folder, recipe, overwrite)
-        _check_files(folder, recipe, training)
+        _prepare(folder, options)
+        _check_files(folder, data, training)
     while not (folder / HISTOGRAM).exists():  # the first machine writes it, into a folder that all of them see
         time.sleep(1)
     previous: Path | None = None
-    for number, stage in enumerate(recipe.stages):
+    for number, stage in enumerate(options.stages):
         weights = _class_weights(stage, folder)
-        run = StageRun(stage, number, seed, data, hardware, folder / stage.name, weights)
+        run = StageRun(stage, number, seed, data, options.hardware, folder / stage.name, weights)
         run.folder.mkdir(parents=True, exist_ok=True)
         if not (run.folder / DONE).exists():
             torch.manual_seed(seed_for(seed, number))
-            built = build_network(recipe, stage, training.classes)
+            built = build_network(options, stage, training.classes)
             if previous is not None:
                 load_initial(built, str(previous))
             _run(run_stage, built, run, training, validation)
         previous = run.best
     if _is_main_process() and previous is not None:
         export(SegmentationNetwork.from_pretrained(previous), folder / MODEL)
-        for stage in recipe.stages:
+        for stage in options.stages:
             done = json.loads((folder / stage.name / DONE).read_text())
             print(f"{stage.name}: validation mIoU {done['mean_iou']:.2%} after {done['epochs']} epochs")
         print(f"wrote {folder / MODEL}; crfrnn evaluate {folder / MODEL} --data CONFIG measures it")
@@ -124,15 +97,16 @@ def _is_main_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
-def _prepare(folder: Path, recipe: Recipe, overwrite: bool) -> None:
+def _prepare(folder: Path, options: TrainOptions) -> None:
     """The run's folder with the recipe in it; a ValueError where another recipe's run is there."""
-    wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    told = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "overwrite")}
+    wanted = json.loads(json.dumps(told))
     stored = folder / RECIPE
     before = json.loads(stored.read_text()) if stored.exists() else None
     if before is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"out: {folder} holds other files; give a new folder")
     begun = any((folder / stage["name"] / LAST).exists() for stage in before["stages"]) if before else False
-    if before and begun and not overwrite:
+    if before and begun and not options.overwrite:
         differing = list(settings_that_differ(_lasting(before), _lasting(wanted)))
         if differing:
             raise ValueError(
@@ -154,11 +128,11 @@ def _lasting(recipe: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name != "hardware"} | {"data": data}
 
 
-def _check_files(folder: Path, recipe: Recipe, training: SegmentationDataset) -> None:
+def _check_files(folder: Path, data: DataConfig, training: SegmentationDataset) -> None:
     """Read every file once before the first epoch; a later continuation relies on that."""
     if (folder / HISTOGRAM).exists():
         return
-    reports, problems = check(recipe.data, (recipe.data.train, recipe.data.val))
+    reports, problems = check(data, (data.train, data.val))
     if problems:
         more = f" and {len(problems) - 1} more; crfrnn data check CONFIG lists them" if len(problems) > 1 else ""
         raise ValueError(f"data: {problems[0]}{more}")

@@ -20,8 +20,9 @@ import yaml
 
 from crfrnn import CRFRNN, fit
 from crfrnn.commands.evaluate.evaluate import measure
-from crfrnn.data.config import open_split, read_data_config
+from crfrnn.data.config import read_data_config
 from crfrnn.data.datasets import SegmentationDataset
+from crfrnn.data.splits import open_split
 from crfrnn.networks.network import SegmentationNetwork
 
 HERE = Path(__file__).parent

@@ -1,5 +1,6 @@
 """``crfrnn fit`` from folders to the file that ``crfrnn refine --config`` reads."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from crfrnn import CRFRNN, refine
 from crfrnn.cli import main
 from crfrnn.commands.fit import descent
+from crfrnn.commands.fit import files as fit_files
 from crfrnn.parameters import CRFParameters
 from tests.support.scenes import scenes
 
@@ -72,6 +74,24 @@ def test_coarse_predictions(folder, capsys):
     assert run(*CALL) == 1
     assert "--resize scales them" in capsys.readouterr().err
     assert run(*CALL, "--resize", "--preset", "deeplab-v2") == 0
+
+
+def test_every_file_is_read_twice_and_the_first_once_more(folder, monkeypatch):
+    """Once to search parameters, once to measure them; the first says how many classes there are."""
+    opened: Counter[str] = Counter()
+
+    def counted(read):
+        def count(path, *rest):
+            opened[str(path)] += 1
+            return read(path, *rest)
+
+        return count
+
+    for name in ("open_image", "read_predictions"):
+        monkeypatch.setattr(fit_files, name, counted(getattr(fit_files, name)))
+    assert run(*CALL, "--preset", "deeplab-v2") == 0
+    expected = {f"{place}/{number}": 2 + (number == 0) for place in ("photos", "maps") for number in range(6)}
+    assert {path.partition(".")[0]: times for path, times in opened.items()} == expected
 
 
 def remove(name):

@@ -8,7 +8,7 @@ from crfrnn import fit, refine
 from crfrnn.commands.fit import descent
 from crfrnn.commands.fit.candidates import neighbours, subset
 from crfrnn.commands.fit.descent import descend
-from crfrnn.commands.fit.fit import ALONE, RUNGS, START, CrossValidation, Fit, Images, cross_validate
+from crfrnn.commands.fit.fit import ALONE, RUNGS, START, CrossValidation, Fit, Images, Together, cross_validate
 from crfrnn.commands.fit.held_out import gain, merit, painted_over
 from crfrnn.commands.fit.sample import PIXELS, Sample
 from crfrnn.commands.fit.workers import workers
@@ -86,7 +86,7 @@ class TestHeldOut:
         with workers() as pool:
             both = []
             for labels in (truths, other):
-                data = Images(images, logits, labels, logits=True)
+                data = Images(Together(images, logits, labels), logits=True)
                 both.append(cross_validate(data, data.samples(pool), pool, preset="deeplab-v2").counts)
         assert scores(both[0][ALONE].sum(0)).mean_iou == pytest.approx(mean_iou(logits, truths))
         for name in (START, *RUNGS):
@@ -136,7 +136,7 @@ class TestParts:
         learned = []
         for count in (1, 3):  # threads: what comes out does not depend on them
             with threads.limited(count), workers() as pool:
-                samples = Images(images, logits, truths, logits=True).samples(pool)
+                samples = Images(Together(images, logits, truths), logits=True).samples(pool)
                 learned.append(descend(samples, begun, pool, per_class=False))
         assert learned[0] == learned[1]
         outcome = [mean_iou(refine(images, logits=logits, **one.options()), truths) for one in (begun, learned[0])]
@@ -149,7 +149,7 @@ class TestParts:
         images, logits, truths = scenes(3)
         begun = CRFParameters.of_preset("deeplab-v2")
         with workers() as pool:
-            samples = Images(images, logits, truths, logits=True).samples(pool)
+            samples = Images(Together(images, logits, truths), logits=True).samples(pool)
             good = descend(samples, begun, pool, per_class=False)
             monkeypatch.setattr(descent, "RATE", -1.0)  # downhill
             found = descend(samples, good, pool, per_class=False)
@@ -227,6 +227,6 @@ def test_torch_and_labels_last():
     as_torch = (torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(logits), torch.from_numpy(truth))
     as_numpy = (image, np.moveaxis(logits, 0, -1), truth)
     options = {ALONE: None, START: CRFParameters.of_preset("deeplab-v2")}
-    first, second = (Images(*([item] for item in one), logits=True) for one in (as_torch, as_numpy))
+    first, second = (Images([one], logits=True) for one in (as_torch, as_numpy))
     assert torch.equal(first.sample(0).unary, second.sample(0).unary)
     assert all(torch.equal(first.measured(0, options)[name], second.measured(0, options)[name]) for name in options)

@@ -6,13 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from crfrnn.cli import build_parser, main
+from crfrnn.cli import build_parser, main, make_options
+from crfrnn.commands.train.options import CRFConfig, HardwareConfig, NetworkConfig, StageConfig, TrainOptions
 from crfrnn.commands.train.recipe import (
-    CRFConfig,
-    HardwareConfig,
-    NetworkConfig,
-    Recipe,
-    StageConfig,
     build_crf,
     build_network,
     build_optimiser,
@@ -28,11 +24,10 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 CLASSES = {"camvid": camvid.CLASSES, "voc2012": voc.CLASSES, "folders": Classes(("background", "thing"))}
 
 
-def read(path: Path) -> Recipe:
+def read(path: Path) -> TrainOptions:
     """As the command line reads it."""
     parser = build_parser()
-    chosen = parser.instantiate(parser.parse_args(["train", "--config", str(path), "--out", "x"])).train
-    return Recipe(chosen.data, chosen.network, chosen.stages, chosen.crf, chosen.hardware, chosen.seed)
+    return make_options(parser, parser.parse_args(["train", "--config", str(path), "--out", "x"]), "train")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -78,7 +73,8 @@ def test_there_is_a_configuration_for_each_of_them():
 
 
 def network(stage: StageConfig, **options):
-    recipe = Recipe(DataConfig("camvid", "x"), NetworkConfig("fast-scnn"), [stage], CRFConfig(**options))
+    data, unary = DataConfig("camvid", "x"), NetworkConfig("fast-scnn")
+    recipe = TrainOptions(data=data, network=unary, stages=[stage], crf=CRFConfig(**options), out="run")
     return build_network(recipe, stage, camvid.CLASSES)
 
 
@@ -151,6 +147,13 @@ def test_settings_that_differ():
     ]
 
 
+def layer(**options):
+    return build_crf(CRFConfig(**options), 3)
+
+
+WHATEVER = {"data": DataConfig("camvid", "x"), "network": NetworkConfig(), "out": "run"}
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "name"),
     [
@@ -164,15 +167,15 @@ def test_settings_that_differ():
         (StageConfig, {"name": "s", "epochs": 1, "learning_rate": -1}, "learning_rate"),
         (StageConfig, {"name": "s", "epochs": 1, "learning_rates": {"crf": float("inf")}}, r"learning_rates\.crf"),
         (StageConfig, {"name": "s", "epochs": 1, "class_weights": "yes"}, "class_weights"),
-        (CRFConfig, {"preset": "best"}, "preset"),
-        (CRFConfig, {"kernels": ["bilateral:1"]}, "kernel"),
-        (CRFConfig, {"normalization": "no"}, "normalization"),
-        (CRFConfig, {"kernel_weights": "all"}, "kernel_weights"),
+        (layer, {"preset": "best"}, "preset"),
+        (layer, {"kernels": ["bilateral:1"]}, "kernel"),
+        (layer, {"normalization": "no"}, "normalization"),
+        (layer, {"kernel_weights": "all"}, "kernel_weights"),
         (HardwareConfig, {"log": "paper"}, "log"),
         (HardwareConfig, {"machines": 0}, "machines"),
-        (Recipe, {"data": None, "network": None, "stages": []}, "stages"),
-        (Recipe, {"data": None, "network": None, "stages": [StageConfig("s", 1)] * 2}, "stages"),
-        (Recipe, {"data": None, "network": None, "stages": [StageConfig("s", 1)], "seed": -1}, "seed"),
+        (TrainOptions, WHATEVER | {"stages": []}, "stages"),
+        (TrainOptions, WHATEVER | {"stages": [StageConfig("s", 1)] * 2}, "stages"),
+        (TrainOptions, WHATEVER | {"stages": [StageConfig("s", 1)], "seed": -1}, "seed"),
     ],
 )
 def test_refusals(kind, options, name):

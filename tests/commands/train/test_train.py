@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 
 from crfrnn.cli import main
 from crfrnn.commands.evaluate.evaluate import measure
-from crfrnn.commands.train.recipe import CRFConfig, HardwareConfig, NetworkConfig, StageConfig
+from crfrnn.commands.train.options import CRFConfig, HardwareConfig, NetworkConfig, StageConfig, TrainOptions
 from crfrnn.commands.train.train import train
-from crfrnn.data.augmentation import Augmentation
-from crfrnn.data.config import DataConfig
+from crfrnn.data.config import Augmentation, DataConfig
 from crfrnn.data.datasets import Folders
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.unary import UNARIES
@@ -44,10 +43,10 @@ def root(tmp_path_factory) -> Path:
     return made.make_folders(tmp_path_factory.mktemp("scenes"), count=6)
 
 
-def recipe(root: Path, **changes) -> dict:
-    """Two stages of three epochs of three batches, as arguments of `train`."""
+def recipe(root: Path, **changes) -> TrainOptions:
+    """Two stages of three epochs of three batches."""
     stage = {"epochs": 3, "batch_size": 2, "learning_rate": 0.02}
-    return {
+    options = {
         "data": DataConfig("folders", str(root), options=made.FOLDERS, workers=0, augmentation=Augmentation(flip=0.5)),
         "network": NetworkConfig("tiny"),
         "stages": [
@@ -56,7 +55,8 @@ def recipe(root: Path, **changes) -> dict:
         ],
         "crf": CRFConfig(kernels=KERNELS, iterations=2, eval_iterations=3),
         "hardware": HardwareConfig(accelerator="cpu", save_minutes=60),
-    } | changes
+    }
+    return TrainOptions(**options | changes)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -84,7 +84,7 @@ def uninterrupted(root, tmp_path_factory) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(UNARIES, "tiny", Tiny)
             folder = tmp_path_factory.mktemp("run") / "whole"
-            train(**recipe(root), out=str(folder))
+            train(recipe(root, out=str(folder)))
     finally:
         torch.set_num_threads(threads)
     return folder
@@ -98,8 +98,8 @@ def test_it_learns(root, tmp_path):
     ]
     data = DataConfig("folders", str(root), val="train", options=made.FOLDERS, workers=0)
     with pytest.raises(ValueError, match=r"^data: root: .*absent"):  # nothing is written where the data are wrong
-        train(**recipe(root / "absent", stages=stages), out=str(tmp_path / "run"))
-    train(**recipe(root, stages=stages, data=data), out=str(tmp_path / "run"))
+        train(recipe(root / "absent", stages=stages, out=str(tmp_path / "run")))
+    train(recipe(root, stages=stages, data=data, out=str(tmp_path / "run")))
     rows = [line.split(",") for line in (tmp_path / "run/network/log.csv").read_text().splitlines()]
     at = rows[0].index("loss")
     assert float(rows[-1][at]) < 0.2 * float(rows[1][at])
@@ -133,10 +133,10 @@ def test_ctrl_c_anywhere_and_the_same_command_goes_on(root, uninterrupted, tmp_p
         f"in stage {name}, epoch {after // 3 + 1} of 3, after {after % 3} of 3 batches" if after else "at the end of"
     )
     with pytest.raises(KeyboardInterrupt, match=f"^interrupted {where}.*; the same command goes on from there"):
-        train(**recipe(root), out=str(tmp_path / "run"))
+        train(recipe(root, out=str(tmp_path / "run")))
     assert signal.getsignal(signal.SIGINT) is handler
     assert "once more stops at once" in capsys.readouterr().err
-    train(**recipe(root), out=str(tmp_path / "run"))
+    train(recipe(root, out=str(tmp_path / "run")))
     assert_same_run(uninterrupted, tmp_path / "run")
     assert count == 18  # no batch was trained on twice, none was left out
 
@@ -155,8 +155,8 @@ def test_a_cluster_s_sigterm(root, uninterrupted, tmp_path, monkeypatch, batch):
 
     monkeypatch.setattr(fit.SegmentationTask, "training_step", ended)
     with pytest.raises(KeyboardInterrupt, match="goes on from the last saved state"):
-        train(**recipe(root), out=str(tmp_path / "run"))
-    train(**recipe(root), out=str(tmp_path / "run"))
+        train(recipe(root, out=str(tmp_path / "run")))
+    train(recipe(root, out=str(tmp_path / "run")))
     assert_same_run(uninterrupted, tmp_path / "run")
     assert count == 18
 
@@ -172,10 +172,10 @@ def test_a_second_ctrl_c_stops_at_once(root, uninterrupted, tmp_path, monkeypatc
 
     monkeypatch.setattr(fit.SegmentationTask, "training_step", twice)
     with pytest.raises(KeyboardInterrupt, match="goes on from the last saved state"):
-        train(**recipe(root), out=str(tmp_path / "run"))
+        train(recipe(root, out=str(tmp_path / "run")))
     monkeypatch.undo()
     monkeypatch.setitem(UNARIES, "tiny", Tiny)
-    train(**recipe(root), out=str(tmp_path / "run"))
+    train(recipe(root, out=str(tmp_path / "run")))
     assert_same_run(uninterrupted, tmp_path / "run")
 
 
@@ -194,11 +194,11 @@ def test_a_file_that_goes_bad_in_the_middle(root, uninterrupted, tmp_path, monke
     with pytest.raises(
         ValueError, match=r"02\.png: not a readable image .*; mend or remove it, and the same"
     ) as caught:
-        train(**recipe(data), out=str(tmp_path / "run"))
+        train(recipe(data, out=str(tmp_path / "run")))
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(keeper.Keeper, "on_train_epoch_end", former)
     image.write_bytes(whole)
-    train(**recipe(data), out=str(tmp_path / "run"))
+    train(recipe(data, out=str(tmp_path / "run")))
     assert_same_run(uninterrupted, tmp_path / "run")
 
 
@@ -208,7 +208,7 @@ def test_a_validation_file_that_goes_bad(root, tmp_path, monkeypatch):
         keeper.Keeper, "on_train_start", lambda *_: (data / "images/val/04.png").write_bytes(b"\x89PNG")
     )
     with pytest.raises(ValueError, match=r"val.04\.png: not a readable image"):
-        train(**recipe(data), out=str(tmp_path / "run"))
+        train(recipe(data, out=str(tmp_path / "run")))
 
 
 @pytest.mark.slow
@@ -267,11 +267,11 @@ def test_kill_9_and_the_same_command_comes_to_the_same_result(root, uninterrupte
 def test_done_is_done(root, uninterrupted, tmp_path, capsys):
     run = shutil.copytree(uninterrupted, tmp_path / "run")
     stamp = (run / "end-to-end" / "last.ckpt").stat().st_mtime_ns
-    train(**recipe(root), out=str(run))
+    train(recipe(root, out=str(run)))
     assert (run / "end-to-end" / "last.ckpt").stat().st_mtime_ns == stamp
     assert "end-to-end: validation mIoU" in capsys.readouterr().out
     (run / "end-to-end" / "done.json").unlink()  # killed after the last epoch, before the stage was closed
-    train(**recipe(root), out=str(run))
+    train(recipe(root, out=str(run)))
     assert json.loads((run / "end-to-end" / "done.json").read_text())["epochs"] == 3
     assert_same_run(uninterrupted, run)
 
@@ -279,25 +279,25 @@ def test_done_is_done(root, uninterrupted, tmp_path, capsys):
 def test_another_recipe_in_the_same_folder(root, uninterrupted, tmp_path):
     run = shutil.copytree(uninterrupted, tmp_path / "run")
     with pytest.raises(ValueError, match=r"^out: .* another recipe \(seed 0 there, 7 here\); give another --out"):
-        train(**recipe(root), out=str(run), seed=7)
-    train(**recipe(root), out=str(run), seed=7, overwrite=True)
+        train(recipe(root, out=str(run), seed=7))
+    train(recipe(root, out=str(run), seed=7, overwrite=True))
     assert not torch.equal(weights(run)["unary.layers.0.weight"], weights(uninterrupted)["unary.layers.0.weight"])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"^out: .* holds other files"):
-        train(**recipe(root), out=str(tmp_path / "other"), overwrite=True)
+        train(recipe(root, out=str(tmp_path / "other"), overwrite=True))
     (run / "network" / "done.json").unlink()
     (run / "network" / "last.ckpt").write_bytes(b"PK cut short")
     with pytest.raises(ValueError, match=r"last\.ckpt: not a readable checkpoint"):
-        train(**recipe(root), out=str(run), seed=7)
+        train(recipe(root, out=str(run), seed=7))
 
 
 def test_a_run_that_never_began_is_in_nobody_s_way(root, tmp_path):
     data = shutil.copytree(root, tmp_path / "data")
     (data / "masks/val/01.png").write_bytes(b"\x89PNG")
     with pytest.raises(ValueError, match=r"01\.png"):
-        train(**recipe(data), out=str(tmp_path / "run"))
-    train(**recipe(root, stages=stages_of()), out=str(tmp_path / "run"), seed=3)
+        train(recipe(data, out=str(tmp_path / "run")))
+    train(recipe(root, stages=stages_of(), out=str(tmp_path / "run"), seed=3))
     assert (tmp_path / "run" / "model" / "config.json").exists()
 
 
@@ -307,7 +307,7 @@ def stages_of(**changes) -> list[StageConfig]:
 
 def test_patience_ends_a_stage_and_the_best_epoch_stays(root, tmp_path):
     run = tmp_path / "run"
-    train(**recipe(root, stages=stages_of(epochs=30, learning_rate=1e-12, patience=2)), out=str(run))
+    train(recipe(root, stages=stages_of(epochs=30, learning_rate=1e-12, patience=2), out=str(run)))
     done = json.loads((run / "only" / "done.json").read_text())
     assert done["epochs"] < 30
     rows = (run / "only" / "log.csv").read_text().splitlines()[1:]
@@ -320,7 +320,7 @@ def test_a_separate_crf_leaves_the_network_alone(root, uninterrupted, tmp_path):
     start = uninterrupted / "network" / "best"
     network = NetworkConfig("tiny", weights=str(start))
     stages = stages_of(crf="separate", learning_rates={"crf.": 0.1})
-    train(**recipe(root, network=network, stages=stages), out=str(tmp_path / "run"))
+    train(recipe(root, network=network, stages=stages, out=str(tmp_path / "run")))
     before, after = load_file(start / "model.safetensors"), weights(tmp_path / "run")
     assert all(torch.equal(value, after[name]) for name, value in before.items())  # batch statistics too
     assert not torch.equal(after["crf.compatibility"], 1 - torch.eye(3))
@@ -332,20 +332,20 @@ def test_a_separate_crf_leaves_the_network_alone(root, uninterrupted, tmp_path):
     ids=["accumulate", "adamw", "weights"],
 )
 def test_other_stages(root, tmp_path, changes):
-    train(**recipe(root, stages=stages_of(**changes)), out=str(tmp_path / "run"))
+    train(recipe(root, stages=stages_of(**changes), out=str(tmp_path / "run")))
     updates = (tmp_path / "run" / "only" / "log.csv").read_text().splitlines()[-1].split(",")[1]
     assert int(updates) == (4 if "accumulate" in changes else 6)
 
 
 def test_mixed_precision(root, tmp_path):
     hardware = HardwareConfig(accelerator="cpu", precision="bf16-mixed")
-    train(**recipe(root, hardware=hardware), out=str(tmp_path / "run"))
+    train(recipe(root, hardware=hardware, out=str(tmp_path / "run")))
     assert {value.dtype for value in weights(tmp_path / "run").values()} <= {torch.float32, torch.int64}
 
 
 def test_a_loss_that_runs_away(root, tmp_path):
     with pytest.raises(ValueError, match=r"^learning_rate: the loss of stage only is no longer a number") as caught:
-        train(**recipe(root, stages=stages_of(epochs=9, learning_rate=1e30)), out=str(tmp_path / "run"))
+        train(recipe(root, stages=stages_of(epochs=9, learning_rate=1e30), out=str(tmp_path / "run")))
     assert "\n" not in str(caught.value)
 
 
@@ -360,7 +360,7 @@ BAD = {
 def test_recipes_that_cannot_be(root, tmp_path, part):
     value, reason = BAD[part]
     with pytest.raises(ValueError, match=reason) as caught:
-        train(**recipe(root, **{part: value}), out=str(tmp_path / "run"))
+        train(recipe(root, **{part: value}, out=str(tmp_path / "run")))
     assert "\n" not in str(caught.value)
 
 
@@ -368,7 +368,7 @@ def test_weights_of_another_number_of_classes(root, uninterrupted, tmp_path):
     data = DataConfig("folders", str(root), options=made.FOLDERS | {"classes": ["a", "b", "c", "d"]}, workers=0)
     network = NetworkConfig("tiny", weights=str(uninterrupted / "model"))
     with pytest.raises(ValueError, match=r"^weights: .* has 3 classes, but the data have 4"):
-        train(**recipe(root, data=data, network=network), out=str(tmp_path / "run"))
+        train(recipe(root, data=data, network=network, out=str(tmp_path / "run")))
 
 
 def test_files_that_do_not_fit_stop_it_before_it_begins(root, tmp_path, capsys):
@@ -376,7 +376,7 @@ def test_files_that_do_not_fit_stop_it_before_it_begins(root, tmp_path, capsys):
     (data / "masks/val/01.png").write_bytes(b"\x89PNG")
     (data / "masks/val/02.png").write_bytes(b"\x89PNG")
     with pytest.raises(ValueError, match=r"^data: .*01\.png: .* and 1 more; crfrnn data check"):
-        train(**recipe(data), out=str(tmp_path / "run"))
+        train(recipe(data, out=str(tmp_path / "run")))
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump({"data": {"name": "folders", "root": "x", "options": made.FOLDERS}}))
     assert main(["data", "check", str(config), "--root", str(data)]) == 1
@@ -391,4 +391,4 @@ def test_files_that_do_not_fit_stop_it_before_it_begins(root, tmp_path, capsys):
 def test_without_lightning(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(ValueError, match=r"^train: needs Lightning .*pip install 'crfrnn\[train\]'"):
-        train(**recipe(root), out=str(tmp_path / "run"))
+        train(recipe(root, out=str(tmp_path / "run")))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from crfrnn.commands.train.recipe import HardwareConfig, StageConfig
+from crfrnn.commands.train.options import HardwareConfig, StageConfig
 from crfrnn.data.config import DataConfig
 from crfrnn.networks.network import SegmentationNetwork
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from crfrnn.commands.check_data import check
-from crfrnn.data.config import DataConfig, data_config, open_split, read_data_config
+from crfrnn.commands.check_data.check import check
+from crfrnn.data.config import DataConfig, data_config, read_data_config
+from crfrnn.data.splits import open_split
 from tests.support import made
 
 

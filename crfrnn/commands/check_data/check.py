@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from crfrnn.commands.batch import run_all
-from crfrnn.data.config import DataConfig, open_split, read_data_config
+from crfrnn.commands.check_data.options import CheckDataOptions
+from crfrnn.data.config import DataConfig, read_data_config
 from crfrnn.data.datasets import VOID, SegmentationDataset
+from crfrnn.data.splits import open_split
 
 SHOWN = 20  # problems that are printed; more of them have one cause
 
@@ -90,16 +92,11 @@ def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def check_data(configuration: str, *, root: str | None = None, splits: str | None = None) -> None:
-    """Read a configuration's data and print what is there; every problem is a line of its own.
-
-    Args:
-        configuration: a YAML file with a section ``data:``, such as those in configs/.
-        root: the data set's folder, in place of the file's.
-        splits: which ones, with commas; those that the configuration trains and validates on where it is left out.
-    """
-    data = read_data_config(configuration, root)
-    reports, problems = check(data, tuple(splits.split(",") if splits else (data.train, data.val)))
+def check_data(options: CheckDataOptions) -> None:
+    """What the options ask for; a ValueError with all problems where there are any."""
+    data = read_data_config(options.configuration, options.root)
+    splits = options.splits.split(",") if options.splits else [data.train, data.val]
+    reports, problems = check(data, tuple(splits))
     if reports:
         names = open_split(data, reports[0].split).classes.names
         print(

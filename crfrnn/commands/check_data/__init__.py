@@ -1,0 +1,1 @@
+"""`crfrnn data check`: what is in a data set, and what is wrong with it."""

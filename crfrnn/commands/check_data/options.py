@@ -1,0 +1,19 @@
+"""What `crfrnn data check` can be told."""
+
+from dataclasses import KW_ONLY, dataclass
+
+
+@dataclass(frozen=True)
+class CheckDataOptions:
+    """Read a configuration's data and print what is there; every problem is a line of its own.
+
+    Args:
+        configuration: a YAML file with a section ``data:``, such as those in configs/.
+        root: the data set's folder, in place of the file's.
+        splits: which ones, with commas; those that the configuration trains and validates on where it is left out.
+    """
+
+    configuration: str
+    _: KW_ONLY
+    root: str | None = None
+    splits: str | None = None

@@ -1,0 +1,57 @@
+"""What `crfrnn evaluate` can be told."""
+
+from dataclasses import KW_ONLY, dataclass
+
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.train.options import CRF_MODES
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure saved networks on labelled photographs, side by side.
+
+    Mean IoU over the whole set, pixel accuracy, IoU of each class, mean IoU within 1 to 20 pixels of a boundary, and
+    the time for each image.
+
+    Args:
+        model: folders that training or save_pretrained left, or names on the hub.
+        data: a YAML file with a section ``data:``, such as those in configs/.
+        root: the data set's folder, in place of the file's.
+        split: which split; the file's test split where it is left out.
+        crf: one or several, with commas: none, the network alone; trained, with the CRF it was trained with;
+            separate, with a CRF that nobody trained (--preset, --kernel).
+        iterations: mean-field iterations; each CRF's own where it is left out, 10 for separate.
+        preset: of the separate CRF: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
+        kernel: of the separate CRF, instead of the preset's: bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
+            spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
+        normalization: of the separate CRF, instead of the preset's: after, symmetric, before or none.
+        device: cpu, cuda, or auto.
+        out: a folder for scores.json, table.md and boundary.png.
+    """
+
+    model: list[str]
+    _: KW_ONLY
+    data: str
+    root: str | None = None
+    split: str | None = None
+    crf: str = "none,trained"
+    iterations: int | None = None
+    preset: str = "crfrnn"
+    kernel: list[str] | None = None
+    normalization: str | None = None
+    device: str = "auto"
+    out: str | None = None
+
+    def __post_init__(self):
+        for mode in self.modes:
+            if mode not in CRF_MODES:
+                raise UsageError(f"crf: {mode!r} is none of {', '.join(CRF_MODES)}")
+        if self.iterations is not None and self.iterations < 0:
+            raise UsageError(f"iterations: must be at least 0, got {self.iterations}")
+        if "separate" not in self.modes and (self.kernel or self.normalization or self.preset != "crfrnn"):
+            raise UsageError("preset, kernel and normalization belong to --crf separate")
+
+    @property
+    def modes(self) -> list[str]:
+        """The kinds of CRF, each once."""
+        return list(dict.fromkeys(mode.strip() for mode in self.crf.split(",")))

@@ -1,0 +1,50 @@
+"""What `crfrnn fit` can be told."""
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+from crfrnn.commands.errors import UsageError
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Choose a CRF's parameters from labelled images.
+
+    Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions, and how much they
+    raise it on images that they were not fitted on, or that a CRF does not help. Files of the three folders are
+    matched by name: cat.jpg, cat.npz, cat.png. crfrnn refine --config reads the result.
+
+    Args:
+        images: a folder of photographs.
+        predictions: a folder of .npy or .npz files, probabilities (labels, height, width).
+        ground_truth: a folder of label maps: palette or grey PNGs with the class numbers 0, 1, 2, ...
+        out: the YAML file for the parameters.
+        logits: the predictions are logits.
+        key: the name of the array in .npz files that hold several.
+        resize: scale predictions of another size to the photograph's, bilinearly.
+        void: the value of label maps that does not count (255 never counts).
+        classes: a text file with the name of a class on each line, for the table.
+        preset: begin with crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of several where it is left out.
+        folds: parts of the cross-validation.
+        iterations: mean-field iterations of the result.
+        seed: of the order in which images are seen.
+    """
+
+    images: str
+    predictions: str
+    ground_truth: str
+    _: KW_ONLY
+    out: str
+    logits: bool = False
+    key: str | None = None
+    resize: bool = False
+    void: int = 255
+    classes: str | None = None
+    preset: str | None = None
+    folds: int = 2
+    iterations: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        if Path(self.out).suffix.lower() not in (".yaml", ".yml"):
+            raise UsageError(f"out: {self.out} must end in .yaml")

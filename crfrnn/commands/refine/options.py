@@ -1,0 +1,89 @@
+"""What `crfrnn refine` can be told."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from crfrnn.commands.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """Sharpen rough predictions along the edges of a photograph.
+
+    Give the photograph and one of --probabilities, --logits and --labels. Folders work too: predictions are matched
+    to photographs by name (cat.npz to cat.jpg), and a second run does what the first one left.
+
+    Args:
+        image: the photograph, or a folder of photographs.
+        out: the refined label map, a PNG, or a folder for them.
+        probabilities: (labels, height, width) in a .npy or .npz file, or a folder of such files.
+        logits: the same, before the softmax.
+        labels: a coarse label map instead: a palette, grey or colour-coded PNG, or a folder of them.
+        key: the name of the array in .npz files that hold several.
+        confidence: with --labels, the probability that a given label is right.
+        unsure: with --labels, the index (255) or colour (0,0,0 or "#000000") that means "no label here".
+        preset: bandwidths and weights: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
+        iterations: mean-field iterations.
+        kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
+            spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
+        normalization: instead of the preset's: after, symmetric, before or none.
+        accuracy: 1 to 3: how close to the exact CRF the bilateral filter comes, for how much time.
+        tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
+        solver: what an iteration does: mean-field, damped:STEP, convergent, entropic-frank-wolfe:STEP,LAMBDA or
+            euclidean-frank-wolfe:STEP,LAMBDA.
+        temperature: divides the logits (the logarithms of the probabilities); below 1 the network counts for more.
+        class_weights: for each kernel, a factor of its weight for each class, as crfrnn fit finds them.
+        fitted: what a file of crfrnn fit says of itself; nothing is done with it.
+        resize: scale predictions of another size to the photograph's, bilinearly.
+        overlay: also write the photograph tinted by the refined labels.
+        save_probabilities: also write the refined probabilities, float16, .npz or .npy.
+        trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
+        overwrite: in folders, redo what is already there.
+    """
+
+    image: str
+    _: KW_ONLY
+    out: str
+    probabilities: str | None = None
+    logits: str | None = None
+    labels: str | None = None
+    key: str | None = None
+    confidence: float = 0.7
+    unsure: str | int = ""
+    preset: str = "crfrnn"
+    iterations: int = 10
+    kernel: list[str] | None = None
+    normalization: str | None = None
+    accuracy: int = 1
+    tolerance: float = 1e-3
+    solver: str = "mean-field"
+    temperature: float = 1.0
+    class_weights: list[list[float]] | None = None
+    fitted: dict[str, Any] | None = None
+    resize: bool = False
+    overlay: str | None = None
+    save_probabilities: str | None = None
+    trace: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self):
+        kinds = [name for name in ("probabilities", "logits", "labels") if getattr(self, name)]
+        if len(kinds) != 1:
+            several = ", not several" if kinds else ""
+            raise UsageError(f"give one of --probabilities, --logits and --labels{several}")
+        if self.kind != "labels" and self.unsure != "":
+            raise UsageError("unsure: belongs to --labels")
+        if self.iterations < 0:
+            raise UsageError(f"iterations: must be at least 0, got {self.iterations}")
+        if not 0 < self.confidence < 1:
+            raise UsageError(f"confidence: must lie between 0 and 1, got {self.confidence}")
+
+    @property
+    def kind(self) -> str:
+        """What the predictions are: ``probabilities``, ``logits`` or ``labels``."""
+        return "probabilities" if self.probabilities else "logits" if self.logits else "labels"
+
+    @property
+    def source(self) -> str:
+        """Where the predictions are."""
+        return self.probabilities or self.logits or self.labels or ""

@@ -1,0 +1,55 @@
+"""What `crfrnn segment` can be told."""
+
+from dataclasses import KW_ONLY, dataclass
+
+from crfrnn.commands.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """Segment photographs with a trained model, or one photograph from a few strokes of colour on it.
+
+    The model that comes with the package knows road scenes: sky, building, pole, road, pavement, tree, sign symbol,
+    fence, car, pedestrian and bicyclist. Folders work too, and a second run does what the first one left.
+
+    For anything else draw strokes: over a copy of the photograph's size, one colour for each thing and one for the
+    background, on a transparent or plain ground. A small network and its CRF-RNN are trained together on these
+    strokes alone, and label the rest.
+
+    Args:
+        image: photographs, and folders of photographs.
+        out: the label map, a PNG in the colours of the model or the strokes, or a folder for several.
+        model: a folder that training or save_pretrained left, or a name on the hub; camvid, which comes with the
+            package, where it is left out.
+        strokes: instead of a model, the strokes: a PNG of the photograph's size, palette, grey or colours.
+        unsure: with --strokes, the index (0) or colour (0,0,0 or "#000000") that means "nothing drawn"; without it,
+            what is transparent or else covers most of the picture.
+        overlay: also write the photograph tinted by the labels, with a legend where the classes have names.
+        save_probabilities: also write the probabilities, float16, .npz or .npy.
+        compare: also write a figure: photograph, strokes, the network alone, the network with its CRF-RNN.
+        iterations: mean-field iterations; the model's own where it is left out, 10 with --strokes.
+        seed: with --strokes, of the initial weights; the same seed gives the same result.
+        overwrite: in folders, redo what is already there.
+    """
+
+    image: list[str]
+    _: KW_ONLY
+    out: str
+    model: str | None = None
+    strokes: str | None = None
+    unsure: str | int = ""
+    overlay: str | None = None
+    save_probabilities: str | None = None
+    compare: str | None = None
+    iterations: int | None = None
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self):
+        if self.iterations is not None and self.iterations < 0:
+            raise UsageError(f"iterations: must be at least 0, got {self.iterations}")
+        if self.strokes and self.model is not None:
+            raise UsageError("model: --strokes trains a network of its own; give one of --model and --strokes")
+        for name, given in {"unsure": self.unsure != "", "seed": self.seed != 0}.items():
+            if given and not self.strokes:
+                raise UsageError(f"{name}: belongs to --strokes")
