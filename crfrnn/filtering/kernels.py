@@ -41,7 +41,7 @@ class Kernel(Protocol):
 def check_bandwidth(name: str, theta: Bandwidth) -> None:
     """ValueError where it, or one of several, is not a positive and finite number."""
     if isinstance(theta, Tensor):
-        if not torch.compiler.is_compiling() and not bool((theta.isfinite() & (theta > 0)).all()):
+        if not bool((theta.isfinite() & (theta > 0)).all()):
             raise ValueError(f"{name}: a bandwidth must be positive and finite, got {theta.tolist()}")
         return
     several = tuple(theta) if isinstance(theta, tuple | list) else (theta,)
@@ -59,6 +59,8 @@ class _Checked:
     accuracy: int = 1
 
     def __post_init__(self) -> None:
+        if torch.compiler.is_compiling():  # a copy with learned bandwidths, of a kernel that was checked
+            return
         for name in self.bandwidths:
             check_bandwidth(name, getattr(self, name))
         if not isinstance(self.weight, Real | Tensor) or not math.isfinite(self.weight):
