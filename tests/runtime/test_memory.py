@@ -50,7 +50,10 @@ def test_memory_returns():
     assert address(memory.empty(SHAPE)) == place
 
 
-@pytest.mark.parametrize("view", [lambda a: a[3:5], lambda a: a.reshape(-1).view(np.int32), torch.from_numpy], ids=str)
+VIEWS = {"part": lambda a: a[3:5], "other type": lambda a: a.reshape(-1).view(np.int32), "tensor": torch.from_numpy}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 def test_a_view_keeps_it(view, pool):
     array = memory.empty(SHAPE)
     part = view(array)

@@ -37,7 +37,7 @@ def test_an_error_that_does_not_come_names_its_case():
     @each("bad", [0, 1])
     def body(bad):
         with pytest.raises(ZeroDivisionError):
-            1 // bad
+            _ = 1 // bad
 
     with pytest.raises(AssertionError, match=r"with bad = 1: DID NOT RAISE"):
         body()

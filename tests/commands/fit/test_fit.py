@@ -30,6 +30,7 @@ def found() -> Fit:
 
 
 class TestWhereACRFHelps:
+    @pytest.mark.slow
     def test_better_than_the_network_and_every_preset_on_new_images(self, found):
         images, logits, truths = scenes(6, seed=1)
         fitted = mean_iou(refine(images, logits=logits, **found.parameters.options()), truths)
