@@ -13,7 +13,7 @@ from crfrnn.runtime import layout
 MARKERS = {
     "unjitted": "small enough to run again with NUMBA_DISABLE_JIT=1, see tests/runtime/test_without_jit.py",
     "triton": "runs Triton kernels: on a GPU, else in the interpreter, see tests/runtime/test_triton_interpreter.py",
-    "slow": "more than ten seconds on two cores; deselect with -m 'not slow'",
+    "slow": "takes long; the quick run leaves it out, -m 'not slow'",
 }
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ  # of pytest-xdist, or a process that one of them started

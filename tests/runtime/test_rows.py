@@ -10,6 +10,7 @@ from crfrnn.runtime import layout, rows
 from tests.support.compare import assert_equal
 from tests.support.each import each
 
+pytestmark = pytest.mark.slow  # each shape is compiled
 CHANNELS = [8, 16, 24, 32, 64, 96]  # one block of each width, and several of the widest
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 FLOATS = sorted(TOLERANCE)

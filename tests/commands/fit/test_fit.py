@@ -17,6 +17,8 @@ from crfrnn.parameters import PRESETS, CRFParameters
 from crfrnn.runtime import threads
 from tests.support.scenes import POLE, scene, scenes
 
+pytestmark = pytest.mark.slow
+
 
 def mean_iou(marginals: list[np.ndarray], truths: list[np.ndarray]) -> float:
     pairs = zip(marginals, truths, strict=True)
@@ -30,7 +32,6 @@ def found() -> Fit:
 
 
 class TestWhereACRFHelps:
-    @pytest.mark.slow
     def test_better_than_the_network_and_every_preset_on_new_images(self, found):
         images, logits, truths = scenes(6, seed=1)
         fitted = mean_iou(refine(images, logits=logits, **found.parameters.options()), truths)

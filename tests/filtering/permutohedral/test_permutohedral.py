@@ -26,6 +26,7 @@ from tests.support.problems import (
 BARS = [pytest.param(160, 3, 7.0, id="160-3"), pytest.param(80, 13, 4.0, id="80-13")]
 LABELS = (2, 4, 6)
 small = pytest.mark.unjitted
+pytestmark = pytest.mark.slow
 
 
 # Rung 3: how far a lattice is from the Gaussian depends on what is filtered. Relative L2 with normalisation "after" at

@@ -17,7 +17,7 @@ from tests.support.problems import NORMALIZATIONS, photo, potts, predictions, ra
 FORWARD, BACKWARD = 1e-5, 1e-4
 BILATERAL, SPATIAL = Bilateral(6, 40), Spatial(2.0)
 small = pytest.mark.unjitted
-pytestmark = pytest.mark.usefixtures("strips")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strips")]
 
 
 @dataclass
