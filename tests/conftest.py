@@ -1,5 +1,6 @@
 """What all tests share: the markers, Hypothesis' profile, poisoned memory, and the number of threads put back."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -12,8 +13,10 @@ from crfrnn.runtime import layout
 MARKERS = {
     "unjitted": "small enough to run again with NUMBA_DISABLE_JIT=1, see tests/runtime/test_without_jit.py",
     "triton": "runs Triton kernels: on a GPU, else in the interpreter, see tests/runtime/test_triton_interpreter.py",
-    "slow": "more than ten seconds on two cores; deselect with -m 'not slow'",
+    "slow": "takes long; the quick run leaves it out, -m 'not slow'",
 }
+
+WORKER = "PYTEST_XDIST_WORKER" in os.environ  # of pytest-xdist, or a process that one of them started
 
 hypothesis.settings.register_profile("crfrnn", deadline=None, max_examples=25, derandomize=True, database=None)
 hypothesis.settings.load_profile("crfrnn")
@@ -22,6 +25,15 @@ hypothesis.settings.load_profile("crfrnn")
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    if WORKER:  # the workers are the parallelism; what is about threads asks for them
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several workers begin with the files that take long, so that they end together."""
+    if WORKER:
+        long = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from crfrnn import CRFRNN, Bilateral, Features, Spatial, gaussian_filter
 from tests.support.compare import assert_approximates, assert_equal
 from tests.support.problems import photo, predictions, random_features, random_values
 
+pytestmark = pytest.mark.slow
 KERNELS = (Bilateral(6, 40), Spatial(2))
 NAMESPACE = "crfrnn"
 Call = tuple[torch._ops.OpOverload, tuple]
@@ -139,7 +140,6 @@ def network(seed: int = 0) -> Network:
 
 
 class TestCompile:
-    @pytest.mark.slow
     @pytest.mark.parametrize("mode", ["training", "evaluation"])
     def test_inductor(self, mode):
         """The default backend, forward and backward in one graph each."""

@@ -1,4 +1,4 @@
-"""Photographs of every kind, their orientation, and the overlay."""
+"""Photographs of every kind, and their orientation."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from crfrnn.data.drawing.overlay import boundaries, draw_overlay
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -94,21 +93,3 @@ def test_write_image_by_suffix(tmp_path):
     with pytest.raises(ValueError, match="is no image format"):
         write_image(tmp_path / "a.txt", PIXELS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.JPG", "a.png", "a.webp"]
-
-
-def test_the_overlay_tints_labels_and_leaves_the_background():
-    photo = np.full((40, 40, 3), 100, np.uint8)
-    labels = np.zeros((40, 40), int)
-    labels[:, 20:] = 1
-    labels[:10] = -1
-    drawn = draw_overlay(photo, labels, np.array([[0, 0, 0], [200, 0, 50]], np.uint8))
-    assert drawn.dtype == np.uint8
-    assert (drawn[15:, :15] == 100).all()
-    assert (drawn[:5] == 100).all()
-    assert (drawn[15:, 25:] == [150, 50, 75]).all()
-    assert (drawn[20, 17:23].max(0) > 200).all()  # a light line between them
-
-
-def test_boundaries():
-    assert not boundaries(np.ones((5, 5))).any()
-    assert boundaries(np.eye(3)).sum() == 6

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, ROWS, device_for, prepared, random_values, rows_of
 
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
@@ -18,7 +19,7 @@ def inner(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 @pytest.mark.unjitted
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("row", ROWS)
 def test_adjoint_of_few_points(row, normalization):
     check_adjoint(row, normalization, (3, 4), batch=2, channels=3, dimensions=3)

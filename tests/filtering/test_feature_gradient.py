@@ -11,6 +11,7 @@ from crfrnn.filtering.feature_gradient import contract, feature_gradient
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
 from tests.support import oracle
 from tests.support.compare import assert_equal, relative_l2
+from tests.support.each import each
 from tests.support.problems import (
     NORMALIZATIONS,
     device_for,
@@ -133,22 +134,22 @@ class TestLatticeEqualsItsReference:
         got, expected = (gradient(features, values, grad, implementation=k, **how) for k in (row.name, "reference"))
         assert_equal("gradient of the features", got, expected, tolerance)
 
-    @DIRECTIONS
-    @pytest.mark.parametrize("normalization", NORMALIZATIONS)
+    @each("transposed", [False, True])
+    @each("normalization", NORMALIZATIONS)
     def test_normalizations(self, row, normalization, transposed):
         self.check(row, *inputs((9, 11)), tolerance=1e-9, normalization=normalization, transposed=transposed)
 
-    @pytest.mark.parametrize("dimensions", [1, 3, 5, 8])
+    @each("dimensions", [1, 3, 5, 8])
     def test_dimensions(self, row, dimensions):
         self.check(row, *inputs((6, 7), dimensions=dimensions), tolerance=1e-9)
 
-    @pytest.mark.parametrize("channels", [1, 2, 33])
+    @each("channels", [1, 2, 33])
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (double, 1e-9)], ids=str)
     def test_channels(self, row, channels, dtype, tolerance):
         """In float32 what is contracted may differ by as much as is left out, 3e-4."""
         self.check(row, *inputs((9, 11), channels=channels, dtype=dtype), tolerance=tolerance, normalization="none")
 
-    @pytest.mark.parametrize("shape", [(1,), (40,), (1, 7), (4, 5, 6)], ids=str)
+    @each("shape", [(1,), (40,), (1, 7), (4, 5, 6)])
     def test_shapes(self, row, shape):
         self.check(row, *inputs(shape, batch=2), tolerance=1e-9, normalization="none")
 
@@ -187,7 +188,7 @@ LEARNING = [row for row in rows_of("separable") if "triton" not in str(row.id)]
 
 @pytest.mark.parametrize(("shape", "thetas"), SIZES, ids=str)
 class TestSeparable:
-    @pytest.mark.parametrize("normalization", NORMALIZATIONS)
+    @each("normalization", NORMALIZATIONS)
     @pytest.mark.parametrize("row", LEARNING)
     def test_equals_its_reference(self, row, shape, thetas, normalization):
         got, expected = (bandwidth_gradient(shape, thetas, normalization, name) for name in (row.name, "reference"))
@@ -248,7 +249,7 @@ class TestBandwidthsInTensors:
             gradients.append(leaf.grad.sum())
         assert_equal("gradient of theta_beta", gradients[1], gradients[0], 1e-4)
 
-    @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+    @each("bad", [0.0, -1.0, float("nan"), float("inf")])
     def test_bad_values(self, bad):
         theta = torch.tensor([3.0, bad])
         with pytest.raises(ValueError, match=r"^theta_alpha: a bandwidth must be positive and finite, got \[3"):

@@ -8,6 +8,7 @@ from torch.autograd import forward_ad
 from crfrnn import Bilateral, Features, Spatial, gaussian_filter
 from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import (
     METHOD_OF,
     NORMALIZATIONS,
@@ -34,8 +35,8 @@ class TestNormalizations:
         values = values.to(gaussian_device(row))
         return (gaussian.transpose(values) if transposed else gaussian(values)).cpu()
 
-    @pytest.mark.parametrize("transposed", [False, True], ids=["filter", "transpose"])
-    @pytest.mark.parametrize("normalization", NORMALIZATIONS[:3])
+    @each("normalization", NORMALIZATIONS[:3])
+    @each("transposed", [False, True])
     def test_from_the_plain_sum(self, row, normalization, transposed):
         values = random_values(1, 2, 9, 10).abs()
         n = self.run(row, "none", torch.ones(1, 1, 9, 10))
@@ -76,7 +77,7 @@ def gaussian_device(row) -> str:
 
 
 @pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each("normalization", NORMALIZATIONS)
 def test_linear(row, normalization):
     x, y = random_values(1, 2, 6, 7, dtype=torch.float64), random_values(1, 2, 6, 7, dtype=torch.float64, seed=5)
     gaussian = prepared(row, (6, 7), normalization=normalization, dtype=torch.float64)
@@ -101,7 +102,7 @@ class TestDtypes:
         assert_equal("filtered values", got, gaussian_filter(values, features.double(), method=method), 1e-14)
 
     @pytest.mark.parametrize("kernel", [Bilateral(5, 20), Bilateral(5, 20, method="exact"), Spatial(2)], ids=str)
-    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.bfloat16])
+    @each("dtype", [torch.uint8, torch.int64, torch.float16, torch.bfloat16])
     def test_guides_of_any_dtype(self, kernel, dtype):
         guide, values = photo("coffee", 12, 16).to(dtype), random_values(1, 2, 12, 16)
         got, expected = kernel.prepare(guide)(values), kernel.prepare(guide.float())(values)
@@ -155,19 +156,21 @@ class TestMemory:
     @pytest.mark.parametrize(
         "shape", [pytest.param((4, 5), marks=pytest.mark.unjitted), (40, 50), (1, 70), (3, 20, 20)], ids=str
     )
-    @pytest.mark.parametrize("channels", [1, 9])
-    def test_poisoned(self, row, shape, channels, poison):
-        values = random_values(2, channels, *shape)
+    def test_poisoned(self, row, shape, poison):
+        values = {channels: random_values(2, channels, *shape) for channels in (1, 9)}
 
-        def run() -> tuple[torch.Tensor, torch.Tensor]:
-            gaussian = prepared(row, shape, batch=2, dimensions=3)
-            on_device = values.to(gaussian_device(row))
-            return gaussian(on_device), gaussian.transpose(on_device)
+        def run() -> dict[str, torch.Tensor]:
+            gaussian, results = prepared(row, shape, batch=2, dimensions=3), {}
+            for channels, on_cpu in values.items():
+                on_device = on_cpu.to(gaussian_device(row))
+                results[f"{channels} channels filtered"] = gaussian(on_device)
+                results[f"{channels} channels by the transposed filter"] = gaussian.transpose(on_device)
+            return results
 
         expected = run()
         poison()
-        for quantity, got, clean in zip(("filtered values", "transposed filter"), run(), expected, strict=True):
-            assert_equal(quantity, got, clean, 0)
+        for quantity, got in run().items():
+            assert_equal(quantity, got, expected[quantity], 0)
 
 
 def test_read_only_arrays():
@@ -194,7 +197,7 @@ def test_features_not_contiguous(method):
 
 
 @pytest.mark.parametrize("method", DENSE_METHODS)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each("normalization", NORMALIZATIONS)
 def test_public_function_is_the_prepared_filter(method, normalization):
     """The same bits; but "after" sums the ones as one channel more, and a product of matrices may round otherwise."""
     values, features = random_values(2, 3, 5, 6), random_features(2, 4, (5, 6))
@@ -279,7 +282,7 @@ class TestErrors:
             Spatial(3).prepare(torch.zeros(1, 1, 4), normalization="both")
 
     @pytest.mark.parametrize("method", DENSE_METHODS)
-    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    @each("bad", [float("nan"), float("inf"), -float("inf")])
     def test_not_finite(self, method, bad):
         features = torch.zeros(2, 3, 4, 5)
         features[1, 2, 3, 0] = bad
@@ -304,7 +307,7 @@ class TestErrors:
             gaussian_filter(torch.zeros(*shape), torch.zeros(1, 1, 4))
 
     @pytest.mark.parametrize("row", ROWS)
-    @pytest.mark.parametrize("shape", [(1, 1, 4, 6), (1, 1, 20), (4, 5), (1, 1, 4, 5, 1)], ids=str)
+    @each("shape", [(1, 1, 4, 6), (1, 1, 20), (4, 5), (1, 1, 4, 5, 1)])
     def test_values_of_another_grid(self, row, shape):
         gaussian = prepared(row, (4, 5))
         for filtering in (gaussian, gaussian.transpose):
@@ -312,7 +315,7 @@ class TestErrors:
                 filtering(torch.zeros(*shape, device=gaussian_device(row)))
 
     @pytest.mark.parametrize("row", rows_of("exact", "permutohedral"))
-    @pytest.mark.parametrize("batch", [1, 3])
+    @each("batch", [1, 3])
     def test_values_of_another_batch(self, row, batch):
         """A filter of two images is not a filter of one or of three."""
         gaussian = prepared(row, (4, 5), batch=2)

@@ -6,6 +6,7 @@ import torch
 from crfrnn import Bilateral, Features, Spatial, gaussian_filter
 from crfrnn.filtering.gaussian_filter import prepare
 from tests.support.compare import assert_approximates, assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, ROWS, device_for, photo, prepared, random_values
 
 LATTICES = ["numba_cpu", "reference"]
@@ -46,7 +47,7 @@ class TestLattice:
         expected = Spatial(3, method="exact").prepare(torch.zeros(1, 1, 20, 20))(values)
         assert_approximates("filtered values", got, expected, per_cent=10)
 
-    @pytest.mark.parametrize("normalization", NORMALIZATIONS)
+    @each("normalization", NORMALIZATIONS)
     def test_identical_points(self, implementation, normalization):
         values, features = random_values(1, 2, 50), torch.full((1, 3, 50), 0.3)
         got = prepare(features, normalization=normalization, implementation=implementation)(values)
@@ -55,7 +56,7 @@ class TestLattice:
         if normalization != "none":
             assert_equal(normalization, got, after, 1e-5)
 
-    @pytest.mark.parametrize("offset", [0.0, 1e3, -1e5])
+    @each("offset", [0.0, 1e3, -1e5])
     def test_offset_features(self, implementation, offset):
         """Only differences count: to a lattice of its own every offset is another sample of the same error."""
         features = 6 * torch.rand(1, 2, 400, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -64,7 +65,7 @@ class TestLattice:
         assert_approximates("filtered values", got, gaussian_filter(values, features, method="exact"), per_cent=8)
 
 
-@pytest.mark.parametrize("theta", [3e-4, 1e-4, 1e-5, 1e-6, 1e-7])
+@each("theta", [3e-4, 1e-4, 1e-5, 1e-6, 1e-7])
 def test_narrow_is_right_or_refused(theta):
     guide, values = photo("coffee", 7, 8) + torch.linspace(0, 1, 56).view(1, 1, 7, 8), random_values(1, 3, 7, 8)
     try:
@@ -75,14 +76,14 @@ def test_narrow_is_right_or_refused(theta):
     assert_equal("filtered values", got, values, 1e-6)
 
 
-@pytest.mark.parametrize("theta", [1e-9, 1e-12, 1e-30])
+@each("theta", [1e-9, 1e-12, 1e-30])
 def test_too_narrow_for_numbers(theta):
     """More cells than two words can number: an error in words, not an overflow (pydensecrf's #98)."""
     with pytest.raises(ValueError, match=r"^features: .*(larger bandwidths|NaN or infinity)"):
         Bilateral(theta, theta).prepare(photo("coffee", 6, 7))
 
 
-@pytest.mark.parametrize("scale", [1e9, 1e15, 1e19, 1e25, 1e38])
+@each("scale", [1e9, 1e15, 1e19, 1e25, 1e38])
 @pytest.mark.parametrize("dimensions", [1, 2, 5, 8])
 def test_huge_features_are_right_or_refused(scale, dimensions):
     """Two clouds `scale` apart: either each point hears its own cloud, or the features are named."""
@@ -111,7 +112,7 @@ def test_long_strips(kernel):
 
 
 @pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)], ids=str)
+@each("shape", [(1,), (1, 1), (1, 1, 1)])
 def test_one_point(row, shape):
     """Normalised, one point hears itself and nothing else."""
     values = random_values(2, 3, *shape).to(device_for(row))
@@ -121,7 +122,7 @@ def test_one_point(row, shape):
 
 
 @pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each("normalization", NORMALIZATIONS)
 def test_empty_batch(row, normalization):
     gaussian = prepared(row, (4, 5), batch=0, normalization=normalization)
     values = torch.zeros(0, 3, 4, 5, device=device_for(row))

@@ -11,6 +11,7 @@ from crfrnn.filtering.permutohedral.stencil import STENCILS
 from crfrnn.networks.saved import crf_config, crf_of_config
 from tests.support import oracle
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import (
     NORMALIZATIONS,
     ROWS,
@@ -35,13 +36,13 @@ def check_diagonal(gaussian: GaussianFilter, points: int) -> None:
 
 
 @pytest.mark.unjitted
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("row", ROWS)
 def test_leaves_out_the_diagonal_and_nothing_else(row, normalization):
     check_diagonal(prepared(row, (3, 5), dimensions=3, normalization=normalization, dtype=torch.float64), 15)
 
 
-@pytest.mark.parametrize("shape", [(60,), (1, 70), (5, 52)], ids=str)
+@each("shape", [(60,), (1, 70), (5, 52)])
 @pytest.mark.parametrize("row", rows_of("separable"))
 def test_coarse_grids(row, shape):
     thetas, device = (4.0,) * len(shape), device_for(row, torch.float64)
@@ -55,8 +56,8 @@ def test_coarse_grids(row, shape):
 class TestLattice:
     """Every way from a corner to another counts, whichever vertices there are."""
 
-    @pytest.mark.parametrize("spread", [0.0, 3.0, 15.0])
-    @pytest.mark.parametrize("dimensions", [1, 2, 5])
+    @each("spread", [0.0, 3.0, 15.0])
+    @each("dimensions", [1, 2, 5])
     def test_random_points(self, row, accuracy, dimensions, spread):
         features = random_features(1, dimensions, (5, 6), spread=spread, dtype=torch.float64)
         check_diagonal(prepare(features, implementation=row.name, accuracy=accuracy), 30)

@@ -12,10 +12,11 @@ from crfrnn.inference.energy import entropy, free_energy, gibbs_energy, mean_ene
 from crfrnn.inference.recurrence import iterates
 from tests.support import oracle
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, SmallCRF, potts, random_features, random_values, weights_of
 
 
-@pytest.mark.parametrize("normalized", NORMALIZATIONS)
+@each("normalized", NORMALIZATIONS)
 @pytest.mark.parametrize("kind", ["scalar", "class", "full"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_gibbs_energy_equals_the_oracle(dtype, kind, normalized):

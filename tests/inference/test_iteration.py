@@ -15,11 +15,12 @@ from crfrnn.inference.iteration import (
 )
 from tests.support import oracle
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, random_features, random_values, weights_of
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 DTYPES = [pytest.param(torch.float32, id="float32"), pytest.param(torch.float64, id="float64")]
-SHAPES = [(12,), (3, 4), (2, 3, 2), (1, 1)]
+SIZES = [(shape, labels) for shape in [(12,), (3, 4), (2, 3, 2), (1, 1)] for labels in (2, 3, 21)]
 KINDS = ["scalar", "class", "full"]
 
 
@@ -33,14 +34,14 @@ def images(*batches: torch.Tensor):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("labels", [2, 3, 21])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
 class TestSteps:
+    @each("shape, labels", SIZES)
     def test_normalization(self, shape, labels, dtype):
         logits = 5 * random_values(2, labels, *shape, dtype=dtype)
         expected = np.stack([oracle.softmax(u) for (u,) in images(logits)]).reshape(logits.shape)
         assert_equal("Q", normalization(logits), expected, TOLERANCE[dtype])
 
+    @each("shape, labels", SIZES)
     def test_message_passing(self, shape, labels, dtype):
         """(4.2), M = 2"""
         q = random_values(2, labels, *shape, dtype=dtype).softmax(dim=1)
@@ -52,6 +53,7 @@ class TestSteps:
             assert_equal(f"Qm for m = {m}", messages[m], expected.reshape(q.shape), TOLERANCE[dtype])
 
     @pytest.mark.parametrize("kind", KINDS)
+    @each("shape, labels", SIZES)
     def test_weighting(self, shape, labels, dtype, kind):
         """(4.3)"""
         messages = [random_values(2, labels, *shape, dtype=dtype, seed=m) for m in range(3)]
@@ -65,6 +67,7 @@ class TestSteps:
         got = weighting(messages, weights)
         assert_equal("Qw", got, expected.reshape(messages[0].shape), TOLERANCE[dtype])
 
+    @each("shape, labels", SIZES)
     def test_compatibility_transform(self, shape, labels, dtype):
         """(4.4): mu(l, l') is what label l pays for a neighbour with label l'."""
         weighted = random_values(2, labels, *shape, dtype=dtype)
@@ -77,15 +80,16 @@ class TestSteps:
         got = compatibility_transform(weighted, mu)
         assert_equal("Qc", got, expected.reshape(weighted.shape), TOLERANCE[dtype])
 
+    @each("shape, labels", SIZES)
     def test_adding_unary(self, shape, labels, dtype):
         """(4.5): the penalty is subtracted."""
         u, penalty = (random_values(2, labels, *shape, dtype=dtype, seed=seed) for seed in (1, 2))
         assert_equal("Qu", adding_unary(u, penalty), u.double().numpy() - penalty.double().numpy(), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("normalized", NORMALIZATIONS)
+@each("normalized", NORMALIZATIONS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kernels", [1, 2, 3])
+@each("kernels", [1, 2, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_iteration_equals_the_oracle(dtype, kernels, kind, normalized):
     shape, labels = (3, 4), 3

@@ -8,6 +8,7 @@ from crfrnn import Bilateral, Features, Spatial, mean_field
 from crfrnn.inference.recurrence import recurrence
 from tests.support import oracle
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import KNOWN, NORMALIZATIONS, potts, random_features, random_values, weights_of
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
@@ -15,9 +16,9 @@ KINDS = ["scalar", "class", "full"]
 METHODS = ["exact", "permutohedral"]
 
 
-@pytest.mark.parametrize("normalized", NORMALIZATIONS)
-@pytest.mark.parametrize("shape", [(12,), (3, 4), (2, 3, 2)], ids=str)
-@pytest.mark.parametrize("iterations", [0, 1, 2, 5])
+@each("normalized", NORMALIZATIONS)
+@each("shape", [(12,), (3, 4), (2, 3, 2)])
+@each("iterations", [0, 1, 2, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_equals_the_oracle(dtype, iterations, shape, normalized):
     labels = 3
@@ -45,10 +46,10 @@ def test_equals_the_oracle_for_learned_parameters(kind, labels):
     assert_equal("logits after T iterations", got[0], expected, 1e-6)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 7])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("problem", KNOWN, ids=lambda problem: problem.name)
 class TestKnownAnswers:
+    @each("iterations", [1, 2, 7])
     def test_difference(self, problem, method, iterations):
         kernel = Features(theta=1.0, method=method)
         weights = torch.full((1, 1), problem.weight)
@@ -57,6 +58,7 @@ class TestKnownAnswers:
         expected = np.array(problem.difference(iterations))
         assert_equal("U(0) - U(1), beside 10", difference + 10, expected + 10, 1e-6)
 
+    @each("iterations", [1, 2, 7])
     def test_attraction_instead_of_penalty(self, problem, method, iterations):
         """-I attracts as 1 - I repels: the same marginals, other logits. Signs mixed up would show here."""
         filters = [Features(theta=1.0, method=method).prepare(problem.guide)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from crfrnn.runtime import memory
+from tests.support.each import each
 
 SHAPE = (700, 1000)  # 2.8 MB
 MB = 1 << 20
@@ -30,8 +31,8 @@ def address(array: np.ndarray) -> int:
     return array.ctypes.data
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (5,), (3, 1, 7), SHAPE])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8])
+@each("shape", [(0, 3), (5,), (3, 1, 7), SHAPE])
+@each("dtype", [np.float32, np.float64, np.int64, np.uint8])
 def test_array(shape, dtype):
     array = memory.empty(shape, dtype)
     assert (array.shape, array.dtype) == (shape, dtype)
@@ -49,7 +50,10 @@ def test_memory_returns():
     assert address(memory.empty(SHAPE)) == place
 
 
-@pytest.mark.parametrize("view", [lambda a: a[3:5], lambda a: a.reshape(-1).view(np.int32), torch.from_numpy], ids=str)
+VIEWS = {"part": lambda a: a[3:5], "other type": lambda a: a.reshape(-1).view(np.int32), "tensor": torch.from_numpy}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 def test_a_view_keeps_it(view, pool):
     array = memory.empty(SHAPE)
     part = view(array)

@@ -8,7 +8,9 @@ from numba import njit
 
 from crfrnn.runtime import layout, rows
 from tests.support.compare import assert_equal
+from tests.support.each import each
 
+pytestmark = pytest.mark.slow  # each shape is compiled
 CHANNELS = [8, 16, 24, 32, 64, 96]  # one block of each width, and several of the widest
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 FLOATS = sorted(TOLERANCE)
@@ -52,11 +54,11 @@ def wide(array: np.ndarray | None) -> Any:
     return None if array is None else array.astype(np.float64)
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("dtype", FLOATS)
 class TestAnyFloat:
-    @pytest.mark.parametrize("scaled", [True, False])
-    @pytest.mark.parametrize("terms", [0, 1, *rows.CORNERS, *rows.LINES, 9])
+    @each("channels", CHANNELS)
+    @each("terms", [0, 1, *rows.CORNERS, *rows.LINES, 9])
+    @each("scaled", [True, False])
     def test_sum_rows(self, channels, dtype, terms, scaled):
         table, (chosen, weights, factors) = noise(20, channels, dtype=dtype), self.matrix(terms, dtype, scaled)
         got = np.full((6, channels), np.nan, dtype)
@@ -66,6 +68,7 @@ class TestAnyFloat:
         assert_equal("sums", got[:5], expected, 10 * TOLERANCE[dtype])
         assert np.isnan(got[5]).all()
 
+    @each("channels", CHANNELS)
     def test_sum_rows_that_stand_apart(self, channels, dtype):
         table, (chosen, weights, factors) = noise(20, 3 * channels, dtype=dtype), self.matrix(6, dtype, True)
         part, got = table[:, channels : 2 * channels], np.full((5, 2, channels), np.nan, dtype)
@@ -75,8 +78,9 @@ class TestAnyFloat:
         assert_equal("sums", got[:, 1], expected, 10 * TOLERANCE[dtype])
         assert np.isnan(got[:, 0]).all()
 
-    @pytest.mark.parametrize("scaled", [True, False])
-    @pytest.mark.parametrize("terms", [0, 1, *rows.CORNERS, *rows.LINES, 9])
+    @each("channels", CHANNELS)
+    @each("terms", [0, 1, *rows.CORNERS, *rows.LINES, 9])
+    @each("scaled", [True, False])
     def test_scatter_rows(self, channels, dtype, terms, scaled):
         table, values = noise(20, channels, dtype=dtype), noise(5, channels, dtype=dtype, seed=2)
         chosen, weights, factors = self.matrix(terms, dtype, scaled)
@@ -90,8 +94,9 @@ class TestAnyFloat:
         chosen = np.random.default_rng(3).integers(0, 20, (5, terms)).astype(np.uint32)
         return chosen, noise(5, terms, dtype=dtype, seed=1), noise(5, dtype=dtype, seed=4) if scaled else None
 
-    @pytest.mark.parametrize("count", [0, 1, 2, 7, 8])
-    @pytest.mark.parametrize("reach", [1, 4, 9])
+    @each("channels", CHANNELS)
+    @each("count", [0, 1, 2, 7, 8])
+    @each("reach", [1, 4, 9])
     def test_band_rows(self, channels, dtype, count, reach):
         """Of a part of a wider table, as the later axes of a grid are."""
         table, pairs = noise(20, 3 * channels, dtype=dtype), -(-count // rows.PAIR)
@@ -104,8 +109,9 @@ class TestAnyFloat:
         assert_equal("sums", got[:count], expected, 10 * TOLERANCE[dtype])
         assert np.isnan(got[count]).all()
 
-    @pytest.mark.parametrize("turned", [True, False])
-    @pytest.mark.parametrize("size", [0, 1, 13])
+    @each("channels", CHANNELS)
+    @each("size", [0, 1, 13])
+    @each("turned", [True, False])
     def test_add_product(self, channels, dtype, size, turned):
         sums, left, right = (noise(*s, dtype=dtype) for s in ((16, channels), (size, 16), (size, channels)))
         left = left.T if turned else np.ascontiguousarray(left.T)
@@ -114,7 +120,8 @@ class TestAnyFloat:
         add_product(sums, left, right, layout.lanes(channels))
         assert_equal("sums", sums, expected, 10 * TOLERANCE[dtype])
 
-    @pytest.mark.parametrize("inside", [True, False])
+    @each("channels", CHANNELS)
+    @each("inside", [True, False])
     def test_blur_row(self, channels, dtype, inside):
         self.blur_row(channels, dtype, inside, layout.lanes(channels))
 

@@ -17,6 +17,7 @@ import torch
 from crfrnn import Bilateral, Spatial
 from crfrnn.runtime import threads
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.places import ROOT
 from tests.support.problems import ROWS, photo, predictions, prepared, random_values, rows_of
 
@@ -37,8 +38,8 @@ def refined() -> torch.Tensor:
 
 
 class TestNumberOfThreads:
-    @pytest.mark.parametrize("normalization", ["after", "symmetric", "none"])
-    @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 9000), (97, 95), (4096,), (20, 21, 22)], ids=str)
+    @each("normalization", ["after", "symmetric", "none"])
+    @each("shape", [(1, 1), (3, 5), (1, 9000), (97, 95), (4096,), (20, 21, 22)])
     @pytest.mark.parametrize("row", FAST)
     def test_bit_equal(self, row, shape, normalization, torch_threads):
         values = random_values(2, 3, *shape)
@@ -172,9 +173,9 @@ def test_data_loader_workers():
 
 
 class TestOverRange:
-    @pytest.mark.parametrize("size", [0, 1, 2, 5, 100])
-    @pytest.mark.parametrize("smallest", [1, 3, 1000])
-    @pytest.mark.parametrize("count", [1, 2, 3, 8])
+    @each("size", [0, 1, 2, 5, 100])
+    @each("smallest", [1, 3, 1000])
+    @each("count", [1, 2, 3, 8])
     def test_covers_the_range_once(self, size, smallest, count, torch_threads):
         torch_threads(count)
         seen: list[tuple[int, int]] = []
@@ -203,7 +204,7 @@ class TestOverRange:
             threads.together(tasks)
         assert ended.is_set()
 
-    @pytest.mark.parametrize("count", [1, 2, 5])
+    @each("count", [1, 2, 5])
     def test_results_in_order(self, count, torch_threads):
         torch_threads(count)
         assert threads.together([lambda k=k: k * k for k in range(20)]) == [k * k for k in range(20)]

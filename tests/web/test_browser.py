@@ -17,7 +17,10 @@ from crfrnn.cli import main
 from crfrnn.commands.segment import stroke_training as training
 from tests.support.server import CHROMIUM, missing, serving
 
-pytestmark = pytest.mark.skipif(bool(missing(browser=True)), reason=missing(browser=True) or "-")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing(browser=True)), reason=missing(browser=True) or "-"),
+]
 
 SCREENSHOTS = Path(os.environ.get("CRFRNN_SCREENSHOTS", "test-screenshots"))  # ignored by git
 WAIT = 60_000  # milliseconds, on a busy machine

@@ -38,6 +38,7 @@ def run(*arguments: str) -> int:
         return int(stop.code or 0)
 
 
+@pytest.mark.slow
 def test_fit_then_refine(folder, capsys):
     Path("names.txt").write_text("background\ndisc\npole\n")
     Image.fromarray(np.where(np.asarray(Image.open("truth/0.png")) == 0, 9, 1).astype(np.uint8)).save("truth/0.png")

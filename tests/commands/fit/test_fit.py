@@ -17,6 +17,8 @@ from crfrnn.parameters import PRESETS, CRFParameters
 from crfrnn.runtime import threads
 from tests.support.scenes import POLE, scene, scenes
 
+pytestmark = pytest.mark.slow
+
 
 def mean_iou(marginals: list[np.ndarray], truths: list[np.ndarray]) -> float:
     pairs = zip(marginals, truths, strict=True)

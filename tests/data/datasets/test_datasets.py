@@ -14,20 +14,17 @@ from tests.support.places import DATA
 CAMVID = DATA / "camvid"
 
 
-def build(name: str, root: Path) -> SegmentationDataset:
-    """The training split of a made-up data set under this name."""
-    if name == "camvid":
-        return CamVid(made.make_camvid(root))
-    if name == "cityscapes":
-        return Cityscapes(made.make_cityscapes(root))
-    if name == "voc2012":
-        return VOC2012(made.make_voc(root)[0])
-    return Folders(made.make_folders(root), **made.FOLDERS)
+MADE = {  # the training split of a made-up data set under each name
+    "camvid": lambda root: CamVid(made.make_camvid(root)),
+    "cityscapes": lambda root: Cityscapes(made.make_cityscapes(root)),
+    "folders": lambda root: Folders(made.make_folders(root), **made.FOLDERS),
+    "voc2012": lambda root: VOC2012(made.make_voc(root)[0]),
+}
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_gives_samples(tmp_path, name):
-    dataset = build(name, tmp_path)
+    dataset = MADE[name](tmp_path)
     assert len(dataset) >= 2
     assert len(dataset.classes.palette) == len(dataset.classes) == len(set(dataset.classes.names))
     for sample in (dataset[index] for index in range(len(dataset))):
@@ -73,7 +70,7 @@ def test_masks_are_class_indices_never_colours(tmp_path):
 def test_cityscapes_label_ids_become_train_ids(tmp_path):
     _, mask = made.scene(0)
     expected = np.array([0, 13, VOID])[np.minimum(mask, 2)]
-    assert build("cityscapes", tmp_path)[0].mask.tolist() == expected.tolist()
+    assert MADE["cityscapes"](tmp_path)[0].mask.tolist() == expected.tolist()
 
 
 def test_voc_splits_come_from_the_lists(tmp_path):

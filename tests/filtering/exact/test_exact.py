@@ -11,6 +11,7 @@ from crfrnn.filtering.exact import reference
 from crfrnn.filtering.gaussian_filter import prepare
 from tests.support import oracle
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, random_features, random_values
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
@@ -28,9 +29,9 @@ def both_ways(gaussian: GaussianFilter, values: torch.Tensor, transposed: bool) 
     return gaussian.transpose(values) if transposed else gaussian(values)
 
 
-@pytest.mark.parametrize("transposed", [False, True], ids=["filter", "transpose"])
+@each("shape", SHAPES)
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@each("transposed", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equals_the_oracle(shape, dtype, normalization, transposed):
     values, features = random_values(2, 3, *shape, dtype=dtype), random_features(2, 2, shape, dtype=dtype)
@@ -39,8 +40,8 @@ def test_equals_the_oracle(shape, dtype, normalization, transposed):
     assert_equal("filtered values", both_ways(gaussian, values, transposed), expected, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("dimensions", range(1, 9))
+@each("normalization", NORMALIZATIONS)
+@each("dimensions", range(1, 9))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equals_the_oracle_in_any_dimension(dimensions, dtype, normalization):
     values = random_values(1, 2, 11, dtype=dtype)

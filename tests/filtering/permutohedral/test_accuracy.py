@@ -10,6 +10,7 @@ from crfrnn.filtering.kernels import with_accuracy
 from crfrnn.filtering.permutohedral.stencil import STENCILS
 from crfrnn.inference.recurrence import mean_field, recurrence
 from tests.support.compare import assert_approximates, assert_equal
+from tests.support.each import each
 from tests.support.problems import (
     exact_after,
     fast_rows,
@@ -46,7 +47,7 @@ def test_each_accuracy_is_nearer_than_the_one_before(dimensions):
 
 
 @pytest.mark.parametrize("accuracy", FINER)
-@pytest.mark.parametrize("dimensions", range(1, 6))
+@each("dimensions", range(1, 6))
 def test_mass_without_normalization(dimensions, accuracy):
     features, ones = random_features(1, dimensions, (2000,), spread=4.0), torch.ones(1, 1, 2000)
     got = gaussian_filter(ones, features, accuracy=accuracy, normalization="none").sum().item()
@@ -67,11 +68,15 @@ class TestEqualsTheReference:
         assert_equal("filtered values", fast(values), slow(values), tolerance)
         assert_equal("transposed filter", fast.transpose(values), slow.transpose(values), tolerance)
 
-    @pytest.mark.parametrize("dimensions", [pytest.param(1, marks=small), pytest.param(3, marks=small), 5])
-    def test_dimensions(self, row, accuracy, dimensions):
+    @small
+    @each("dimensions", [1, 3])
+    def test_few_dimensions(self, row, accuracy, dimensions):
         self.check(row, accuracy, random_features(1, dimensions, (3, 4), spread=4.0, dtype=torch.float64))
 
-    @pytest.mark.parametrize("shape", [(1,), (1, 40), (13, 17), (3, 4, 5)], ids=str)
+    def test_more_dimensions(self, row, accuracy):
+        self.check(row, accuracy, random_features(1, 5, (3, 4), spread=4.0, dtype=torch.float64))
+
+    @each("shape", [(1,), (1, 40), (13, 17), (3, 4, 5)])
     def test_shapes(self, row, accuracy, shape):
         self.check(row, accuracy, random_features(2, 3, shape, spread=6.0), channels=21)
 
@@ -88,7 +93,7 @@ class TestEqualsTheReference:
 
 
 @pytest.mark.parametrize("accuracy", FINER)
-@pytest.mark.parametrize("normalization", ["after", "symmetric"])
+@each("normalization", ["after", "symmetric"])
 @pytest.mark.parametrize("row", rows_of("permutohedral"))
 def test_adjoint(row, normalization, accuracy):
     if accuracy not in row.accuracies:
@@ -128,7 +133,7 @@ def test_refine():
     assert not torch.equal(got, refine(image, p, kernels=kernels))
 
 
-@pytest.mark.parametrize("accuracy", [0, 4, -1, 1.5, True, "2", None])
+@each("accuracy", [0, 4, -1, 1.5, True, "2", None])
 def test_refused(accuracy):
     message = r"^accuracy: .* is none of 1, 2, 3$"
     with pytest.raises(ValueError, match=message):

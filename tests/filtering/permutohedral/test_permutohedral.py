@@ -9,6 +9,7 @@ from crfrnn.filtering.gaussian_filter import prepare
 from crfrnn.filtering.permutohedral import reference
 from crfrnn.filtering.permutohedral.stencil import axis_scale
 from tests.support.compare import assert_approximates, assert_equal
+from tests.support.each import each
 from tests.support.problems import (
     NORMALIZATIONS,
     PHOTOS,
@@ -25,6 +26,7 @@ from tests.support.problems import (
 BARS = [pytest.param(160, 3, 7.0, id="160-3"), pytest.param(80, 13, 4.0, id="80-13")]
 LABELS = (2, 4, 6)
 small = pytest.mark.unjitted
+pytestmark = pytest.mark.slow
 
 
 # Rung 3: how far a lattice is from the Gaussian depends on what is filtered. Relative L2 with normalisation "after" at
@@ -142,51 +144,41 @@ class TestEqualsTheReference:
         assert_equal("transposed filter", got, expected, tolerance)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-    @pytest.mark.parametrize("channels", [1, 2, 3, 21, 33, 150])
+    @each("channels", [1, 2, 3, 21, 33, 150])
     def test_channels(self, row, channels, dtype):
         features = random_features(1, 5, (13, 22), dtype=dtype)
         self.check(row, features, channels=channels, tolerance=1e-5 if dtype == torch.float32 else 1e-12)
 
-    @pytest.mark.parametrize("channels", [pytest.param(1, marks=small), pytest.param(10, marks=small)])
+    @small
+    @each("channels", [1, 10])
     def test_few_points(self, row, channels):
         self.check(row, random_features(2, 3, (4, 5)), channels=channels)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-    @pytest.mark.parametrize("dimensions", range(1, 9))
+    @each("dimensions", range(1, 9))
     def test_dimensions(self, row, dimensions, dtype):
         features = random_features(1, dimensions, (19, 17), spread=4.0, dtype=dtype)
         self.check(row, features, tolerance=1e-5 if dtype == torch.float32 else 1e-12)
 
-    @pytest.mark.parametrize("dimensions", [pytest.param(d, marks=small) for d in (1, 2, 5, 8)])
+    @small
+    @each("dimensions", [1, 2, 5, 8])
     def test_dimensions_of_few_points(self, row, dimensions):
         self.check(row, random_features(1, dimensions, (3, 4), spread=4.0))
 
-    @pytest.mark.parametrize(
-        "shape",
-        [
-            pytest.param((1,), marks=small),
-            pytest.param((1, 1), marks=small),
-            pytest.param((1, 9), marks=small),
-            pytest.param((2, 3, 2), marks=small),
-            (1, 300),
-            (300, 1),
-            (64,),
-            (65,),
-            (63, 40),
-            (5, 6, 7),
-            (4096,),
-            (5001,),
-        ],
-        ids=str,
-    )
+    @small
+    @each("shape", [(1,), (1, 1), (1, 9), (2, 3, 2)])
+    def test_shapes_of_few_points(self, row, shape):
+        self.check(row, random_features(1, 3, shape))
+
+    @each("shape", [(1, 300), (300, 1), (64,), (65,), (63, 40), (5, 6, 7), (4096,), (5001,)])
     def test_shapes(self, row, shape):
         self.check(row, random_features(1, 3, shape))
 
-    @pytest.mark.parametrize("batch", [0, 1, 2, 3])
+    @each("batch", [0, 1, 2, 3])
     def test_batch(self, row, batch):
         self.check(row, random_features(batch, 5, (9, 11)))
 
-    @pytest.mark.parametrize("normalization", NORMALIZATIONS)
+    @each("normalization", NORMALIZATIONS)
     def test_normalizations(self, row, normalization):
         self.check(row, random_features(2, 5, (9, 11)), normalization=normalization)
 

@@ -6,6 +6,7 @@ import torch
 from crfrnn import Spatial
 from crfrnn.filtering.gaussian_filter import prepare_grid
 from tests.support.compare import assert_approximates, assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, PHOTOS, device_for, fast_rows, photo, predictions, random_values
 
 THETAS = (3.0, 2.0, 4.5)
@@ -19,7 +20,7 @@ def kernel_matrix(size: int, theta: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-@pytest.mark.parametrize("theta", [1.0, 3.0, 10.0, 40.0])
+@each("theta", [1.0, 3.0, 10.0, 40.0])
 def test_approximates_exact_on_photos(name, theta):
     """The bar is the issue's, 0.1 % with normalisation "after"."""
     q = predictions(name).softmax(dim=1)
@@ -30,7 +31,7 @@ def test_approximates_exact_on_photos(name, theta):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("theta", [0.3, 1.0, 2.9, 3.0, 4.5, 6.0, 10.0, 50.0, 160.0, 1000.0])
+@each("theta", [0.3, 1.0, 2.9, 3.0, 4.5, 6.0, 10.0, 50.0, 160.0, 1000.0])
 def test_approximates_exact_for_any_input(theta, normalization):
     """The matrix itself, in the spectral norm: what the worst input loses, noise and gradients included."""
     for size in (1, 2, 3, 15, 16, 17, 33, 37, 47, 48, 51, 64, 67, 100, 257):
@@ -49,7 +50,7 @@ def test_approximates_exact_for_any_input(theta, normalization):
         assert error <= 1e-3, f"theta {theta} on {size} samples: {100 * error:.3f} % of the exact matrix"
 
 
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("shape", [(40,), (49, 53), (7, 9, 50)], ids=str)
 def test_approximates_exact_on_noise(shape, normalization):
     values, guide = random_values(2, 3, *shape).abs(), torch.zeros(2, 1, *shape)
@@ -83,41 +84,28 @@ class TestEqualsTheReference:
         assert_equal("transposed filter", got, expected, 1e-5 if dtype == torch.float32 else 1e-12)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-    @pytest.mark.parametrize("channels", [1, 2, 3, 21, 33, 150])
+    @each("channels", [1, 2, 3, 21, 33, 150])
     def test_channels(self, row, channels, dtype):
         self.check(row, (13, 22), channels=channels, dtype=dtype)
 
-    @pytest.mark.parametrize(
-        "shape",
-        [
-            pytest.param((1,), marks=small),
-            pytest.param((1, 1), marks=small),
-            pytest.param((1, 9), marks=small),
-            pytest.param((9, 1), marks=small),
-            pytest.param((5, 6), marks=small),
-            pytest.param((3, 4, 2), marks=small),
-            (1, 500),
-            (500, 1),
-            (1000,),
-            (63, 40),
-            (63, 1000),
-            (9, 12, 31),
-            (1, 1, 30),
-        ],
-        ids=str,
-    )
+    @small
+    @each("shape", [(1,), (1, 1), (1, 9), (9, 1), (5, 6), (3, 4, 2)])
+    def test_shapes_of_few_points(self, row, shape):
+        self.check(row, shape)
+
+    @each("shape", [(1, 500), (500, 1), (1000,), (63, 40), (63, 1000), (9, 12, 31), (1, 1, 30)])
     def test_shapes(self, row, shape):
         self.check(row, shape)
 
-    @pytest.mark.parametrize("batch", [0, 1, 2, 3])
+    @each("batch", [0, 1, 2, 3])
     def test_batch(self, row, batch):
         self.check(row, (9, 11), batch=batch)
 
-    @pytest.mark.parametrize("normalization", NORMALIZATIONS)
+    @each("normalization", NORMALIZATIONS)
     def test_normalizations(self, row, normalization):
         self.check(row, (9, 11), normalization=normalization)
 
-    @pytest.mark.parametrize("theta", [1e-3, 0.3, 1.0, 7.0, 50.0, 1e4], ids=str)
+    @each("theta", [1e-3, 0.3, 1.0, 7.0, 50.0, 1e4])
     def test_bandwidths(self, row, theta):
         """From a filter that does nothing to one whose taps reach over the whole grid many times."""
         self.check(row, (30, 21), thetas=(theta, theta))

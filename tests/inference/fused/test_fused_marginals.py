@@ -7,6 +7,7 @@ from crfrnn import Bilateral, Spatial
 from crfrnn.inference.recurrence import marginals, mean_field, recurrence
 from tests.inference.fused.test_recurrence_cpu import FORWARD, Problem
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, potts, predictions, random_values
 
 small = pytest.mark.unjitted
@@ -23,39 +24,33 @@ def check(problem: Problem) -> None:
 
 @pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
 @pytest.mark.parametrize("kind", ["scalar", "class", "full"])
-@pytest.mark.parametrize("labels", [2, 3, 8, 9, 21, 33, 150])
+@each("labels", [2, 3, 8, 9, 21, 33, 150])
 def test_labels(labels, kind, learned):
     check(Problem(labels=labels, kind=kind, learned=learned))
 
 
 @pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
-@pytest.mark.parametrize("iterations", [0, 1, 2, 10])
+@each("iterations", [0, 1, 2, 10])
 def test_iterations(iterations, learned):
     check(Problem(iterations=iterations, learned=learned, batch=2))
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        pytest.param((1,), marks=small),
-        pytest.param((1, 5), marks=small),
-        pytest.param((3, 4), marks=small),
-        pytest.param((2, 2, 3), marks=small),
-        (200, 1),
-        (63, 40),
-        (64, 65),
-        (9, 11, 13),
-    ],
-    ids=str,
-)
+@small
 @pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
+@each("shape", [(1,), (1, 5), (3, 4), (2, 2, 3)])
+def test_shapes_of_few_points(shape, learned):
+    check(Problem(shape=shape, learned=learned, iterations=3))
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
+@each("shape", [(200, 1), (63, 40), (64, 65), (9, 11, 13)])
 def test_shapes(shape, learned):
     check(Problem(shape=shape, learned=learned, iterations=3))
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("iterations", [0, 1, 5])
-@pytest.mark.parametrize("layout", ["labels first", "labels last"])
+@each("iterations", [0, 1, 5])
+@each("layout", ["labels first", "labels last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_probabilities(iterations, layout, dtype, fused):
     """With `smallest` U is the logarithm of what is given, which is not written to, whoever takes it."""
@@ -74,7 +69,7 @@ def test_probabilities(iterations, layout, dtype, fused):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("smallest", [1e-46, 1e-10, 0.5])
+@each("smallest", [1e-46, 1e-10, 0.5])
 def test_any_smallest(smallest, dtype):
     """In any dtype, and where what is given is no probability: never the logit that it looks like."""
     problem = Problem(labels=3)

@@ -11,12 +11,13 @@ from crfrnn import Bilateral, Features, GaussianFilter, Spatial, mean_field
 from crfrnn.filtering.kernels import Kernel
 from crfrnn.inference.recurrence import recurrence
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import NORMALIZATIONS, photo, potts, predictions, random_values, refusal, weights_of
 
 FORWARD, BACKWARD = 1e-5, 1e-4
 BILATERAL, SPATIAL = Bilateral(6, 40), Spatial(2.0)
 small = pytest.mark.unjitted
-pytestmark = pytest.mark.usefixtures("strips")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strips")]
 
 
 @dataclass
@@ -74,19 +75,18 @@ class Problem:
 @pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
 @pytest.mark.parametrize("kind", ["scalar", "class", "full"])
 class TestParameters:
-    @pytest.mark.parametrize("labels", [2, 3, 8, 9, 21, 33, 150])
+    @each("labels", [2, 3, 8, 9, 21, 33, 150])
     def test_labels(self, labels, kind, learned):
         Problem(shape=(5, 7), labels=labels, kind=kind, learned=learned).check()
 
-    @pytest.mark.parametrize(
+    @each(
         "kernels",
         [(BILATERAL,), (SPATIAL,), (BILATERAL, SPATIAL, Features(70.0)), (SPATIAL, Spatial(7.0)), (BILATERAL,) * 4],
-        ids=["bilateral", "spatial", "three", "two spatial", "four bilateral"],
     )
     def test_kernels(self, kernels, kind, learned):
         Problem(kernels=kernels, kind=kind, learned=learned).check()
 
-    @pytest.mark.parametrize("labels", [8, 32])
+    @each("labels", [8, 32])
     def test_one_kernel_without_padding(self, labels, kind, learned):
         """As many labels as channels in memory: nothing is padded, and what is passed on may be a view."""
         Problem(shape=(5, 7), labels=labels, kernels=(SPATIAL,), kind=kind, learned=learned).check()
@@ -96,7 +96,7 @@ class TestParameters:
         Problem(shape=(3, 4), kind=kind, learned=learned, iterations=2).check()
 
 
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
 def test_normalizations(normalization, learned):
     """ "none" multiplies the messages by hundreds: with weights of their inverse, or nothing but rounding is left."""
@@ -106,42 +106,31 @@ def test_normalizations(normalization, learned):
     problem.check()
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        pytest.param((1,), marks=small),
-        pytest.param((1, 1), marks=small),
-        pytest.param((1, 5), marks=small),
-        pytest.param((2, 2, 3), marks=small),
-        (30,),
-        (1, 200),
-        (200, 1),
-        (63, 40),
-        (5, 6, 7),
-        (1, 1, 30),
-        (64, 65),
-        (17, 300),
-    ],
-    ids=str,
-)
+@small
+@each("shape", [(1,), (1, 1), (1, 5), (2, 2, 3)])
+def test_shapes_of_few_points(shape):
+    Problem(shape=shape).check()
+
+
+@each("shape", [(30,), (1, 200), (200, 1), (63, 40), (5, 6, 7), (1, 1, 30), (64, 65), (17, 300)])
 def test_shapes(shape):
     Problem(shape=shape).check()
 
 
 @pytest.mark.parametrize("shape", [(100,), (49, 52), (33, 60), (60, 33), (16, 50, 3), (3, 50, 48)], ids=str)
-@pytest.mark.parametrize("theta", [0.3, 1.0, 3.0, 4.5, 10.0, 100.0])
+@each("theta", [0.3, 1.0, 3.0, 4.5, 10.0, 100.0])
 def test_spatial_bandwidths(shape, theta):
     """Narrow ones are one pass along each axis, wide ones gather to a coarse grid and spread again."""
     Problem(shape=shape, kernels=(Spatial(theta),)).check()
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3])
+@each("batch", [1, 2, 3])
 @pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
 def test_batch(batch, learned):
     Problem(batch=batch, learned=learned).check()
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 10])
+@each("iterations", [1, 2, 10])
 @pytest.mark.parametrize("learned", [False, True], ids=["potts", "learned"])
 def test_iterations(iterations, learned):
     Problem(iterations=iterations, learned=learned).check()

@@ -1,5 +1,7 @@
 """The vector operations of the last steps equal the plain Python that stands beside each of them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numba import njit
@@ -9,6 +11,7 @@ from crfrnn.runtime import layout
 from crfrnn.runtime.vectors import LOWEST
 from tests.runtime.test_rows import CHANNELS, noise, wide
 from tests.support.compare import assert_equal
+from tests.support.each import each
 
 ROOM = np.full((2, softmax_cpu.TILE, 8), np.nan, np.float32)
 
@@ -34,13 +37,12 @@ def softmax_backward_rows(grad, total, q, messages, diagonal, common, room, lane
 
 
 @pytest.mark.parametrize("kernels", [0, 1, 3])
-@pytest.mark.parametrize("channels", CHANNELS)
 class TestPixels:
     """float32, as the fused recurrence is."""
 
-    @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
-    @pytest.mark.parametrize("count", [0, 1, 4, 11, softmax_cpu.TILE])
-    def test_softmax_rows(self, channels, kernels, scale, count):
+    @each("channels", CHANNELS)
+    @each("count, scale", [(0, 1.0), *itertools.product([1, 4, 11, softmax_cpu.TILE], [0.0, 1.0, 30.0, 1e4])])
+    def test_softmax_rows(self, channels, kernels, count, scale):
         unary = np.float32(scale) * noise(count + 1, channels, seed=5)
         got = np.full((count + 1, channels), np.nan, np.float32)
         messages, weights = noise(count + 2, kernels, channels), noise(kernels, channels, seed=1)
@@ -53,6 +55,7 @@ class TestPixels:
             assert got[row].sum() == pytest.approx(1, abs=1e-6)
         assert np.isnan(got[count]).all()
 
+    @each("channels", CHANNELS)
     def test_softmax_of_padding(self, channels, kernels):
         """Channels that are no labels have logits of -1e30 and no share."""
         unary, got = noise(3, channels, seed=5), np.full((3, channels), np.nan, np.float32)
@@ -62,7 +65,8 @@ class TestPixels:
         assert got[:, channels // 2 :].max() <= 1.001 * np.exp(LOWEST)
         assert got.sum(axis=1) == pytest.approx(1, abs=1e-6)
 
-    @pytest.mark.parametrize("count", [0, 1, 11])
+    @each("channels", CHANNELS)
+    @each("count", [0, 1, 11])
     def test_logits_rows(self, channels, kernels, count):
         unary, got = noise(count, channels, seed=5), np.full((count, channels), np.nan, np.float32)
         messages, diagonal = noise(count, kernels, channels), noise(kernels, channels, seed=1)
@@ -72,8 +76,9 @@ class TestPixels:
         softmax_cpu.logits_rows_python(expected, wide(unary), wide(messages), wide(diagonal), wide(common), ROOM, ())
         assert_equal("logits", got, expected, 4e-6)
 
-    @pytest.mark.parametrize("shared", [True, False])
-    @pytest.mark.parametrize("count", [0, 1, 11])
+    @each("channels", CHANNELS)
+    @each("count", [0, 1, 11])
+    @each("shared", [True, False])
     def test_softmax_backward_rows(self, channels, kernels, count, shared):
         q = np.exp(noise(count, channels, seed=5))
         q /= q.sum(axis=1, keepdims=True)
@@ -101,8 +106,8 @@ def test_exponential():
     assert (np.abs(ratio / np.exp(x) - 1) <= 3e-7 - 2e-8 * x).all()
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("count", [0, 1, 11])
+@each("channels", CHANNELS)
+@each("count", [0, 1, 11])
 def test_probability_rows(channels, count):
     """Logarithms within two units of the last place over 45 orders of magnitude; of no label, and of NaN, none."""
     exponents = np.random.default_rng(0).uniform(-38, 7, (count + 1, channels))

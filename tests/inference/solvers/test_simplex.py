@@ -7,12 +7,13 @@ import torch
 from crfrnn.inference.solvers import sparsemax
 from crfrnn.inference.solvers.convergent import log_of_quadratic_softmax
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import random_values
 
 
 class TestSparsemax:
-    @pytest.mark.parametrize("labels", [1, 2, 3, 21])
-    @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 100.0])
+    @each("labels", [1, 2, 3, 21])
+    @each("scale", [0.0, 0.1, 1.0, 100.0])
     def test_is_the_projection(self, scale, labels):
         """Against all supports: the one whose projection is feasible and nearest."""
         values = scale * random_values(2, labels, 5, dtype=torch.float64)
@@ -46,8 +47,8 @@ def project_by_brute_force(z: np.ndarray) -> np.ndarray:
 
 
 class TestQuadraticSoftmax:
-    @pytest.mark.parametrize("c", [1e-3, 1.0, 30.0, 1000.0])
-    @pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
+    @each("c", [1e-3, 1.0, 30.0, 1000.0])
+    @each("scale", [0.1, 3.0, 100.0])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
     def test_solves_its_equation(self, dtype, scale, c):
         a = scale * random_values(3, 21, 50, dtype=dtype)

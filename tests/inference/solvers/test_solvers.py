@@ -23,6 +23,7 @@ from crfrnn.inference.solvers import (
 from crfrnn.networks.saved import crf_config, crf_of_config
 from tests.support import oracle
 from tests.support.compare import assert_equal
+from tests.support.each import each
 from tests.support.problems import SmallCRF, photo, potts, predictions, random_values
 
 EVERY = pytest.mark.parametrize("name", SOLVERS)
@@ -39,7 +40,7 @@ def last(problem: SmallCRF, solver: Solver, iterations: int):
 
 
 class TestFixedPoints:
-    @pytest.mark.parametrize("strength", [0.3, 1.0])
+    @each("strength", [0.3, 1.0])
     @pytest.mark.parametrize("name", [name for name in SOLVERS if name != "euclidean-frank-wolfe"])
     def test_entropic_ones_share_that_of_mean_field(self, name, strength):
         """Q = softmax(U - P Q): the same equation, wherever they come from."""
@@ -65,8 +66,8 @@ class TestFixedPoints:
 
 
 class TestDecrease:
-    @pytest.mark.parametrize("seed", range(2))
-    @pytest.mark.parametrize("strength", [1.0, 6.0])
+    @each("seed", range(2))
+    @each("strength", [1.0, 6.0])
     @pytest.mark.parametrize("kind", ["potts", "learned", "repulsive"])
     @pytest.mark.parametrize(
         "solver",

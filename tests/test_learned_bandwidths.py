@@ -21,6 +21,7 @@ from crfrnn.networks.saved import crf_config, crf_of_config, fill
 from tests.support.compare import assert_equal
 from tests.support.problems import NORMALIZATIONS, generator, random_values
 
+pytestmark = pytest.mark.slow
 KERNELS = (Bilateral(6, (40, 30, 20)), Spatial((2, 1.5)))
 NAMES = ["log_bandwidths.0.theta_alpha", "log_bandwidths.0.theta_beta", "log_bandwidths.1.theta_gamma"]
 
