@@ -119,16 +119,46 @@ class CRFRNN(nn.Module):
         labels = num_classes or chosen.num_classes
         if labels is None:
             raise ValueError(f"num_classes: {path} does not tell it; say from_config(path, num_classes=...)")
+        return cls.of(chosen, labels)
+
+    @classmethod
+    def of(
+        cls,
+        parameters: CRFParameters,
+        num_classes: int,
+        *,
+        iterations: int = 5,
+        kernel_weights: str = "class",
+        learn_bandwidths: bool = False,
+    ) -> "CRFRNN":
+        """The layer that begins with these parameters; their iterations are T in evaluation.
+
+        Args:
+            parameters: of a dense CRF, such as those of a preset.
+            num_classes: L.
+            iterations, kernel_weights, learn_bandwidths: as in the constructor.
+
+        >>> CRFRNN.of(CRFParameters.of_preset("deeplab-v2"), num_classes=21).normalization
+        'symmetric'
+        """
         layer = cls(
-            labels,
-            chosen.kernels,
-            eval_iterations=chosen.iterations,
-            normalization=chosen.normalization,
-            temperature=chosen.temperature,
+            num_classes,
+            parameters.kernels,
+            iterations=iterations,
+            eval_iterations=parameters.iterations,
+            kernel_weights=kernel_weights,
+            normalization=parameters.normalization,
+            learn_bandwidths=learn_bandwidths,
+            solver=parameters.solver,
+            self_connection=parameters.self_connection,
+            temperature=parameters.temperature,
         )
-        if chosen.class_weights is not None:
+        if parameters.class_weights is not None:
+            if kernel_weights == "scalar":
+                raise ValueError("kernel_weights: 'scalar' has none for each class, but the parameters do; use 'class'")
+            weights = parameters.kernel_weights(num_classes)
             with torch.no_grad():
-                layer.kernel_weights.mul_(torch.tensor(chosen.class_weights))
+                layer.kernel_weights.copy_(torch.diag_embed(weights) if kernel_weights == "full" else weights)
         return layer
 
     def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:

@@ -132,18 +132,10 @@ def _crfs(
         if mode == "trained" and network.crf is not None:
             kinds[mode] = network.crf
         elif mode != "trained":
-            kinds[mode] = None if mode == "none" else _layer(separate, classes).to(device).eval()
+            kinds[mode] = (
+                None if mode == "none" else CRFRNN.of(separate, classes, kernel_weights="scalar").to(device).eval()
+            )
     return kinds
-
-
-def _layer(parameters: CRFParameters, classes: int) -> CRFRNN:
-    return CRFRNN(
-        classes,
-        parameters.kernels,
-        eval_iterations=parameters.iterations,
-        kernel_weights="scalar",
-        normalization=parameters.normalization,
-    )
 
 
 def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:

@@ -52,18 +52,23 @@ def rate_of(name: str, stage: StageConfig) -> float:
 
 def build_crf(config: CRFConfig, num_classes: int) -> CRFRNN:
     """The layer that a configuration describes, with initial values."""
-    crf = CRFParameters.of_preset(
-        config.preset, kernels=config.kernels or None, normalization=config.normalization, solver=config.solver
-    )
-    return CRFRNN(
+    return CRFRNN.of(
+        crf_parameters(config),
         num_classes,
-        kernels=crf.kernels,
         iterations=config.iterations,
-        eval_iterations=config.eval_iterations,
         kernel_weights=config.kernel_weights,
-        normalization=crf.normalization,
         learn_bandwidths=config.learn_bandwidths,
-        solver=crf.solver,
+    )
+
+
+def crf_parameters(config: CRFConfig) -> CRFParameters:
+    """Those that the layer begins with."""
+    return CRFParameters.of_preset(
+        config.preset,
+        kernels=config.kernels or None,
+        normalization=config.normalization,
+        solver=config.solver,
+        iterations=config.eval_iterations,
     )
 
 
