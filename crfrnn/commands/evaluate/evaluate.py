@@ -129,12 +129,12 @@ def _crfs(
     """The CRFs of these kinds that there are for a network."""
     kinds: dict[str, CRFRNN | None] = {}
     for mode in modes:
-        if mode == "trained" and network.crf is not None:
+        if mode == "none":
+            kinds[mode] = None
+        elif mode == "separate":
+            kinds[mode] = CRFRNN.of(separate, classes, kernel_weights="scalar").to(device).eval()
+        elif network.crf is not None:
             kinds[mode] = network.crf
-        elif mode != "trained":
-            kinds[mode] = (
-                None if mode == "none" else CRFRNN.of(separate, classes, kernel_weights="scalar").to(device).eval()
-            )
     return kinds
 
 
