@@ -141,7 +141,8 @@ def _run(problem: Problem, iterations: int, solver: Solver | None, normalize: bo
         if not iterations:
             y = problem.unary
         elif not (solver is None or type(solver) is MeanField):
-            *_, last = _steps(problem, iterations, solver)
+            for now in _steps(problem, iterations, solver):  # each goes before the next but one is made
+                last = now
             return last.q if normalize else last.logits
         elif choice.fused(problem) is None:
             return choice.load(problem)(problem, iterations, normalize)
