@@ -1,6 +1,6 @@
 """A function that torch sees as one op, and the times when it may be called as the ordinary function that it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ class CustomOp:
     Args:
         name: of the op.
         function: of tensors, lists of tensors and numbers; its annotations are the op's schema. It changes no argument.
+        schema: instead of the annotations, where a group of tensors is an argument each: `vmap`, and with it a batch of
+            gradients, looks into no list.
         fake: the same arguments -> empty tensors like the results, for tracing.
         device_types: where `function` runs; None for every device.
         backward, save: the gradient, as `torch.library.register_autograd` takes them. A gradient calls `op`, never the
@@ -25,12 +27,15 @@ class CustomOp:
         function: Callable[..., Any],
         *,
         fake: Callable[..., Any],
+        schema: str | None = None,
         device_types: str | Sequence[str] | None = None,
         backward: Callable[..., Any] | None = None,
         save: Callable[..., None] | None = None,
     ):
         self.function = function
-        self.op = torch.library.custom_op(f"crfrnn::{name}", function, mutates_args=(), device_types=device_types)
+        self.op = torch.library.custom_op(
+            f"crfrnn::{name}", function, mutates_args=(), device_types=device_types, schema=schema
+        )
         self.op.register_fake(fake)
         if backward is not None:
             self.op.register_autograd(backward, setup_context=save)
@@ -55,6 +60,15 @@ def plain_call(*arguments: Any) -> bool:
             if type(tensor) not in (Tensor, torch.nn.Parameter) or (differentiated and tensor.requires_grad):
                 return False
     return True
+
+
+def each_a_tensor(names: Iterable[str]) -> str:
+    """A part of a schema: an argument for each name.
+
+    >>> each_a_tensor(["vertices", "weights"])
+    'Tensor vertices, Tensor weights'
+    """
+    return ", ".join(f"Tensor {name}" for name in names)
 
 
 def like_the_first(values: Tensor, *_: Any) -> Tensor:

@@ -334,3 +334,14 @@ def test_values_on_another_device():
         filters(torch.zeros(1, 2, 3, 4, device="meta"))
     with pytest.raises(ValueError, match=r"^values: on meta, but the features are on cpu; move one of them"):
         gaussian_filter(torch.zeros(1, 2, 3, 4, device="meta"), random_features(1, 2, (3, 4)))
+
+
+@pytest.mark.parametrize("method", ["permutohedral", "exact"])
+def test_a_batch_of_gradients(method):
+    """`is_grads_batched`, what `torch.autograd.functional.jacobian(vectorize=True)` asks for."""
+    features, values = random_features(1, 2, (6,)), random_values(1, 1, 6).requires_grad_()
+    y = prepare(features, method=method)(values)
+    rows = torch.eye(6).view(6, 1, 1, 6)
+    (together,) = torch.autograd.grad(y, values, rows, retain_graph=True, is_grads_batched=True)
+    alone = [torch.autograd.grad(y, values, row, retain_graph=True)[0] for row in rows]
+    assert_equal("rows", together, torch.stack(alone), 1e-6)

@@ -1,6 +1,7 @@
 """The dense sum on a GPU: sorting into tiles, lists of near tiles, launches, and the gradients (see README.md)."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from crfrnn.filtering.exact import triton_gpu
 from crfrnn.filtering.exact.tiles import TOLERANCE, Tiles, reach, tile
 from crfrnn.runtime import layout_gpu
-from crfrnn.runtime.custom_ops import CustomOp, like_the_first
+from crfrnn.runtime.custom_ops import CustomOp, each_a_tensor, like_the_first
 
 TILE = {torch.float32: 64, torch.float64: 32}  # points; larger ones leave fewer tiles out and need more registers
 WIDEST = 64  # channels that one program sums: with 128 there is room for one program only in a multiprocessor
@@ -102,26 +103,27 @@ def differentiate_tiles(values: Tensor, gradients: Tensor, tiles: Tiles, toleran
     return tiles.unsort(out)
 
 
-def filter_points(values: Tensor, features: Tensor, tiles: list[Tensor], size: int, tolerance: float) -> Tensor:
+def filter_points(values: Tensor, features: Tensor, *tiles_and: Any) -> Tensor:
+    *tiles, size, tolerance = tiles_and
     del features  # those of the tiles are the same, sorted; these are here to be differentiated
     with torch.cuda.device_of(values):  # Triton launches on the current device
         return sum_tiles(values, Tiles(size, *tiles), tolerance).to(values.dtype)
 
 
-def filter_points_backward(
-    values: Tensor, gradients: Tensor, tiles: list[Tensor], size: int, tolerance: float
-) -> Tensor:
+def filter_points_backward(values: Tensor, gradients: Tensor, *tiles_and: Any) -> Tensor:
+    *tiles, size, tolerance = tiles_and
     with torch.cuda.device_of(values):
         return differentiate_tiles(values, gradients, Tiles(size, *tiles), tolerance)
 
 
-def _backward_fake(values: Tensor, gradients: Tensor, tiles: list[Tensor], size: int, tolerance: float) -> Tensor:
+def _backward_fake(values: Tensor, gradients: Tensor, *tiles_and: Any) -> Tensor:
+    *tiles, size, _ = tiles_and
     inside = Tiles(size, *tiles).features
     return inside.new_empty((*inside.shape[:2], values.shape[2]))
 
 
 def _save(ctx, inputs, output) -> None:
-    values, _, tiles, ctx.size, ctx.tolerance = inputs
+    values, _, *tiles, ctx.size, ctx.tolerance = inputs
     ctx.save_for_backward(values, *tiles)
 
 
@@ -129,14 +131,27 @@ def _backward(ctx, grad: Tensor):
     values, *tiles = ctx.saved_tensors
     by_values = by_features = None
     if ctx.needs_input_grad[0]:  # K is symmetric
-        by_values = _filter.op(grad, Tiles(ctx.size, *tiles).features, tiles, ctx.size, ctx.tolerance)
+        by_values = _filter.op(grad, Tiles(ctx.size, *tiles).features, *tiles, ctx.size, ctx.tolerance)
     if ctx.needs_input_grad[1]:
-        by_features = _filter_backward.op(values, grad, tiles, ctx.size, ctx.tolerance)
-    return by_values, by_features, [None] * len(tiles), None, None
+        by_features = _filter_backward.op(values, grad, *tiles, ctx.size, ctx.tolerance)
+    return by_values, by_features, *[None] * (len(tiles) + 2)
 
 
-_filter = CustomOp("exact_filter", filter_points, fake=like_the_first, backward=_backward, save=_save)
-_filter_backward = CustomOp("exact_filter_backward", filter_points_backward, fake=_backward_fake)
+_TILES = each_a_tensor(item.name for item in fields(Tiles) if item.name != "size")
+_filter = CustomOp(
+    "exact_filter",
+    filter_points,
+    schema=f"(Tensor values, Tensor points, {_TILES}, int size, float tolerance) -> Tensor",
+    fake=like_the_first,
+    backward=_backward,
+    save=_save,
+)
+_filter_backward = CustomOp(
+    "exact_filter_backward",
+    filter_points_backward,
+    schema=f"(Tensor values, Tensor gradients, {_TILES}, int size, float tolerance) -> Tensor",
+    fake=_backward_fake,
+)
 
 
 class ExactOperator:
@@ -158,7 +173,7 @@ class ExactOperator:
         del transposed
         if self.tiles is None or not values.numel():
             return torch.zeros_like(values)
-        return _filter(values, self.features, self.tiles.tensors, self.tiles.size, self.tolerance)
+        return _filter(values, self.features, *self.tiles.tensors, self.tiles.size, self.tolerance)
 
     def diagonal(self) -> Tensor:
         """k(f_i, f_i) = 1, (B, 1, N)."""

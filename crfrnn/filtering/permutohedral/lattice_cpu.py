@@ -9,6 +9,7 @@ room for the most there can be, N (d + 1). Memory that is never touched is never
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from crfrnn.filtering.permutohedral.lattice_tensors import Blur, LatticeTensors,
 from crfrnn.filtering.permutohedral.own_weight import own_weight
 from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale
 from crfrnn.runtime import layout, memory, threads
-from crfrnn.runtime.custom_ops import CustomOp, like_the_first, plain_call
+from crfrnn.runtime.custom_ops import CustomOp, each_a_tensor, like_the_first, plain_call
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
+SCHEMA = f"{each_a_tensor(LatticeTensors._fields)}, int line, bool transposed"  # the end of the ops that filter
 KEY_BITS = 62  # in each of at most two words
 BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
@@ -196,10 +198,12 @@ def _image(lattices: Sequence[Tensor], number: int) -> LatticeTensors:
     return LatticeTensors(*(tensor[number] for tensor in lattices))
 
 
-def filter_points(
-    values: Tensor, features: Tensor | None, lattices: list[Tensor], line: int, transposed: bool
-) -> Tensor:
-    """(B, C, N) -> (B, C, N). `features` (B, d, N), where they need a gradient, are there for autograd to see."""
+def filter_points(values: Tensor, features: Tensor | None, *lattices_and: Any) -> Tensor:
+    """(B, C, N) -> (B, C, N), see `SCHEMA`.
+
+    `features` (B, d, N), where they need a gradient, are there for autograd to see.
+    """
+    *lattices, line, transposed = lattices_and
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     for image in range(values.shape[0] if values.shape[2] else 0):
         lattice = _image(lattices, image)
@@ -229,10 +233,9 @@ def _filter_image(values: Tensor, lattice: LatticeTensors, line: int, transposed
         layout.to_channel_major(torch.from_numpy(result), channels, out)
 
 
-def features_gradient(
-    values: Tensor, grad: Tensor, features: Tensor, lattices: list[Tensor], line: int, transposed: bool
-) -> Tensor:
+def features_gradient(values: Tensor, grad: Tensor, features: Tensor, *lattices_and: Any) -> Tensor:
     """values, the gradient of their sums (B, C, N), features (B, d, N) -> the gradient of the features."""
+    *lattices, line, transposed = lattices_and
     out = torch.zeros_like(features, memory_format=torch.contiguous_format)
     for image in range(values.shape[0] if values.shape[2] else 0):
         lattice = _image(lattices, image)
@@ -249,30 +252,37 @@ def features_gradient(
 _features_gradient = CustomOp(
     "permutohedral_feature_gradient",
     features_gradient,
+    schema=f"(Tensor values, Tensor grad, Tensor features, {SCHEMA}) -> Tensor",
     fake=lambda values, grad, features, *_: like_the_first(features),
     device_types="cpu",
 )
 
 
 def _save(ctx, inputs, output) -> None:
-    values, features, lattices, ctx.line, ctx.transposed = inputs
+    values, features, *lattices, ctx.line, ctx.transposed = inputs
     ctx.save_for_backward(*lattices, *([] if features is None else [values, features]))
 
 
 def _backward(ctx, grad: Tensor):
     count = len(LatticeTensors._fields)
-    lattices, rest = list(ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
+    lattices, rest = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
     of_values, of_features = None, None
     if ctx.needs_input_grad[0]:
-        of_values = _filter.op(grad, None, lattices, ctx.line, not ctx.transposed)
+        of_values = _filter.op(grad, None, *lattices, ctx.line, not ctx.transposed)
     if ctx.needs_input_grad[1]:
         values, features = rest
-        of_features = _features_gradient.op(values, grad, features, lattices, ctx.line, ctx.transposed)
-    return of_values, of_features, [None] * count, None, None
+        of_features = _features_gradient.op(values, grad, features, *lattices, ctx.line, ctx.transposed)
+    return of_values, of_features, *[None] * (count + 2)
 
 
 _filter = CustomOp(
-    "permutohedral_filter", filter_points, fake=like_the_first, device_types="cpu", backward=_backward, save=_save
+    "permutohedral_filter",
+    filter_points,
+    schema=f"(Tensor values, Tensor? features, {SCHEMA}) -> Tensor",
+    fake=like_the_first,
+    device_types="cpu",
+    backward=_backward,
+    save=_save,
 )
 
 
@@ -319,7 +329,7 @@ class LatticeOperator:
 
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        return _filter(values, self.features, list(self.lattices), self.line, transposed)
+        return _filter(values, self.features, *self.lattices, self.line, transposed)
 
     def diagonal(self) -> Tensor:
         """What each point gets of its own value, (B, 1, N)."""

@@ -16,7 +16,7 @@ from crfrnn.filtering.operator import Lattice
 from crfrnn.filtering.permutohedral import triton_gpu
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 from crfrnn.runtime import layout_gpu
-from crfrnn.runtime.custom_ops import CustomOp, like_the_first
+from crfrnn.runtime.custom_ops import CustomOp, each_a_tensor, like_the_first
 from crfrnn.runtime.layout_gpu import blocks, padded, programs
 
 KEY_BITS = 62  # in each of at most two words
@@ -214,7 +214,8 @@ def tables(lattice: LatticeTensors, channels: int, dtype: torch.dtype, number: i
 
 
 @layout_gpu.on_its_device
-def filter_points(values: Tensor, tensors: list[Tensor], transposed: bool) -> Tensor:
+def filter_points(values: Tensor, *lattice_and: Any) -> Tensor:
+    *tensors, transposed = lattice_and
     lattice = LatticeTensors(*tensors)
     batch, channels, size = values.shape
     if not values.numel():
@@ -230,18 +231,19 @@ def filter_points(values: Tensor, tensors: list[Tensor], transposed: bool) -> Te
 
 
 def _save(ctx, inputs, output) -> None:
-    _, lattice, ctx.transposed = inputs
+    _, *lattice, ctx.transposed = inputs
     ctx.save_for_backward(*lattice)
 
 
 def _backward(ctx, grad: Tensor):
-    lattice = list(ctx.saved_tensors)
-    return _filter.op(grad, lattice, not ctx.transposed), [None] * len(lattice), None
+    lattice = ctx.saved_tensors
+    return _filter.op(grad, *lattice, not ctx.transposed), *[None] * (len(lattice) + 1)
 
 
 _filter = CustomOp(
     "permutohedral_filter_gpu",
     filter_points,
+    schema=f"(Tensor values, {each_a_tensor(LatticeTensors._fields)}, bool transposed) -> Tensor",
     fake=like_the_first,
     device_types=layout_gpu.devices(),
     backward=_backward,
@@ -265,7 +267,7 @@ class LatticeOperator:
     def apply(self, values: Tensor, transposed: bool = False) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
         if self.lattices is not None:
-            return _filter(values, list(self.lattices), transposed)
+            return _filter(values, *self.lattices, transposed)
         out = DifferentiableSums.apply(values, self.features, [image.sums for image in self.images], transposed)
         assert isinstance(out, Tensor)
         return out

@@ -171,7 +171,7 @@ class TestGradient:
     def test_ops_keep_torchs_contract(self):
         ours, _ = pair(random_features(1, 2, (3, 3)))
         x = random_values(1, 2, 9).to(device_for(ROW)).requires_grad_()
-        torch.library.opcheck(torch.ops.crfrnn.permutohedral_filter_gpu.default, (x, list(lattice_of(ours)), False))
+        torch.library.opcheck(torch.ops.crfrnn.permutohedral_filter_gpu.default, (x, *lattice_of(ours), False))
 
 
 class TestRuns:
@@ -191,7 +191,7 @@ class TestRuns:
         features, x = random_features(1, 3, (9,)).to(device_for(ROW)), random_values(1, 2, 9).to(device_for(ROW))
         with NoSync():
             lattice = module().build(features, 1)
-            module().filter_points(x, lattice, transposed=False)
+            module().filter_points(x, *lattice, False)
 
     def test_under_torchs_compiler(self):
         """Building and filtering as one graph, without a question to the device."""
