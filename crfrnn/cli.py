@@ -105,16 +105,16 @@ def _gathered(options: type, words: Sequence[str]) -> list[str]:
     flags = {flag for field, name in names.items() if field.type is bool for flag in (name, f"--no-{name[2:]}")}
     several = {name if field.kw_only else "": [] for field, name in names.items() if field.type in WORDS}
     several["--config"] = []
-    others = []
+    single = []
     for name, value, said in _pairs(words, flags):
         if value is not None and name in several:
             several[name].append(value)
         else:
-            others += said
+            single += said
     first = [f"--config={file}" for file in several.pop("--config")]
     alone = several.pop("", [])
     lists = [f"{name}={json.dumps(values)}" for name, values in several.items() if values]
-    return first + [json.dumps(alone)] * bool(alone) + others + lists
+    return first + [json.dumps(alone)] * bool(alone) + single + lists
 
 
 def _pairs(words: Sequence[str], flags: set[str]) -> Iterator[tuple[str, str | None, list[str]]]:

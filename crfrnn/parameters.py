@@ -166,12 +166,12 @@ class CRFParameters:
             for name in content:
                 if name not in NAMES:
                     raise ValueError(f"{name}: is none of {', '.join(NAMES)}")
-            others = {name: value for name, value in content.items() if name != "kernel"}
-            if others.get("class_weights") is not None:
-                others["class_weights"] = _table(others["class_weights"])
+            entries = {name: value for name, value in content.items() if name != "kernel"}
+            if entries.get("class_weights") is not None:
+                entries["class_weights"] = _table(entries["class_weights"])
             if not content.get("kernel"):
                 raise ValueError("kernel: give at least one")
-            return cls(tuple(parse_kernel(str(text)) for text in content["kernel"]), **others)
+            return cls(tuple(parse_kernel(str(text)) for text in content["kernel"]), **entries)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
 

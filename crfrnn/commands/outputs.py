@@ -99,7 +99,7 @@ def run_jobs(
     targets: Targets,
     *,
     words: tuple[str, str],
-    told: Callable[[list[Result]], list[str]],
+    summary: Callable[[list[Result]], list[str]],
     problems: dict[Path, str],
     overwrite: bool,
     note: str = "",
@@ -111,7 +111,7 @@ def run_jobs(
         jobs: one for each image, with targets of its own.
         targets: the folders.
         words: what is going on and what was done, such as ("refining", "refined").
-        told: what to say of the results, in a few words each; asked only where there are any.
+        summary: what to say of the results, in a few words each; asked only where there are any.
         problems: files that belong to no job, and why; they count as failures.
         overwrite: also do what is done.
         note: another thing to say.
@@ -124,7 +124,7 @@ def run_jobs(
     seconds = time.perf_counter() - start
     count = len(finished.results)
     phrases = [f"{words[1]} {count} images in {seconds:.1f} s" + (f" ({count / seconds:.1f} a second)" * (count > 0))]
-    phrases += told(finished.results) if count else []
+    phrases += summary(finished.results) if count else []
     if len(todo) < len(jobs):
         phrases.append(f"skipped {len(jobs) - len(todo)} that were done (--overwrite redoes them)")
     print("; ".join([*phrases, note] if note else phrases))

@@ -49,11 +49,11 @@ class Pairs:
 
 def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str]) -> Pairs:
     """Match the predictions of one folder (with these suffixes) to the images of another, or of the same one."""
-    given = files_by_stem(predictions, suffixes)
-    taken = [path for paths in given.values() for path in paths] if images.samefile(predictions) else []
+    by_stem = files_by_stem(predictions, suffixes)
+    taken = [path for paths in by_stem.values() for path in paths] if images.samefile(predictions) else []
     photos = files_by_stem(images, IMAGE_SUFFIXES, besides=taken)
     pairs, problems = {}, {}
-    for stem, paths in given.items():
+    for stem, paths in by_stem.items():
         partners = photos.get(stem, [])
         if len(paths) > 1:
             problems[paths[0]] = f"{' and '.join(path.name for path in paths)} have the same name"
@@ -62,4 +62,4 @@ def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str]) -> Pa
             problems[paths[0]] = f"{names} have the same name" if partners else f"no image {stem}.* in {images}"
         else:
             pairs[stem] = (partners[0], paths[0])
-    return Pairs(pairs, problems, unused=len(photos.keys() - given.keys()))
+    return Pairs(pairs, problems, unused=len(photos.keys() - by_stem.keys()))

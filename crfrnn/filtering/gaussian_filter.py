@@ -96,13 +96,13 @@ class GaussianFilter:
         if values.is_complex():
             raise ValueError("values: complex numbers; filter the real and the imaginary part")
         with torch.autocast(values.device.type, enabled=False):
-            given = values.to(self.dtype).flatten(2)
-            flat = given if before is None else given * before
+            inputs = values.to(self.dtype).flatten(2)
+            flat = inputs if before is None else inputs * before
             flat = self.operator.apply(flat, transposed)
             if after is not None:
                 flat = flat * after
             if self.left_out is not None:
-                flat = flat - self.left_out.to(flat.device) * given
+                flat = flat - self.left_out.to(flat.device) * inputs
         return flat.reshape(values.shape).to(values.dtype if values.is_floating_point() else self.dtype)
 
 

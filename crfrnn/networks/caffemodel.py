@@ -128,9 +128,9 @@ def _run_length(data: memoryview, key: memoryview, stride: int) -> int:
     for first in range(0, whole, BLOCK):
         size = min(BLOCK, whole - first) * stride
         records = np.frombuffer(data, np.uint8, size, offset=first * stride).reshape(-1, stride)
-        others = np.flatnonzero((records[:, : len(key)] != np.frombuffer(key, np.uint8)).any(axis=1))
-        if others.size:
-            return first + int(others[0])
+        different = np.flatnonzero((records[:, : len(key)] != np.frombuffer(key, np.uint8)).any(axis=1))
+        if different.size:
+            return first + int(different[0])
     return whole
 
 

@@ -288,8 +288,8 @@ class SegmentationNetwork(
         }
         known = {name: count for name, count in counts.items() if count is not None}
         if len(set(known.values())) > 1:
-            told = ", ".join(f"{name} {count}" for name, count in known.items())
-            raise ValueError(f"num_classes: must be the same everywhere, but {told}")
+            counted = ", ".join(f"{name} {count}" for name, count in known.items())
+            raise ValueError(f"num_classes: must be the same everywhere, but {counted}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 A system hands out pages of zeros, one by one as they are touched. For a call of a few hundred milliseconds that took
 6 to 14 % of the time, on a virtual machine with idle memory given up to its host a fifth, for memory that the call
 before it had just given back. So blocks return to a pool when the last array or tensor on them is gone; larger ones
-than `LARGEST`, where there are few calls, do not.
+than `LARGEST_BLOCK`, where there are few calls, do not.
 
 So that no call takes more memory because of those before it, all blocks together are never more than were once in use,
 or `LITTLE`: where none that waits is fit, they make room for a new one.
@@ -17,8 +17,8 @@ import numpy as np
 
 from crfrnn.runtime.vectors import CACHE_LINE
 
-SMALLEST = 1 << 20  # bytes; below that the C library keeps memory well enough
-LARGEST = 64 << 20
+SMALLEST_BLOCK = 1 << 20  # bytes; below that the C library keeps memory well enough
+LARGEST_BLOCK = 64 << 20
 LITTLE = 256 << 20  # of all blocks together, in use or waiting: never too much
 ROOMIER = 1.25  # than asked for: what a block may be at most
 
@@ -44,7 +44,7 @@ class Pool:
 
     def lend(self, size: int) -> np.ndarray:
         """At least so many bytes."""
-        if not SMALLEST <= size <= LARGEST or not self.lock.acquire(blocking=False):
+        if not SMALLEST_BLOCK <= size <= LARGEST_BLOCK or not self.lock.acquire(blocking=False):
             return np.empty(size, np.uint8)
         try:
             fitting = [k for k, block in enumerate(self.waiting) if size <= block.size <= ROOMIER * size]

@@ -120,8 +120,8 @@ class Vectors:
         """Reduce each vector over its lanes; the result stands in every lane. Step by step for all of them."""
         for distance in (4, 2, 1):
             order = [lane ^ distance for lane in range(LANES)]
-            others = [self.permute(value, order) for value in values]
-            values = [operation(value, other) for value, other in zip(values, others, strict=True)]
+            partners = [self.permute(value, order) for value in values]
+            values = [operation(value, other) for value, other in zip(values, partners, strict=True)]
         return values
 
     def pair(self, a, b, distance):

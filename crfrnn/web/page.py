@@ -66,10 +66,10 @@ class Page:
         at.sample_strokes.click(self.paint_cat, None, [at.canvas, *names], **hidden).then(
             self.learn_cat, [at.language, at.key], shown, **slow
         )
-        given = [at.owned, at.predictions, at.language, at.key, at.confidence, at.unsure]
-        at.refine.click(self.refine, given, shown, **slow)
+        refining = [at.owned, at.predictions, at.language, at.key, at.confidence, at.unsure]
+        at.refine.click(self.refine, refining, shown, **slow)
         at.sample_predictions.click(self.rough_cat, None, [at.owned, at.predictions], **quiet).then(
-            self.refine, given, shown, **slow
+            self.refine, refining, shown, **slow
         )
 
         at.t.input(self.scrub, [at.key, at.t, at.language], [at.comparison, at.legend, at.curve], **live)

@@ -70,9 +70,9 @@ class Workspaces:
     def tidy(self) -> None:
         """Back to the bound, but for the workspace that was used last."""
         with self._lock:
-            others = list(self._kept)[:-1]
+            earlier = list(self._kept)[:-1]
             for put_away in (self._forget_lattices, self._kept.pop):
-                for key in others:
+                for key in earlier:
                     if self.nbytes <= self.most:
                         return
                     put_away(key)

@@ -84,7 +84,7 @@ def test_only_so_much_is_kept(pool):
 
 def test_small_and_large_ones_are_not_kept(monkeypatch, pool):
     memory.empty((100,))
-    monkeypatch.setattr(memory, "LARGEST", 2 * MB)
+    monkeypatch.setattr(memory, "LARGEST_BLOCK", 2 * MB)
     memory.empty(SHAPE)
     assert not pool.waiting
 

@@ -40,10 +40,10 @@ def run_demo(options: DemoOptions) -> None:
     figure = compare_segmentation(photo, strokes.indices, result.network_labels, result.labels, colours)
     write_image(folder / "comparison.png", figure)
 
-    given = np.mean(strokes.indices != UNSURE)
+    drawn = np.mean(strokes.indices != UNSURE)
     height, width = result.labels.shape
     print(f"photo: {CREDIT}, {width} x {height} pixels, from scikit-image")
-    print(f"input: strokes for {len(colours)} classes on {given:.0%} of the pixels, and nothing else")
+    print(f"input: strokes for {len(colours)} classes on {drawn:.0%} of the pixels, and nothing else")
     print(f"a network and its CRF-RNN, trained end to end on them, labelled the rest in {seconds:.1f} s")
     print(f"wrote {folder / 'comparison.png'} (the picture to look at), labels.png and overlay.png beside it")
     print(f"the same by hand: {shlex.join(by_hand(folder))}")

@@ -109,8 +109,8 @@ def _matched(images: Path, predictions: Path, truths: Path) -> list[_Files]:
     return [_Files(*pair, labels.pairs[stem][1]) for stem, pair in sorted(values.pairs.items())]
 
 
-def _lonely(given: Pairs, partners: Pairs, reason: str) -> list[tuple[Path, str]]:
-    return [(pair[1], reason) for stem, pair in given.pairs.items() if stem not in partners.pairs]
+def _lonely(present: Pairs, partners: Pairs, reason: str) -> list[tuple[Path, str]]:
+    return [(pair[1], reason) for stem, pair in present.pairs.items() if stem not in partners.pairs]
 
 
 def _names(path: str | None, number: int) -> list[str]:

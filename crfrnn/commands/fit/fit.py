@@ -66,10 +66,10 @@ class Images:
         values, truth = np.asarray(predictions), torch.as_tensor(np.asarray(truth)).long()
         axis = 2 if labels_come_last(values.shape, [tuple(truth.shape)]) else 0
         classes = values.shape[axis]
-        given = {"logits" if self.logits else "probabilities": values}
+        scores = {"logits" if self.logits else "probabilities": values}
         found = {}
         for name, parameters in options.items():
-            q = values if parameters is None else refine(image, **given, **parameters.options())
+            q = values if parameters is None else refine(image, **scores, **parameters.options())
             found[name] = confusion_matrix(torch.from_numpy(q.argmax(axis)), truth, classes)
         return found
 
@@ -252,8 +252,8 @@ def cross_validate(
     """Every image measured, in its own size, with what was learned from the other folds."""
     counts: dict[str, list[Tensor]] = {name: [] for name in (ALONE, START, *RUNGS)}
     for held_out in np.array_split(np.arange(len(data)), folds):
-        others = [sample for number, sample in enumerate(samples) if number not in set(held_out.tolist())]
-        start, rungs = learn(others, pool, preset, seed)
+        training = [sample for number, sample in enumerate(samples) if number not in set(held_out.tolist())]
+        start, rungs = learn(training, pool, preset, seed)
         found = {name: replace(one, iterations=iterations) for name, one in {START: start, **rungs}.items()}
         options: dict[str, CRFParameters | None] = {ALONE: None, **found}
         for measured in pool.over(held_out.tolist(), lambda number, options=options: data.measured(number, options)):

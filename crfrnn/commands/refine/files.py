@@ -117,7 +117,9 @@ def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Sett
         jobs,
         targets,
         words=("refining", "refined"),
-        told=lambda outcomes: [f"{np.mean([one.changed for one in outcomes]):.1%} of the pixels changed their label"],
+        summary=lambda outcomes: [
+            f"{np.mean([one.changed for one in outcomes]):.1%} of the pixels changed their label"
+        ],
         problems=matched.problems,
         overwrite=settings.options.overwrite,
         note=f"left {matched.unused} images without predictions alone" if matched.unused else "",

@@ -79,18 +79,18 @@ def _load(name: str | None, targets: Targets, iterations: int | None) -> _Model:
     return _Model(name, network, iterations)
 
 
-def _jobs(given: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Path, str]]:
+def _jobs(inputs: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Path, str]]:
     """A job for each photograph, and those that cannot be done because another one has the same name."""
     outputs = {path.resolve(): path for path in targets.paths()}
     by_stem: dict[str, list[Path]] = {}
-    for path in given:
+    for path in inputs:
         if path.is_dir() and path.resolve() in outputs:
             raise UsageError(f"out: {path} is read as an input; give another folder")
         found = files_by_stem(path, IMAGE_SUFFIXES) if path.is_dir() else {path.stem: [path]}
         for stem, paths in found.items():
             by_stem.setdefault(stem, []).extend(paths)
     if not by_stem:
-        raise ValueError(f"{', '.join(map(str, given))}: no photographs ({' '.join(IMAGE_SUFFIXES)})")
+        raise ValueError(f"{', '.join(map(str, inputs))}: no photographs ({' '.join(IMAGE_SUFFIXES)})")
     problems = {
         paths[0]: f"{' and '.join(map(str, paths))} have the same name" for paths in by_stem.values() if len(paths) > 1
     }
@@ -107,8 +107,8 @@ def _segment_photo(job: _Job, model: _Model) -> None:
     seconds = time.perf_counter() - start
     height, width = outcome.size
     found = ", ".join(map(str, outcome.entries[:SHOWN])) + ", ..." * (len(outcome.entries) > SHOWN)
-    told = f"segmented {job.source} ({width} x {height}) with {model.name} in {seconds:.1f} s: {found}"
-    print("; ".join([told, *_changed(model, [outcome])]))
+    summary = f"segmented {job.source} ({width} x {height}) with {model.name} in {seconds:.1f} s: {found}"
+    print("; ".join([summary, *_changed(model, [outcome])]))
     for path in job.targets.paths():
         print(f"wrote {path}")
 
@@ -121,7 +121,7 @@ def _segment_photos(
         jobs,
         targets,
         words=("segmenting", "segmented"),
-        told=partial(_changed, model),
+        summary=partial(_changed, model),
         problems=problems,
         overwrite=overwrite,
     )
@@ -190,13 +190,13 @@ def _segment_by_strokes(
     seconds = time.perf_counter() - start
     _write(photo, drawn, result, targets)
     height, width = result.labels.shape
-    given = drawn.indices != UNSURE
+    drawn_on = drawn.indices != UNSURE
     names = drawn.style.names()
     print(
         f"segmented {image} ({width} x {height}) in {seconds:.1f} s from strokes of {len(names)} classes"
-        f" ({', '.join(names[:12])}{', ...' * (len(names) > 12)}) on {given.mean():.1%} of the pixels; {found}"
+        f" ({', '.join(names[:12])}{', ...' * (len(names) > 12)}) on {drawn_on.mean():.1%} of the pixels; {found}"
     )
-    print(f"{np.mean(result.labels[given] == drawn.indices[given]):.1%} of the stroke pixels kept their class")
+    print(f"{np.mean(result.labels[drawn_on] == drawn.indices[drawn_on]):.1%} of the stroke pixels kept their class")
     for path in targets.paths():
         print(f"wrote {path}")
 

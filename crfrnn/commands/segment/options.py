@@ -50,6 +50,6 @@ class SegmentOptions:
             raise UsageError(f"iterations: must be at least 0, got {self.iterations}")
         if self.strokes and self.model is not None:
             raise UsageError("model: --strokes trains a network of its own; give one of --model and --strokes")
-        for name, given in {"unsure": self.unsure != "", "seed": self.seed != 0}.items():
-            if given and not self.strokes:
+        for name, said in {"unsure": self.unsure != "", "seed": self.seed != 0}.items():
+            if said and not self.strokes:
                 raise UsageError(f"{name}: belongs to --strokes")

@@ -154,14 +154,14 @@ def learn_strokes(
 
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
-        given = prepare_strokes(image, strokes, classes)
-        network = PixelNetwork(given.features.shape[1], len(classes))
-        crf = stroke_crf(len(classes), given.size)
-        train_network(network, given, progress=step)
-        alone = network_logits(network, given)
+        prepared = prepare_strokes(image, strokes, classes)
+        network = PixelNetwork(prepared.features.shape[1], len(classes))
+        crf = stroke_crf(len(classes), prepared.size)
+        train_network(network, prepared, progress=step)
+        alone = network_logits(network, prepared)
         if end_to_end:
-            train_end_to_end(network, crf, given, progress=step)
-        joint = network_logits(network, given)
+            train_end_to_end(network, crf, prepared, progress=step)
+        joint = network_logits(network, prepared)
     return LearnedStrokes(classes, alone, joint, crf)
 
 
@@ -193,11 +193,11 @@ def prepare_strokes(image: np.ndarray, strokes: np.ndarray, classes: tuple[int, 
     return Strokes(small, features, pixels, flat[pixels], len(classes))
 
 
-def network_logits(network: PixelNetwork, given: Strokes) -> torch.Tensor:
+def network_logits(network: PixelNetwork, strokes: Strokes) -> torch.Tensor:
     """(1, L, h, w), the network's output in evaluation mode."""
     network.eval()
     with torch.no_grad():
-        return logits_map(network, given)
+        return logits_map(network, strokes)
 
 
 def _coverage(drawn: np.ndarray, size: tuple[int, int]) -> torch.Tensor:

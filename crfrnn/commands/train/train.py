@@ -99,8 +99,8 @@ def _is_main_process() -> bool:
 
 def _prepare(folder: Path, options: TrainOptions) -> None:
     """The run's folder with the recipe in it; a ValueError where another recipe's run is there."""
-    told = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "overwrite")}
-    wanted = json.loads(json.dumps(told))
+    lasting = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "overwrite")}
+    wanted = json.loads(json.dumps(lasting))
     stored = folder / RECIPE
     before = json.loads(stored.read_text()) if stored.exists() else None
     if before is None and folder.exists() and any(folder.iterdir()):

@@ -133,15 +133,15 @@ def line_passes(
     bands = [gaussian_bands(size, theta, normalization, transposed) for size, theta in zip(shape, thetas, strict=True)]
     if len(shape) == 1:
         shape, bands = (1, *shape), [(_identity(1),), *bands]
-    *others, y, x = range(len(shape))
+    *further, y, x = range(len(shape))
     wide = [axis for axis, band in enumerate(bands) if len(band) > 1]
     along_y = bands[y][0] if y in wide else _identity(shape[y])
     slabs, height = math.prod(shape[:y]), len(along_y.columns)  # planes of a volume, one above the other
     sums = _sums_of_lines(along_y, shape[y], slabs, strips)
     (gather,) = _chain((shape[x],), [(0, bands[x][0])], "float32")
-    steps = [(axis, bands[axis][0]) for axis in reversed(others) if axis in wide]
-    steps += [step for step in _gaussians(bands) if step[0] in (*others, *wide)]
-    steps += [(axis, bands[axis][2]) for axis in others if axis in wide]
+    steps = [(axis, bands[axis][0]) for axis in reversed(further) if axis in wide]
+    steps += [step for step in _gaussians(bands) if step[0] in (*further, *wide)]
+    steps += [(axis, bands[axis][2]) for axis in further if axis in wide]
     middle = _chain((*shape[:y], height, gather.rows), steps, "float32")
     (refine,) = _chain((gather.rows,), [(0, bands[x][2] if x in wide else _identity(shape[x]))], "float32")
     last = bands[y][-1]

@@ -23,7 +23,7 @@ from crfrnn.runtime.vectors import CACHE_LINE, LANES, LOWEST, WIDEST, Vectors, a
 TILE = 128  # rows of one call, at the most; a multiple of LANES
 NO_LABEL = -1e29  # logits below belong to channels in the padding
 TOGETHER = 4  # rows that use a weight while it is in a register
-SMALLEST = -3.0e38
+LOWEST_LOGIT = -3.0e38
 
 
 def softmax_rows_python(out, unary, messages, weights, room, lanes):
@@ -213,7 +213,7 @@ def _softmax_rows(typingctx, out, unary, messages, weights, room, lanes):
         def softmax(channels) -> None:
             def penalise(rows) -> None:
                 starts = [builder.mul(row, channels) for row in rows]
-                largest = [v.variable(v.constant(SMALLEST)) for _ in rows]
+                largest = [v.variable(v.constant(LOWEST_LOGIT)) for _ in rows]
                 with v.blocks(channels, len(lanes)) as (block, _):
                     every = _penalised(v, starts, block, offsets, channels, passed, diagonal, logits)
                     for start, values, most in zip(starts, every, largest, strict=True):

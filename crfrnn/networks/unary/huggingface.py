@@ -13,7 +13,7 @@ from torch.nn import functional
 from crfrnn.networks.hub import find_file
 from crfrnn.networks.unary.full_size import full_size
 
-SMALLEST = 32  # pixels; the coarsest stride of these models, below which their poolings run empty
+SHORTEST_SIDE = 32  # pixels; the coarsest stride of these models, below which their poolings run empty
 
 
 class HuggingFace(nn.Module):
@@ -83,7 +83,7 @@ class HuggingFace(nn.Module):
         """The size, at least (height, width), that the model can work at."""
         patch = getattr(self.model.config, "patch_size", 1)
         step = patch if isinstance(patch, int) else 1
-        height, width = (max(SMALLEST, -(-size // step) * step) for size in (height, width))
+        height, width = (max(SHORTEST_SIDE, -(-size // step) * step) for size in (height, width))
         if self.model.config.model_type == "dpt":  # its neck takes the tokens for those of a square image
             height = width = max(height, width)
         return height, width
