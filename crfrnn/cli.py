@@ -88,9 +88,9 @@ class VerbParser(Parser):
         parser.add_class_arguments(options, as_group=False, as_positional=True)
         return parser
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **keywords: Any) -> Any:
         try:
-            return super().parse_args(_gathered(self.options, args or ()), *rest, **more)
+            return super().parse_args(_gathered(self.options, args or ()), *rest, **keywords)
         except UnicodeDecodeError as error:
             self.error(f"config: not a readable YAML file ({error})")
 

@@ -59,8 +59,8 @@ def _window(image: Tensor, mask: Tensor, crop: tuple[int, int], generator: Gener
     numbers = torch.full((crop[1], crop[0]), VOID, dtype=torch.uint8)
     source, target = [], []
     for have, want in zip(mask.shape, crop[::-1], strict=True):
-        room = abs(have - want)
-        start = int(torch.randint(room + 1, (), generator=generator))
+        slack = abs(have - want)
+        start = int(torch.randint(slack + 1, (), generator=generator))
         length = min(have, want)
         source.append(slice(start, start + length) if have > want else slice(0, length))
         target.append(slice(0, length) if have > want else slice(start, start + length))

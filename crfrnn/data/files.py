@@ -29,13 +29,13 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 def files_by_stem(folder: Path, suffixes: Sequence[str], besides: Iterable[Path] = ()) -> dict[str, list[Path]]:
     """The files of a folder with one of the suffixes, by name without suffix, hidden files and `besides` left out."""
-    found: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     leave_out = set(besides)
     for path in sorted(folder.iterdir()):
         fits = path.suffix.lower() in suffixes and not path.name.startswith(".")
         if fits and path not in leave_out and path.is_file():
-            found.setdefault(path.stem, []).append(path)
-    return found
+            by_stem.setdefault(path.stem, []).append(path)
+    return by_stem
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ def read_strokes(path: Path, unsure: Value | None = None) -> tuple[LabelMap, str
     """
     drawn = read_labels(path, unsure)
     if unsure is not None:
-        found = f"{unsure} means nothing drawn"
+        void_rule = f"{unsure} means nothing drawn"
     elif (drawn.indices == UNSURE).any():
-        found = "transparent means nothing drawn"
+        void_rule = "transparent means nothing drawn"
     else:
         drawn, name = _without_background(path, drawn)
-        found = f"{name} means nothing drawn, as it covers most of the picture"
-    return _without_soft_edges(drawn), found
+        void_rule = f"{name} means nothing drawn, as it covers most of the picture"
+    return _without_soft_edges(drawn), void_rule
 
 
 def _without_background(path: Path, drawn: LabelMap) -> tuple[LabelMap, str]:

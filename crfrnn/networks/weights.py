@@ -110,8 +110,8 @@ def load_vgg16(unary: nn.Module, source: str | Path = "vgg16") -> None:
     shapes = {"fc6.weight": (hidden, 512, 7, 7), "fc7.weight": (hidden, hidden, 1, 1)}
     for name, shape in shapes.items():
         if wanted[name].numel() != np.prod(shape):
-            found = tuple(wanted[name].shape)
-            raise ValueError(f"{path}: {name} has shape {found} there, expected the numbers of {shape}")
+            stored = tuple(wanted[name].shape)
+            raise ValueError(f"{path}: {name} has shape {stored} there, expected the numbers of {shape}")
         wanted[name] = wanted[name].reshape(shape)
     for name in ("fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"):
         wanted[name] = _thinned(wanted[name], own[name].shape)

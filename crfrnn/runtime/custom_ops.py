@@ -14,7 +14,8 @@ class CustomOp:
         name: of the op.
         function: of tensors, lists of tensors and numbers; its annotations are the op's schema. It changes no argument.
         schema: instead of the annotations, where a group of tensors is an argument each: `vmap`, and with it a batch of
-            gradients, looks into no list.
+            gradients, looks into no list. Sizes are SymInt in it, as annotations make them: an exported program keeps
+            those of its example otherwise.
         fake: the same arguments -> empty tensors like the results, for tracing.
         device_types: where `function` runs; None for every device.
         backward, save: the gradient, as `torch.library.register_autograd` takes them. A gradient calls `op`, never the

@@ -42,9 +42,9 @@ class Team(ThreadPoolExecutor):
         finally:
             self._count(-1)
 
-    def _count(self, more: int) -> None:
+    def _count(self, tasks: int) -> None:
         with self._counting:
-            self._unfinished += more
+            self._unfinished += tasks
 
     def share(self) -> int:
         """Threads that each task may use now."""

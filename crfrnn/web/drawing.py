@@ -25,7 +25,7 @@ def entries(workspace: Workspace, t: int) -> list[Entry]:
     return entries_of(labels, workspace.style.names(), workspace.style.colours())
 
 
-def legend(found: Sequence[Entry]) -> str:
+def legend(entries: Sequence[Entry]) -> str:
     """HTML: a field of colour, the name and the share of each class, the largest first.
 
     >>> legend([Entry("<sky>", (1, 2, 3), 0.5)])
@@ -33,10 +33,10 @@ def legend(found: Sequence[Entry]) -> str:
     """
     items = [
         f'<li><i style="background:rgb({",".join(map(str, entry.colour))})"></i>{escape(str(entry))}</li>'
-        for entry in found[:SHOWN]
+        for entry in entries[:SHOWN]
     ]
-    more = [f"<li>+ {len(found) - SHOWN}</li>"] if len(found) > SHOWN else []
-    return f'<ul class="legend">{"".join(items + more)}</ul>'
+    rest = [f"<li>+ {len(entries) - SHOWN}</li>"] if len(entries) > SHOWN else []
+    return f'<ul class="legend">{"".join(items + rest)}</ul>'
 
 
 def curve(change: np.ndarray, t: int, title: str) -> str:

@@ -81,8 +81,10 @@ def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
     for report in reports:
         total = max(1, int(report.histogram.sum()) + report.void)
         common = ", ".join(f"{w} x {h} ({count})" for (w, h), count in report.sizes.most_common(3))
-        more = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
-        lines.append(f"{report.split}: {report.samples} images, {common}{more}, {report.void / total:.1%} void")
+        further_sizes = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
+        lines.append(
+            f"{report.split}: {report.samples} images, {common}{further_sizes}, {report.void / total:.1%} void"
+        )
     width = max(len(name) for name in names)
     lines += ["", f"{'class':<{width + 4}}" + "".join(f"{report.split:>14}" for report in reports)]
     for number, name in enumerate(names):
@@ -105,8 +107,8 @@ def check_data(options: CheckDataOptions) -> None:
         )
         print(describe(reports, names))
     if problems:
-        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        rest = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise ValueError(
-            "\n  ".join([f"{len(problems)} problems", *problems[:SHOWN], *more]) if len(problems) > 1 else problems[0]
+            "\n  ".join([f"{len(problems)} problems", *problems[:SHOWN], *rest]) if len(problems) > 1 else problems[0]
         )
     print("no problems found")

@@ -26,14 +26,14 @@ FURTHER = (  # beside the presets
 
 def neighbours(parameters: CRFParameters) -> list[CRFParameters]:
     """The same with one bandwidth larger or smaller, where it is one number."""
-    found = []
+    variants = []
     for number, kernel in enumerate(parameters.kernels):
         for name in _bandwidths(kernel):
             for factor in (FACTOR, 1 / FACTOR):
                 changed = replace(kernel, **{name: factor * getattr(kernel, name)})  # type: ignore[type-var]
                 kernels = (*parameters.kernels[:number], changed, *parameters.kernels[number + 1 :])
-                found.append(replace(parameters, kernels=kernels))
-    return found
+                variants.append(replace(parameters, kernels=kernels))
+    return variants
 
 
 def _bandwidths(kernel: Kernel) -> list[str]:

@@ -45,7 +45,7 @@ def descend(
     adam = torch.optim.Adam([values], betas=(0.9, 0.95), eps=FLAT, maximize=True)
     slopes, seen = torch.zeros(len(samples), len(values)), torch.zeros(len(samples), dtype=torch.bool)
     measure = SoftMeanIoU(_counts(samples, start, initial, workers))
-    best, found = measure.value(), values.clone()
+    best, best_values = measure.value(), values.clone()
     generator = torch.Generator().manual_seed(seed)
     batch = max(1, min(BATCH, len(samples) // STEPS))
     for number in range(rounds):
@@ -67,10 +67,10 @@ def descend(
         measure = SoftMeanIoU(_counts(samples, start, initial.at(values), workers))
         gained = measure.value() - best
         if gained > 0:
-            best, found = measure.value(), values.clone()
+            best, best_values = measure.value(), values.clone()
         if number and gained < GAIN:
             break
-    return initial.at(found).parameters(start)
+    return initial.at(best_values).parameters(start)
 
 
 def steps(images: int, rounds: int = ROUNDS) -> int:

@@ -44,14 +44,14 @@ def fit_files(options: FitOptions) -> None:
 
     data = Images(_Lazy(files, read), options.logits, names=[str(one.image) for one in files])
     try:
-        found = fit_images(data, options.preset, options.folds, options.iterations, options.seed)
+        fit = fit_images(data, options.preset, options.folds, options.iterations, options.seed)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted: {options.out} was not written") from None
-    text = found.parameters.as_yaml()
+    text = fit.parameters.as_yaml()
     with writing(Path(options.out)) as file:
         file.write(text.encode())
-    _show(found.table(names), f"mean IoU on held-out images, {options.folds} folds")
-    print(found.verdict())
+    _show(fit.table(names), f"mean IoU on held-out images, {options.folds} folds")
+    print(fit.verdict())
     print(f"wrote {options.out}; crfrnn refine --config {options.out} uses it")
 
 
@@ -104,8 +104,8 @@ def _matched(images: Path, predictions: Path, truths: Path) -> list[_Files]:
     ]
     problems = [*values.problems.items(), *labels.problems.items(), *lonely]
     if problems:
-        more = f" (and {len(problems) - 1} more like it)" * (len(problems) > 1)
-        raise ValueError(f"{problems[0][0]}: {problems[0][1]}{more}")
+        rest = f" (and {len(problems) - 1} more like it)" * (len(problems) > 1)
+        raise ValueError(f"{problems[0][0]}: {problems[0][1]}{rest}")
     return [_Files(*pair, labels.pairs[stem][1]) for stem, pair in sorted(values.pairs.items())]
 
 

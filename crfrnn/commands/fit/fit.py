@@ -53,12 +53,12 @@ class Images:
 
     def samples(self, pool: Workers) -> list[Sample]:
         """All of them; a ValueError where their predictions have different classes."""
-        found = pool.over(range(len(self)), self.sample)
-        for number, one in enumerate(found):
-            if one.classes != found[0].classes:
+        samples = pool.over(range(len(self)), self.sample)
+        for number, one in enumerate(samples):
+            if one.classes != samples[0].classes:
                 called = self.names[number] if self.names else f"number {number}"
-                raise ValueError(f"{called}: predictions for {one.classes} classes, the first has {found[0].classes}")
-        return found
+                raise ValueError(f"{called}: predictions for {one.classes} classes, the first has {samples[0].classes}")
+        return samples
 
     def measured(self, number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
         """Confusion matrices (L, L) of the image in its own size, without a CRF (None) and with these parameters."""
@@ -67,11 +67,11 @@ class Images:
         axis = 2 if labels_come_last(values.shape, [tuple(truth.shape)]) else 0
         classes = values.shape[axis]
         scores = {"logits" if self.logits else "probabilities": values}
-        found = {}
+        confusions = {}
         for name, parameters in options.items():
             q = values if parameters is None else refine(image, **scores, **parameters.options())
-            found[name] = confusion_matrix(torch.from_numpy(q.argmax(axis)), truth, classes)
-        return found
+            confusions[name] = confusion_matrix(torch.from_numpy(q.argmax(axis)), truth, classes)
+        return confusions
 
 
 class Together(Sequence[tuple[Any, Any, Any]]):
@@ -254,12 +254,12 @@ def cross_validate(
     for held_out in np.array_split(np.arange(len(data)), folds):
         training = [sample for number, sample in enumerate(samples) if number not in set(held_out.tolist())]
         start, rungs = learn(training, pool, preset, seed)
-        found = {name: replace(one, iterations=iterations) for name, one in {START: start, **rungs}.items()}
-        options: dict[str, CRFParameters | None] = {ALONE: None, **found}
+        learned = {name: replace(one, iterations=iterations) for name, one in {START: start, **rungs}.items()}
+        options: dict[str, CRFParameters | None] = {ALONE: None, **learned}
         for measured in pool.over(held_out.tolist(), lambda number, options=options: data.measured(number, options)):
             for name, confusion in measured.items():
                 counts[name].append(confusion)
-    return CrossValidation({name: torch.stack(found) for name, found in counts.items()})
+    return CrossValidation({name: torch.stack(learned) for name, learned in counts.items()})
 
 
 def check(data: Images, preset: str | None, folds: int, iterations: int) -> None:

@@ -94,9 +94,9 @@ def _refine_file(image: Path, source: Path, targets: Targets, settings: _Setting
     seconds = time.perf_counter() - start
     height, width = outcome.size
     from_labels = settings.options.kind == "labels"
-    found = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
+    names = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
     print(
-        f"refined {image} ({width} x {height}), {len(outcome.labels)} labels{found * from_labels},"
+        f"refined {image} ({width} x {height}), {len(outcome.labels)} labels{names * from_labels},"
         f" in {seconds:.2f} s; {outcome.changed:.1%} of the pixels changed their label"
     )
     if from_labels and settings.unsure is None and "255" in outcome.labels[2:]:

@@ -6,8 +6,8 @@ from crfrnn.runtime.compiled import kernel_on_views
 
 
 @kernel_on_views
-def survey(planes, room, plane_bits, highest, sums, room_bits):
-    """planes (L, N) and room (P,), float32; plane_bits, room_bits: their bits as int32; highest (L,), sums (2,) int32.
+def survey(planes, block, plane_bits, highest, sums, block_bits):
+    """planes (L, N) and block (P,), float32; plane_bits, block_bits: their bits as int32; highest (L,), sums (2,) int32.
 
     Fills the bits of the highest number of each label and of the lowest and the highest sum over the labels, and
     returns those of the lowest number. P points at a time, whose sums stay in the cache.
@@ -19,17 +19,17 @@ def survey(planes, room, plane_bits, highest, sums, room_bits):
     labels, points = planes.shape
     lowest, least, most = np.int32(0x7FFFFFFF), np.int32(0x7FFFFFFF), np.int32(-0x7FFFFFFF)
     highest[:] = most
-    for begin in range(0, points, room.size):
-        size = min(room.size, points - begin)
-        room[:size] = 0
+    for begin in range(0, points, block.size):
+        size = min(block.size, points - begin)
+        block[:size] = 0
         for label in range(labels):
             p, bits = planes[label, begin : begin + size], plane_bits[label, begin : begin + size]
             high = highest[label]
             for k in range(size):
-                room[k] += p[k]
+                block[k] += p[k]
                 high, lowest = max(high, bits[k]), min(lowest, bits[k])
             highest[label] = high
         for k in range(size):
-            least, most = min(least, room_bits[k]), max(most, room_bits[k])
+            least, most = min(least, block_bits[k]), max(most, block_bits[k])
     sums[0], sums[1] = least, most
     return lowest

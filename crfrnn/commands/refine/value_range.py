@@ -28,9 +28,9 @@ def value_range(values: Tensor) -> Range:
     """values (1, L, H, W) float32, at least one number."""
     if values.device.type == "cpu" and values.is_contiguous():
         planes, highest = values.numpy().reshape(values.shape[1], -1), np.empty(values.shape[1], np.float32)
-        sums, room = np.empty(2, np.float32), np.empty(BLOCK, np.float32)
-        bits = [array.view(np.int32) for array in (planes, highest, sums, room)]
-        lowest = load("crfrnn.commands.refine.survey_cpu", "survey")(planes, room, *bits)
+        sums, block = np.empty(2, np.float32), np.empty(BLOCK, np.float32)
+        bits = [array.view(np.int32) for array in (planes, highest, sums, block)]
+        lowest = load("crfrnn.commands.refine.survey_cpu", "survey")(planes, block, *bits)
         if lowest >= 0 and bits[1].max() < INFINITY:
             return Range(float(np.int32(lowest).view(np.float32)), torch.from_numpy(highest), *sums.tolist())
     least, most = (bound.item() for bound in values.sum(dim=1).aminmax())

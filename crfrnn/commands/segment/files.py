@@ -86,8 +86,8 @@ def _jobs(inputs: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Pa
     for path in inputs:
         if path.is_dir() and path.resolve() in outputs:
             raise UsageError(f"out: {path} is read as an input; give another folder")
-        found = files_by_stem(path, IMAGE_SUFFIXES) if path.is_dir() else {path.stem: [path]}
-        for stem, paths in found.items():
+        stems = files_by_stem(path, IMAGE_SUFFIXES) if path.is_dir() else {path.stem: [path]}
+        for stem, paths in stems.items():
             by_stem.setdefault(stem, []).extend(paths)
     if not by_stem:
         raise ValueError(f"{', '.join(map(str, inputs))}: no photographs ({' '.join(IMAGE_SUFFIXES)})")
@@ -106,8 +106,8 @@ def _segment_photo(job: _Job, model: _Model) -> None:
         outcome = _work(job, model)
     seconds = time.perf_counter() - start
     height, width = outcome.size
-    found = ", ".join(map(str, outcome.entries[:SHOWN])) + ", ..." * (len(outcome.entries) > SHOWN)
-    summary = f"segmented {job.source} ({width} x {height}) with {model.name} in {seconds:.1f} s: {found}"
+    classes = ", ".join(map(str, outcome.entries[:SHOWN])) + ", ..." * (len(outcome.entries) > SHOWN)
+    summary = f"segmented {job.source} ({width} x {height}) with {model.name} in {seconds:.1f} s: {classes}"
     print("; ".join([summary, *_changed(model, [outcome])]))
     for path in job.targets.paths():
         print(f"wrote {path}")
@@ -171,7 +171,7 @@ def _check_strokes(photos: list[Path], unsure: str | int) -> tuple[Path, Value |
 def _segment_by_strokes(
     image: Path, source: Path, void: Value | None, targets: Targets, iterations: int, seed: int
 ) -> None:
-    drawn, found = read_strokes(source, void)
+    drawn, void_rule = read_strokes(source, void)
     photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
     start = time.perf_counter()
     with steps_bar(f"learning {image.name}") as progress:
@@ -194,7 +194,7 @@ def _segment_by_strokes(
     names = drawn.style.names()
     print(
         f"segmented {image} ({width} x {height}) in {seconds:.1f} s from strokes of {len(names)} classes"
-        f" ({', '.join(names[:12])}{', ...' * (len(names) > 12)}) on {drawn_on.mean():.1%} of the pixels; {found}"
+        f" ({', '.join(names[:12])}{', ...' * (len(names) > 12)}) on {drawn_on.mean():.1%} of the pixels; {void_rule}"
     )
     print(f"{np.mean(result.labels[drawn_on] == drawn.indices[drawn_on]):.1%} of the stroke pixels kept their class")
     for path in targets.paths():

@@ -134,8 +134,8 @@ def _check_files(folder: Path, data: DataConfig, training: SegmentationDataset) 
         return
     reports, problems = check(data, (data.train, data.val))
     if problems:
-        more = f" and {len(problems) - 1} more; crfrnn data check CONFIG lists them" if len(problems) > 1 else ""
-        raise ValueError(f"data: {problems[0]}{more}")
+        rest = f" and {len(problems) - 1} more; crfrnn data check CONFIG lists them" if len(problems) > 1 else ""
+        raise ValueError(f"data: {problems[0]}{rest}")
     print(describe(reports, training.classes.names))
     with writing(folder / HISTOGRAM) as file:
         file.write(json.dumps({"pixels": reports[0].histogram.tolist()}).encode())

@@ -61,8 +61,8 @@ def pairs_in(images: Path, masks: Path) -> list[Pair]:
     matched = pair_by_stem(images, masks, MASK_SUFFIXES)
     problems = list(matched.problems.items())
     if problems:
-        more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-        raise ValueError(f"{problems[0][0]}: {problems[0][1]}{more}")
+        rest = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+        raise ValueError(f"{problems[0][0]}: {problems[0][1]}{rest}")
     if matched.unused:
         raise ValueError(
             f"{masks}: {matched.unused} images in {images} have no mask here; add masks or move the images"

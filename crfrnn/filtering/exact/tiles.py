@@ -39,8 +39,8 @@ class Tiles:
 
     def sort(self, values: Tensor) -> Tensor:
         """(B, C, N) -> (B, C, padded N): in tiles, zeros at the end."""
-        room = self.features.shape[2] - self.order.shape[1]
-        return torch.nn.functional.pad(_take(values, self.order), (0, room))
+        padding = self.features.shape[2] - self.order.shape[1]
+        return torch.nn.functional.pad(_take(values, self.order), (0, padding))
 
     def unsort(self, values: Tensor) -> Tensor:
         """(B, C, padded N) -> (B, C, N): in the points' own order."""
@@ -78,8 +78,8 @@ def tile(features: Tensor, size: int) -> Tiles:
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     place = torch.empty_like(order).scatter_(1, order, places)
     inside = _take(features, order)
-    room = -inside.shape[2] % size
-    inside = torch.cat([inside, inside[:, :, -1:].expand(-1, -1, room)], dim=2)
+    padding = -inside.shape[2] % size
+    inside = torch.cat([inside, inside[:, :, -1:].expand(-1, -1, padding)], dim=2)
     boxes = inside.unflatten(2, (-1, size))
     return Tiles(size, order, place, inside, boxes.amin(dim=3).contiguous(), boxes.amax(dim=3).contiguous())
 

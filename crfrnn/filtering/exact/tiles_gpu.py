@@ -29,11 +29,11 @@ class Near(NamedTuple):
     schedule: Tensor  # (B, rows): those with the longest lists first, so that none of them is last alone
 
 
-def near_tiles(tiles: Tiles, tolerance: float, room: int = LIST) -> Iterator[Near]:
+def near_tiles(tiles: Tiles, tolerance: float, entries: int = LIST) -> Iterator[Near]:
     """The lists, for as many row tiles at a time as find room. Nothing is copied to the host."""
     batch, dimensions, count = tiles.low.shape
     threshold = reach(tiles.order.shape[1], tolerance)
-    most = max(1, room // (batch * count))
+    most = max(1, entries // (batch * count))
     sizes: dict[str, Any] = {"D": dimensions, "BLOCK": BOXES}
     for first in range(0, count, most):
         rows = min(most, count - first)
@@ -141,7 +141,7 @@ _TILES = each_a_tensor(item.name for item in fields(Tiles) if item.name != "size
 _filter = CustomOp(
     "exact_filter",
     filter_points,
-    schema=f"(Tensor values, Tensor points, {_TILES}, int size, float tolerance) -> Tensor",
+    schema=f"(Tensor values, Tensor points, {_TILES}, SymInt size, float tolerance) -> Tensor",
     fake=like_the_first,
     backward=_backward,
     save=_save,
@@ -149,7 +149,7 @@ _filter = CustomOp(
 _filter_backward = CustomOp(
     "exact_filter_backward",
     filter_points_backward,
-    schema=f"(Tensor values, Tensor gradients, {_TILES}, int size, float tolerance) -> Tensor",
+    schema=f"(Tensor values, Tensor gradients, {_TILES}, SymInt size, float tolerance) -> Tensor",
     fake=_backward_fake,
 )
 

@@ -21,7 +21,7 @@ def list_near(low, high, near, near_count, first, rows, tiles, reach, D: tl.cons
     row, image = tl.program_id(0), tl.program_id(1)
     boxes = image.to(tl.int64) * D * tiles
     place = image.to(tl.int64) * rows + row
-    found = 0
+    hits = 0
     for start in range(0, tiles, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         inside = columns < tiles
@@ -33,10 +33,10 @@ def list_near(low, high, near, near_count, first, rows, tiles, reach, D: tl.cons
             gap = tl.maximum(tl.maximum(below, above), 0.0)
             squared += gap * gap
         hit = (inside & (squared <= reach)).to(tl.int32)
-        slot = found + tl.cumsum(hit, 0) - hit
+        slot = hits + tl.cumsum(hit, 0) - hit
         tl.store(near + place * tiles + slot, columns, mask=hit > 0)
-        found += tl.sum(hit, 0)
-    tl.store(near_count + place, found)
+        hits += tl.sum(hit, 0)
+    tl.store(near_count + place, hits)
 
 
 @triton.jit

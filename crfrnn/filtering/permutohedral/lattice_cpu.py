@@ -26,7 +26,7 @@ from crfrnn.runtime.custom_ops import CustomOp, each_a_tensor, like_the_first, p
 
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
-SCHEMA = f"{each_a_tensor(LatticeTensors._fields)}, int line, bool transposed"  # the end of the ops that filter
+SCHEMA = f"{each_a_tensor(LatticeTensors._fields)}, SymInt line, bool transposed"  # the end of the ops that filter
 KEY_BITS = 62  # in each of at most two words
 BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
@@ -70,10 +70,10 @@ def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray
 
 def _room(points: int, corners: int, accuracy: int) -> int:
     """The most vertices there can be: all corners differ, and none shares its neighbours with another."""
-    room = points * corners
+    most = points * corners
     for neighbours in STENCILS[accuracy].rings:
-        room += room * 2 * corners // neighbours
-    return room
+        most += most * 2 * corners // neighbours
+    return most
 
 
 def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tight: bool) -> LatticeTensors:
@@ -106,8 +106,8 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     rows[1 + len(strips) :] = rows[len(strips)]
 
     if tight:
-        room = (int(rows[-1] - rows[1]),)  # the first strip has none
-        into = into._replace(ghosts=_new(room), owners=_new(room))
+        shape = (int(rows[-1] - rows[1]),)  # the first strip has none
+        into = into._replace(ghosts=_new(shape), owners=_new(shape))
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = memory.empty((strides.shape[0], int(rows[-1])), np.int64)
     places = np.array([start * corners for start, _ in strips])
@@ -178,13 +178,13 @@ def _empty(features: Tensor, line: int, accuracy: int, tight: bool) -> list[Tens
     del line
     batch, dimensions, points = features.shape
     corners = dimensions + 1
-    most, room = (0, 0) if tight else (points * corners, _room(points, corners, accuracy))
+    most, vertices = (0, 0) if tight else (points * corners, _room(points, corners, accuracy))
     return [
         features.new_empty((batch, points, corners), dtype=torch.int32),
         features.new_empty((batch, points, corners)),
         features.new_empty((batch, most), dtype=torch.int32),
         features.new_empty((batch, most), dtype=torch.int32),
-        features.new_empty((batch, corners, room), dtype=torch.int32),
+        features.new_empty((batch, corners, vertices), dtype=torch.int32),
         features.new_empty((batch, layout.MOST_STRIPS + 1), dtype=torch.int64),
         features.new_empty((batch, corners + 2), dtype=torch.int64),
     ]

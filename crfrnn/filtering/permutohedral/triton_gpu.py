@@ -128,11 +128,11 @@ def _first_row(row_keys, low, high, entries, count, steps, wanted, WORDS: tl.con
             below = (top < high) | ((top == high) & below)
         left = tl.where(searching & below, middle + 1, left)
         right = tl.where(searching & ~below, middle, right)
-    found = wanted & (left < count)
-    equal = tl.load(row_keys + left, mask=found, other=0) == low
+    is_there = wanted & (left < count)
+    equal = tl.load(row_keys + left, mask=is_there, other=0) == low
     if WORDS == 2:
-        equal = equal & (tl.load(row_keys + entries + left, mask=found, other=0) == high)
-    return left, found & equal
+        equal = equal & (tl.load(row_keys + entries + left, mask=is_there, other=0) == high)
+    return left, is_there & equal
 
 
 @triton.jit
@@ -165,11 +165,11 @@ def link(
             high = tl.load(row_keys + entries + row, mask=inside, other=0)
         owner, _ = _first_row(row_keys, low, high, entries, count, steps, inside, WORDS)
         tl.store(owners + row, owner, mask=inside)
-        more = inside & (row + 1 < count)
-        same = tl.load(row_keys + row + 1, mask=more, other=0) == low
+        has_next = inside & (row + 1 < count)
+        same = tl.load(row_keys + row + 1, mask=has_next, other=0) == low
         if WORDS == 2:
-            same = same & (tl.load(row_keys + entries + row + 1, mask=more, other=0) == high)
-        tl.store(ghosts + owner, row - owner, mask=inside & (row > owner) & ~(more & same))
+            same = same & (tl.load(row_keys + entries + row + 1, mask=has_next, other=0) == high)
+        tl.store(ghosts + owner, row - owner, mask=inside & (row > owner) & ~(has_next & same))
         owned = inside & (row == owner)
         for axis in tl.static_range(D + 1):
             target, target_high = low, high
@@ -181,10 +181,10 @@ def link(
                 target -= (D + 1) * tl.load(strides + axis)
                 if WORDS == 2:
                     target_high -= (D + 1) * tl.load(strides + D + 1 + axis)
-            found, there = _first_row(row_keys, target, target_high, entries, count, steps, owned, WORDS)
+            neighbour, there = _first_row(row_keys, target, target_high, entries, count, steps, owned, WORDS)
             at = axis * entries.to(tl.int64)
-            tl.store(following + at + row, found, mask=there)
-            tl.store(previous + at + found, row, mask=there)
+            tl.store(following + at + row, neighbour, mask=there)
+            tl.store(previous + at + neighbour, row, mask=there)
 
 
 @triton.jit
@@ -247,14 +247,14 @@ def add_ghosts(table, ghosts, count_at, C: tl.constexpr, ROWS: tl.constexpr, WID
     c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     for start in range(tl.program_id(0) * ROWS, count, tl.num_programs(0) * ROWS):
         row = start + tl.arange(0, ROWS)
-        more = tl.load(ghosts + row, mask=row < count, other=0)
-        most = tl.max(more)
+        following = tl.load(ghosts + row, mask=row < count, other=0)
+        most = tl.max(following)
         if most > 0:
             at = row.to(tl.int64)[:, None] * C + c[None, :]
-            mask = (more > 0)[:, None] & (c < C)[None, :]
+            mask = (following > 0)[:, None] & (c < C)[None, :]
             sums = tl.load(table + at, mask=mask, other=0)
             for k in range(1, most + 1):
-                sums += tl.load(table + at + k * C, mask=mask & (more >= k)[:, None], other=0)
+                sums += tl.load(table + at + k * C, mask=mask & (following >= k)[:, None], other=0)
             tl.store(table + at, sums, mask=mask)
 
 

@@ -132,8 +132,8 @@ def _hashed(keys, count, size):
     """A hash table of that size of the first keys; of equal ones, an owner and its ghosts, of the first."""
     table = np.full(size, FREE, np.uint64)
     for number in range(count):
-        found, slot, mark = _find(keys[0, number], keys[keys.shape[0] - 1, number], table, keys)
-        if found == EMPTY:
+        vertex, slot, mark = _find(keys[0, number], keys[keys.shape[0] - 1, number], table, keys)
+        if vertex == EMPTY:
             table[slot] = mark | np.uint64(number)
     return table
 
@@ -182,7 +182,7 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
     table[:] = FREE
     slots = table.reshape(table.size, 1)
     high = vertex_keys.shape[0] - 1
-    found = 0
+    count = 0
     for strip in range(places.size):
         shift = places[strip] - rows[strip]
         for row in range(rows[strip], rows[strip + 1]):
@@ -195,10 +195,10 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
             if owner == EMPTY:
                 table[slot] = mark | np.uint64(row)
             else:
-                ghosts[found] = row
-                owners[found] = owner
-                found += 1
-    return found
+                ghosts[count] = row
+                owners[count] = owner
+                count += 1
+    return count
 
 
 @kernel
@@ -219,9 +219,9 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
             ghost += 1
             continue
         if found + 2 * axes > keys.shape[1]:
-            more = np.empty((high + 1, 2 * keys.shape[1]), np.int64)
-            more[:, :found] = keys[:, :found]
-            keys = more
+            larger = np.empty((high + 1, 2 * keys.shape[1]), np.int64)
+            larger[:, :found] = keys[:, :found]
+            keys = larger
             met = np.concatenate((met, np.zeros_like(met)))
         if 2 * (found + 2 * axes) > table.size:
             table = _hashed(keys, found, 4 * table.size)
@@ -307,10 +307,12 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
         if k + AHEAD < likely:
             later = begins[k + AHEAD]
             _ask_for(row_keys[0, later] + offsets[0], row_keys[high, later] + offsets[high], slots)
-        found, _, _ = _find(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], table, row_keys)
-        following[vertex] = found
-        if found != EMPTY:
-            has_previous[found] = 1
+        neighbour, _, _ = _find(
+            row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], table, row_keys
+        )
+        following[vertex] = neighbour
+        if neighbour != EMPTY:
+            has_previous[neighbour] = 1
             length += 1
     runs = 0
     for k in range(likely):

@@ -84,7 +84,7 @@ class Buffers(NamedTuple):
 class Part(NamedTuple):
     """What one call passes over: whole lines, and whole strips (`permutohedral/vertices_cpu.py`)."""
 
-    room: Buffers
+    scratch: Buffers
     lanes: tuple
     width: int  # W
     strip: int  # the first
@@ -145,16 +145,16 @@ def to_planes(rows, planes, start, stop):
 
 
 @part_on_views
-def _read(kernels, room, lanes, first, begin, end, y):
+def _read(kernels, scratch, lanes, first, begin, end, y):
     """The messages at the pixels begin..end of line y, which starts at point `first`, and with `mixing` those mixed."""
     lattices, grids, mixing = kernels
-    start, stop, size, messages = first + begin, first + end, end - begin, room.messages
+    start, stop, size, messages = first + begin, first + end, end - begin, scratch.messages
     channels = messages.shape[2]
     for m in range(lattices.count):
         corners, weights = lattices.corners[m][start:stop], lattices.weights[m][start:stop]
         sum_rows(messages[:size, m], lattices.table[m], corners, weights, lattices.after[m][start:stop], lanes)
     for g in range(grids.count):
-        table, nodes = grids.coarse[g], room.nodes[g]
+        table, nodes = grids.coarse[g], scratch.nodes[g]
         pairs = slice(begin // PAIR, (end + PAIR - 1) // PAIR)
         starts, weights = grids.refine_starts[g][pairs], grids.refine_weights[g][pairs]
         # first the nodes of this line around these pixels, side by side as those of the other lines are
@@ -163,12 +163,14 @@ def _read(kernels, room, lanes, first, begin, end, y):
         sum_rows(into[:, low:high], table[:, low:high], lines[y : y + 1], across[y : y + 1], None, lanes)
         band_rows(messages[:size, lattices.count + g], nodes, starts, weights, lanes)
     if mixing.size:
-        room.mixed[:] = 0
-        add_product(room.mixed[:, 0], messages.reshape(messages.shape[0], messages.shape[1] * channels), mixing, lanes)
+        scratch.mixed[:] = 0
+        add_product(
+            scratch.mixed[:, 0], messages.reshape(messages.shape[0], messages.shape[1] * channels), mixing, lanes
+        )
 
 
 @part_on_views
-def _write(kernels, values, room, lanes, first, begin, end, y):
+def _write(kernels, values, scratch, lanes, first, begin, end, y):
     """Splat the pixels begin..end of line y, which starts at point `first`; values (W, C) are those of the line.
 
     The separable kernels' nodes are gathered as far as the pixels before `end` suffice; after the last they are
@@ -181,13 +183,13 @@ def _write(kernels, values, room, lanes, first, begin, end, y):
         scatter_rows(lattices.sums[m], values[begin:end], corners[start:stop], weights[start:stop], factors, lanes)
     for g in range(grids.count):
         starts, weights = grids.gather_starts[g], grids.gather_weights[g]
-        low = high = room.done[g] if begin else 0
+        low = high = scratch.done[g] if begin else 0
         while high < starts.size and starts[high] + weights.shape[1] <= end:
             high += 1
-        window = room.gathered[g]
+        window = scratch.gathered[g]
         line = window[y % window.shape[0]].reshape(window.shape[1] // values.shape[1], values.shape[1])
         band_rows(line[PAIR * low : PAIR * high], values, starts[low:high], weights[low:high], lanes)
-        room.done[g] = high
+        scratch.done[g] = high
         if end == values.shape[0]:
             lines, across = grids.sum_lines[g], grids.sum_weights[g]
             for k in range(grids.sum_ends[g][y], grids.sum_ends[g][y + 1]):
@@ -209,21 +211,21 @@ def initialise(planes, smallest, unary, kept, kernels, part):
     planes (L, N): U, or where `smallest` is above 0 probabilities, whose logarithm U is, of at least that;
     unary (N, C); kept (N, C) receives Q, or is empty.
     """
-    room, lanes, width, strip, after, start, stop = part
+    scratch, lanes, width, strip, after, start, stop = part
     _clear(kernels.lattices, strip, after)
-    nothing = room.messages[:, :0], kernels.mixing[:0]
+    nothing = scratch.messages[:, :0], kernels.mixing[:0]
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
-        q = kept[first : first + size] if kept.size else room.line[:size]
+        q = kept[first : first + size] if kept.size else scratch.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             u = unary[first + begin : first + end]
             to_rows(planes, u, PADDING, first + begin, first + end)
             if smallest > 0:
-                probability_rows(q[begin:end], u, smallest, room.sums, lanes)
+                probability_rows(q[begin:end], u, smallest, scratch.sums, lanes)
             else:
-                softmax_rows(q[begin:end], u, *nothing, room.sums, lanes)
-            _write(kernels, q, room, lanes, first, begin, end, y)
+                softmax_rows(q[begin:end], u, *nothing, scratch.sums, lanes)
+            _write(kernels, q, scratch, lanes, first, begin, end, y)
 
 
 @kernel_on_views
@@ -232,17 +234,17 @@ def update(unary, diagonal, kept, kernels, part):
 
     unary (N, C); diagonal e (M, C), or with `mixing` ones (1, C); kept (N, C) receives Q, or is empty.
     """
-    room, lanes, width, strip, after, start, stop = part
+    scratch, lanes, width, strip, after, start, stop = part
     _clear(kernels.lattices, strip, after)
-    passed = room.mixed if kernels.mixing.size else room.messages
+    passed = scratch.mixed if kernels.mixing.size else scratch.messages
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
-        q = kept[first : first + size] if kept.size else room.line[:size]
+        q = kept[first : first + size] if kept.size else scratch.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            _read(kernels, room, lanes, first, begin, end, y)
-            softmax_rows(q[begin:end], unary[first + begin : first + end], passed, diagonal, room.sums, lanes)
-            _write(kernels, q, room, lanes, first, begin, end, y)
+            _read(kernels, scratch, lanes, first, begin, end, y)
+            softmax_rows(q[begin:end], unary[first + begin : first + end], passed, diagonal, scratch.sums, lanes)
+            _write(kernels, q, scratch, lanes, first, begin, end, y)
 
 
 @kernel_on_views
@@ -251,18 +253,18 @@ def finish(unary, diagonal, common, normalize, out, kernels, part):
 
     common c (M, C), or with `mixing` zeros (1, C); out (L, N); the rest as in `update`.
     """
-    room, lanes, width, _, _, start, stop = part
-    passed = room.mixed if kernels.mixing.size else room.messages
+    scratch, lanes, width, _, _, start, stop = part
+    passed = scratch.mixed if kernels.mixing.size else scratch.messages
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            _read(kernels, room, lanes, first, begin, end, y)
-            u, rows = unary[first + begin : first + end], room.line[: end - begin]
+            _read(kernels, scratch, lanes, first, begin, end, y)
+            u, rows = unary[first + begin : first + end], scratch.line[: end - begin]
             if normalize:
-                softmax_rows(rows, u, passed, diagonal, room.sums, lanes)
+                softmax_rows(rows, u, passed, diagonal, scratch.sums, lanes)
             else:
-                logits_rows(rows, u, passed, diagonal, common, room.sums, lanes)
+                logits_rows(rows, u, passed, diagonal, common, scratch.sums, lanes)
             to_planes(rows, out, first + begin, first + end)
 
 
@@ -272,7 +274,7 @@ def start_gradient(planes, total, kernels, part):
 
     planes (L, N); total (N, C), which will collect the gradient of U.
     """
-    room, lanes, width, strip, after, start, stop = part
+    scratch, lanes, width, strip, after, start, stop = part
     _clear(kernels.lattices, strip, after)
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
@@ -280,7 +282,7 @@ def start_gradient(planes, total, kernels, part):
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             to_rows(planes, line[begin:end], np.float32(0), first + begin, first + end)
-            _write(kernels, line, room, lanes, first, begin, end, y)
+            _write(kernels, line, scratch, lanes, first, begin, end, y)
 
 
 @kernel_on_views
@@ -291,22 +293,22 @@ def update_gradient(q, diagonal, common, total, products, planes, kernels, part)
     pixels by itself, or is empty; diagonal and common as in `finish`. The last time nothing is splatted, and total goes
     to planes (L, N), which are empty before.
     """
-    room, lanes, width, strip, after, start, stop = part
-    more = planes.size == 0
-    if more:
+    scratch, lanes, width, strip, after, start, stop = part
+    splats = planes.size == 0
+    if splats:
         _clear(kernels.lattices, strip, after)
-    passed = room.mixed if kernels.mixing.size else room.messages
-    every = room.messages.reshape(len(room.messages), room.messages.shape[1] * room.messages.shape[2])
+    passed = scratch.mixed if kernels.mixing.size else scratch.messages
+    every = scratch.messages.reshape(len(scratch.messages), scratch.messages.shape[1] * scratch.messages.shape[2])
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            here, g = slice(first + begin, first + end), room.line[begin:end]
-            _read(kernels, room, lanes, first, begin, end, y)
+            here, g = slice(first + begin, first + end), scratch.line[begin:end]
+            _read(kernels, scratch, lanes, first, begin, end, y)
             if products.size:
                 add_product(products[strip], every[: end - begin].T, q[here], lanes)
-            softmax_backward_rows(g, total[here], q[here], passed, diagonal, common, room.sums, lanes)
-            if more:
-                _write(kernels, room.line, room, lanes, first, begin, end, y)
+            softmax_backward_rows(g, total[here], q[here], passed, diagonal, common, scratch.sums, lanes)
+            if splats:
+                _write(kernels, scratch.line, scratch, lanes, first, begin, end, y)
             else:
                 to_planes(total[here], planes, first + begin, first + end)

@@ -82,8 +82,8 @@ class MessagePassing:
             if tensors[0].numel():
                 lattice = LatticeTensors(*tensors)
                 enough = scratch is not None and scratch.shape[0] >= lattice.points.numel()
-                own, *more = tables(lattice, self.channels, torch.float32, 1 if enough else 2)
-                scratch = more[0] if scratch is None or not enough else scratch
+                own, *second = tables(lattice, self.channels, torch.float32, 1 if enough else 2)
+                scratch = second[0] if scratch is None or not enough else scratch
                 # the last of the d + 1 passes of the blur ends in its own table
                 two = (own, scratch) if lattice.vertices.shape[1] % 2 == 0 else (scratch, own)
                 lattices.append((m, _Lattice(lattice, kernels.scaled_by(m), transposed, two)))
@@ -97,9 +97,9 @@ class MessagePassing:
     def exchange(self, rows: Tensor) -> None:
         """From marginals, or a gradient, (B N, C) to the messages that the pixels read next."""
         for pair in self.pairs:
-            for found in pair:
-                if found is not None:
-                    found[1].exchange(rows)
+            for kernel in pair:
+                if kernel is not None:
+                    kernel[1].exchange(rows)
 
     def matrices(self, transforms: Tensor, shares: Tensor, transposed: bool) -> list[tuple[Tensor, Tensor]]:
         """The arguments `shares` and `mixing` of each pair of kernels.
@@ -107,10 +107,10 @@ class MessagePassing:
         transforms A (M, L, L) and no shares; or the compatibility (1, L, L) and shares (M, L) for weights by class.
         """
         block = min(BLOCK, self.all)
-        room = -(-self.channels // block) * block - self.labels
+        padding = -(-self.channels // block) * block - self.labels
         rows = transforms if transposed else transforms.transpose(1, 2)
-        rows = torch.nn.functional.pad(rows, (0, self.all - self.labels, 0, room))
-        columns = torch.nn.functional.pad(shares, (0, room)) if shares.numel() else shares
+        rows = torch.nn.functional.pad(rows, (0, self.all - self.labels, 0, padding))
+        columns = torch.nn.functional.pad(shares, (0, padding)) if shares.numel() else shares
         out = []
         for pair in self.pairs:
             numbers = [0 if found is None else found[0] for found in pair]

@@ -81,9 +81,9 @@ class _Transform:
     def __init__(self, matrices: Tensor, channels: int, transposed: bool):
         structure = _structure(matrices.numpy(), channels)
         if structure is None:
-            room = channels - matrices.shape[1]
+            padding = channels - matrices.shape[1]
             rows = matrices if transposed else matrices.transpose(1, 2)
-            mixing = torch.nn.functional.pad(rows, (0, room, 0, room)).flatten(0, 1)
+            mixing = torch.nn.functional.pad(rows, (0, padding, 0, padding)).flatten(0, 1)
             self.mixing = mixing.contiguous().numpy()  # a view of the transposed matrix where nothing was padded
             structure = np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
         else:
@@ -122,8 +122,8 @@ def infer(
     marginals before each iteration, (B, T, N, C) with `keep`, else empty)."""
     logits, transforms = logits.detach(), transforms.detach()
     out = memory.empty(tuple(logits.shape))
-    room = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
-    marginals = torch.from_numpy(memory.empty(room))
+    kept_shape = (logits.shape[0], iterations, logits.shape[2], layout.padded(logits.shape[1])) if keep else (0,)
+    marginals = torch.from_numpy(memory.empty(kept_shape))
     kernels = KernelTensors(lattices, thetas, scales, shape)
     for image, planes in enumerate(logits):
         passing = MessagePassing(image, kernels, logits.shape[1])

@@ -129,9 +129,9 @@ def differentiate(
                 arguments = q, partial, total, g
                 passing.over_pixels(triton_gpu.update_gradient, arguments, pair, both, saved, CHAINED=last > 0)
             if saved is not None:
-                for found, message in zip(passing.pairs[pair], saved, strict=True):
-                    if found is not None:
-                        grad_transforms[found[0]] -= message[:, :labels].t() @ q[:, :labels].float()
+                for kernel, message in zip(passing.pairs[pair], saved, strict=True):
+                    if kernel is not None:
+                        grad_transforms[kernel[0]] -= message[:, :labels].t() @ q[:, :labels].float()
     return total, grad_transforms
 
 

@@ -5,7 +5,7 @@ says what it does.
 
 A row of a softmax waits for the largest of its channels, then for its exponentials, then for their sum. So each of
 these steps is done for all rows of a tile before the next one: a processor works on the next rows while one waits.
-What a step leaves for the next one, a number for each row, is in `room` (2, TILE or more, LANES): first a vector that
+What a step leaves for the next one, a number for each row, is in `scratch` (2, TILE or more, LANES): first a vector that
 is not yet summed over its lanes, then, for eight rows at a time, the sums.
 """
 
@@ -26,34 +26,34 @@ TOGETHER = 4  # rows that use a weight while it is in a register
 LOWEST_LOGIT = -3.0e38
 
 
-def softmax_rows_python(out, unary, messages, weights, room, lanes):
+def softmax_rows_python(out, unary, messages, weights, scratch, lanes):
     """out = softmax(unary - sum_m weights[m] * messages[:, m]), row by row, float32.
 
     out (n, C); unary (n or more, C); messages (n or more, M, C); weights (M, C).
     """
-    del room, lanes
+    del scratch, lanes
     count = out.shape[0]
     logits = unary[:count] - (weights * messages[:count]).sum(axis=1)
     e = np.exp(np.maximum(logits - logits.max(axis=1, keepdims=True), LOWEST))
     out[:] = e / e.sum(axis=1, keepdims=True)
 
 
-def logits_rows_python(out, unary, messages, diagonal, common, room, lanes):
+def logits_rows_python(out, unary, messages, diagonal, common, scratch, lanes):
     """out = unary - sum_m (diagonal[m] * messages[:, m] + <common[m], messages[:, m]>).
 
     out (n, C); unary (n or more, C); messages (n or more, M, C); diagonal, common (M, C).
     """
-    del room, lanes
+    del scratch, lanes
     passed = messages[: out.shape[0]]
     out[:] = unary[: out.shape[0]] - (diagonal * passed).sum(axis=1) - (common * passed).sum(axis=(1, 2))[:, None]
 
 
-def softmax_backward_rows_python(grad, total, q, messages, diagonal, common, room, lanes):
+def softmax_backward_rows_python(grad, total, q, messages, diagonal, common, scratch, lanes):
     """grad = q (d - <q, d>) with d = - sum_m (diagonal[m] * messages[m] + common[m] sum(messages[m])); total += grad.
 
     grad, total, q (n, C); messages (n or more, M, C); diagonal, common (M, C); no common (0, C) counts as zeros.
     """
-    del room, lanes
+    del scratch, lanes
     passed = messages[: grad.shape[0]]
     d = -(diagonal * passed).sum(axis=1)
     if common.size:
@@ -62,13 +62,13 @@ def softmax_backward_rows_python(grad, total, q, messages, diagonal, common, roo
     total += grad
 
 
-def probability_rows_python(out, rows, smallest, room, lanes):
+def probability_rows_python(out, rows, smallest, scratch, lanes):
     """rows, p = log p, and out = softmax of that, which is p over the sum of all p, with p = max(rows, smallest).
 
     out, rows (n, C) float32; smallest is at least the smallest normal number. In rows the logits of channels that are
     no labels stay as they are, and NaN.
     """
-    del room, lanes
+    del scratch, lanes
     labels, p = ~(rows < NO_LABEL), np.maximum(rows, smallest)
     shares = np.where(labels, np.maximum(p, np.float32(np.exp(LOWEST))), 0)
     out[:] = shares / shares.sum(axis=1, keepdims=True)
@@ -152,8 +152,8 @@ def _penalised(v: Vectors, starts, block, offsets, channels, messages, weights, 
 
 
 @intrinsic
-def _probability_rows(typingctx, out, rows, smallest, room, lanes):
-    signature = types.void(out, rows, smallest, room, lanes)
+def _probability_rows(typingctx, out, rows, smallest, scratch, lanes):
+    signature = types.void(out, rows, smallest, scratch, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
@@ -200,8 +200,8 @@ def _divided(v: Vectors, result, channels, count, kept: _Room) -> None:
 
 
 @intrinsic
-def _softmax_rows(typingctx, out, unary, messages, weights, room, lanes):
-    signature = types.void(out, unary, messages, weights, room, lanes)
+def _softmax_rows(typingctx, out, unary, messages, weights, scratch, lanes):
+    signature = types.void(out, unary, messages, weights, scratch, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
@@ -247,8 +247,8 @@ def _softmax_rows(typingctx, out, unary, messages, weights, room, lanes):
 
 
 @intrinsic
-def _logits_rows(typingctx, out, unary, messages, diagonal, common, room, lanes):
-    signature = types.void(out, unary, messages, diagonal, common, room, lanes)
+def _logits_rows(typingctx, out, unary, messages, diagonal, common, scratch, lanes):
+    signature = types.void(out, unary, messages, diagonal, common, scratch, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
@@ -281,8 +281,8 @@ def _logits_rows(typingctx, out, unary, messages, diagonal, common, room, lanes)
 
 
 @intrinsic
-def _softmax_backward_rows(typingctx, grad, total, q, messages, diagonal, common, room, lanes):
-    signature = types.void(grad, total, q, messages, diagonal, common, room, lanes)
+def _softmax_backward_rows(typingctx, grad, total, q, messages, diagonal, common, scratch, lanes):
+    signature = types.void(grad, total, q, messages, diagonal, common, scratch, lanes)
     offsets = range(0, len(lanes), LANES)
 
     def codegen(context, builder, signature, args):
