@@ -7,7 +7,7 @@ from crfrnn.runtime.compiled import kernel_on_views
 
 @kernel_on_views
 def survey(planes, block, plane_bits, highest, sums, block_bits):
-    """planes (L, N) and block (P,), float32; plane_bits, block_bits: their bits as int32; highest (L,), sums (2,) int32.
+    """planes (L, N), block (P,) float32; plane_bits, block_bits: their bits as int32; highest (L,), sums (2,) int32.
 
     Fills the bits of the highest number of each label and of the lowest and the highest sum over the labels, and
     returns those of the lowest number. P points at a time, whose sums stay in the cache.

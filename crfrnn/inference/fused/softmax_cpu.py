@@ -5,8 +5,8 @@ says what it does.
 
 A row of a softmax waits for the largest of its channels, then for its exponentials, then for their sum. So each of
 these steps is done for all rows of a tile before the next one: a processor works on the next rows while one waits.
-What a step leaves for the next one, a number for each row, is in `scratch` (2, TILE or more, LANES): first a vector that
-is not yet summed over its lanes, then, for eight rows at a time, the sums.
+What a step leaves for the next one, a number for each row, is in `scratch` (2, TILE or more, LANES): first a vector
+that is not yet summed over its lanes, then, for eight rows at a time, the sums.
 """
 
 import functools
