@@ -244,6 +244,7 @@ def test_predictions_are_refined(visit, tmp_path):
     page.locator(
         "#predictions button[aria-label='Clear'], #predictions button[aria-label='Remove this file']"
     ).first.click()
+    page.wait_for_timeout(2500)  # the emptied component puts a new input in the place of the old one
     page.locator("#predictions input[type=file]").set_input_files(tmp_path / "p.npz")
     page.wait_for_selector("#predictions :text('p.npz')")
     page.locator("#refine").click()

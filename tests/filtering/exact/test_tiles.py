@@ -170,9 +170,9 @@ class TestSum:
         values = values.expand(2, -1, -1).to(sums.features.device)
         whole = sums.apply(values)
         original = module().near_tiles
-        parts = list(original(sums.tiles, 1e-6, room=3 * 2 * sums.tiles.count))
+        parts = list(original(sums.tiles, 1e-6, entries=3 * 2 * sums.tiles.count))
         assert [part.rows for part in parts] == [3, 2]
-        monkeypatch.setattr(module(), "near_tiles", lambda *a: original(*a, room=3 * 2 * sums.tiles.count))
+        monkeypatch.setattr(module(), "near_tiles", lambda *a: original(*a, entries=3 * 2 * sums.tiles.count))
         assert torch.equal(sums.apply(values), whole)
 
     @pytest.mark.parametrize("dtype", HALVES, ids=str)
