@@ -82,11 +82,11 @@ class CRFParameters:
         kernels: Sequence[Kernel | str] | None = None,
         normalization: str | None = None,
         solver: Solver | str | None = None,
-        **others: Any,
+        **changes: Any,
     ) -> "CRFParameters":
         """A preset's, with whatever is given in place of its own.
 
-        Kernels and the solver may be texts, as on the command line; None leaves the preset's. `others` are further
+        Kernels and the solver may be texts, as on the command line; None leaves the preset's. `changes` are to further
         fields.
 
         >>> CRFParameters.of_preset("crfrnn", kernels=["spatial:3,1.5"], iterations=5).kernels
@@ -101,7 +101,7 @@ class CRFParameters:
             kernels=tuple(parse_kernel(kernel) if isinstance(kernel, str) else kernel for kernel in chosen),
             normalization=preset.normalization if normalization is None else normalization,
             solver=find_solver(solver) if isinstance(solver, str) else solver,
-            **others,
+            **changes,
         )
 
     def prepare(self, guide: Tensor) -> list[GaussianFilter]:

@@ -68,7 +68,7 @@ def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray
     return strides
 
 
-def _room(points: int, corners: int, accuracy: int) -> int:
+def _most_vertices(points: int, corners: int, accuracy: int) -> int:
     """The most vertices there can be: all corners differ, and none shares its neighbours with another."""
     most = points * corners
     for neighbours in STENCILS[accuracy].rings:
@@ -178,7 +178,7 @@ def _empty(features: Tensor, line: int, accuracy: int, tight: bool) -> list[Tens
     del line
     batch, dimensions, points = features.shape
     corners = dimensions + 1
-    most, vertices = (0, 0) if tight else (points * corners, _room(points, corners, accuracy))
+    most, vertices = (0, 0) if tight else (points * corners, _most_vertices(points, corners, accuracy))
     return [
         features.new_empty((batch, points, corners), dtype=torch.int32),
         features.new_empty((batch, points, corners)),

@@ -213,34 +213,34 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
     keys = np.empty((high + 1, 2 * count + 2 * axes), np.int64)
     keys[:, :count] = row_keys
     met = np.zeros(keys.shape[1], np.uint8)  # by how many
-    found, ghost = count, 0
+    rows, ghost = count, 0
     for vertex in range(count):
         if ghost < ghosts.size and ghosts[ghost] == vertex:
             ghost += 1
             continue
-        if found + 2 * axes > keys.shape[1]:
+        if rows + 2 * axes > keys.shape[1]:
             larger = np.empty((high + 1, 2 * keys.shape[1]), np.int64)
-            larger[:, :found] = keys[:, :found]
+            larger[:, :rows] = keys[:, :rows]
             keys = larger
             met = np.concatenate((met, np.zeros_like(met)))
-        if 2 * (found + 2 * axes) > table.size:
-            table = _hashed(keys, found, 4 * table.size)
+        if 2 * (rows + 2 * axes) > table.size:
+            table = _hashed(keys, rows, 4 * table.size)
         for axis in range(axes):
             for sign in (1, -1):
                 key = row_keys[0, vertex] + sign * offsets[0, axis]
                 key2 = row_keys[high, vertex] + sign * offsets[high, axis]
                 neighbour, slot, mark = _find(key, key2, table, keys)
                 if neighbour == EMPTY:
-                    neighbour = found
-                    table[slot] = mark | np.uint64(found)
-                    keys[0, found] = key
-                    keys[high, found] = key2
-                    found += 1
+                    neighbour = rows
+                    table[slot] = mark | np.uint64(rows)
+                    keys[0, rows] = key
+                    keys[high, rows] = key2
+                    rows += 1
                 met[neighbour] += 1
     if neighbours == 1:
-        return keys[:, :found].copy(), table
+        return keys[:, :rows].copy(), table
     kept = count
-    for row in range(count, found):
+    for row in range(count, rows):
         if met[row] >= neighbours:
             keys[:, kept] = keys[:, row]
             kept += 1

@@ -126,7 +126,7 @@ class MessagePassing:
         for m in grids:
             self._grids.append(_Grid(size, *kernels.separable(m), channels, self.lanes, transposed, lines))
         windows = [(k.passes.sums.lines.shape[1], k.passes.gather.rows) for k in self._grids]
-        self._rooms = [numba_cpu.buffers(kernels.count, windows, self.width, channels) for _ in self._parts]
+        self._buffers = [numba_cpu.buffers(kernels.count, windows, self.width, channels) for _ in self._parts]
 
     @property
     def parts(self) -> int:
@@ -136,8 +136,8 @@ class MessagePassing:
     def over_pixels(self, kernel: Callable[..., object], *arguments: Any, mixing: np.ndarray) -> None:
         """One pass: a kernel of `numba_cpu.py`, which has first arguments of its own, strip by strip."""
         kernels = numba_cpu.Kernels(self._lattice_arrays(), self._grid_arrays(), mixing)
-        rooms = zip(self._rooms, self._parts, strict=True)
-        parts = [numba_cpu.Part(room, self.lanes, self.width, *part) for room, part in rooms]
+        calls = zip(self._buffers, self._parts, strict=True)
+        parts = [numba_cpu.Part(buffers, self.lanes, self.width, *part) for buffers, part in calls]
         threads.together([partial(kernel, *arguments, kernels, part) for part in parts])
 
     def _lattice_arrays(self) -> numba_cpu.Lattices:

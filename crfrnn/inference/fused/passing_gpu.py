@@ -113,7 +113,7 @@ class MessagePassing:
         columns = torch.nn.functional.pad(shares, (0, padding)) if shares.numel() else shares
         out = []
         for pair in self.pairs:
-            numbers = [0 if found is None else found[0] for found in pair]
+            numbers = [0 if kernel is None else kernel[0] for kernel in pair]
             picked = torch.stack([(columns if shares.numel() else rows)[m] for m in numbers])
             out.append((picked, rows) if shares.numel() else (shares, picked))
         return out
