@@ -3,3 +3,9 @@
 
 class UsageError(ValueError):
     """Options that contradict each other, are missing, or that nobody could mean. The command line exits 2 on it."""
+
+
+def check_not_negative(name: str, number: int | None) -> None:
+    """UsageError where an option that counts is below 0; None, an option left out, is fine."""
+    if number is not None and number < 0:
+        raise UsageError(f"{name}: must be at least 0, got {number}")

@@ -2,7 +2,7 @@
 
 from dataclasses import KW_ONLY, dataclass
 
-from crfrnn.commands.errors import UsageError
+from crfrnn.commands.errors import UsageError, check_not_negative
 from crfrnn.commands.train.options import CRF_MODES
 
 
@@ -46,8 +46,7 @@ class EvaluateOptions:
         for mode in self.modes:
             if mode not in CRF_MODES:
                 raise UsageError(f"crf: {mode!r} is none of {', '.join(CRF_MODES)}")
-        if self.iterations is not None and self.iterations < 0:
-            raise UsageError(f"iterations: must be at least 0, got {self.iterations}")
+        check_not_negative("iterations", self.iterations)
         if "separate" not in self.modes and (self.kernel or self.normalization or self.preset != "crfrnn"):
             raise UsageError("preset, kernel and normalization belong to --crf separate")
 

@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from crfrnn.commands.errors import UsageError
+from crfrnn.commands.errors import UsageError, check_not_negative
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ class RefineOptions:
             raise UsageError(f"give one of --probabilities, --logits and --labels{several}")
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
-        if self.iterations < 0:
-            raise UsageError(f"iterations: must be at least 0, got {self.iterations}")
+        check_not_negative("iterations", self.iterations)
         if not 0 < self.confidence < 1:
             raise UsageError(f"confidence: must lie between 0 and 1, got {self.confidence}")
 

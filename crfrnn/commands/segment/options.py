@@ -2,7 +2,7 @@
 
 from dataclasses import KW_ONLY, dataclass
 
-from crfrnn.commands.errors import UsageError
+from crfrnn.commands.errors import UsageError, check_not_negative
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class SegmentOptions:
     overwrite: bool = False
 
     def __post_init__(self):
-        if self.iterations is not None and self.iterations < 0:
-            raise UsageError(f"iterations: must be at least 0, got {self.iterations}")
+        check_not_negative("iterations", self.iterations)
         if self.strokes and self.model is not None:
             raise UsageError("model: --strokes trains a network of its own; give one of --model and --strokes")
         for name, said in {"unsure": self.unsure != "", "seed": self.seed != 0}.items():

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crfrnn.commands.errors import UsageError
+from crfrnn.commands.errors import UsageError, check_not_negative
 from crfrnn.data.config import DataConfig
 
 CRF_MODES = ("none", "separate", "trained")
@@ -180,8 +180,7 @@ class TrainOptions:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise UsageError(f"stages: two have the same name, {', '.join(names)}")
-        if self.seed < 0:
-            raise UsageError(f"seed: must be at least 0, got {self.seed}")
+        check_not_negative("seed", self.seed)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
