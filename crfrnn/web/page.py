@@ -96,7 +96,7 @@ class Page:
             view = self.studio.view(key, 10**6, language)
         except Refusal:
             return [*updates, say(language, "nothing_yet"), gr.skip(), gr.skip()]
-        return [*updates, view.told, view.curve, gr.update(choices=preset_choices(view.learned, language))]
+        return [*updates, view.summary, view.curve, gr.update(choices=preset_choices(view.learned, language))]
 
     def segment(self, path: str | None, language: str, key: str, progress: Any = PROGRESS) -> list[Any]:
         if path is None:  # the photo was taken away
@@ -133,11 +133,11 @@ class Page:
     def _learn(self, canvas, language: str, key: str, names: tuple[str, ...], quick: bool, progress: Any) -> list[Any]:
         photo, layer = (canvas or {}).get("background"), (canvas or {}).get("layer")
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             progress((done, total), desc=say(language, "learning"))
 
         def work() -> View:
-            return self.studio.learn(photo, layer, names, language, key, quick=quick, progress=told)
+            return self.studio.learn(photo, layer, names, language, key, quick=quick, progress=report)
 
         return self._show(work, language, LEARNED)
 
@@ -204,7 +204,7 @@ class Page:
         """The view in the components of `_shown`; controls that were `moved` by hand stay where they are."""
         view = _said(language, work)
         t = gr.update(value=view.t, maximum=max(1, view.settings.iterations))
-        first = [view.key, (view.before, view.after), view.told, view.legend, view.curve, t]
+        first = [view.key, (view.before, view.after), view.summary, view.legend, view.curve, t]
         if moved:
             return [*first, *(gr.skip() for _ in range(len(RANGES) + 2))]
         chosen = gr.update(

@@ -48,7 +48,7 @@ class View:
     t: int
     legend: str  # HTML
     curve: str  # HTML
-    told: str
+    summary: str
     settings: Settings
     learned: bool  # whether there is a learned CRF to go back to
 
@@ -165,7 +165,7 @@ class Studio:
             t=t,
             legend=legend(entries(workspace, t)),
             curve=curve(settling.change, t, say(language, "curve")),
-            told=_told(workspace, language),
+            summary=_summary(workspace, language),
             settings=settings,
             learned=workspace.exploration.learned is not None,
         )
@@ -241,7 +241,7 @@ def _checked(wanted: Mapping[str, float | str]) -> Settings:
     return replace(settings, iterations=int(settings.iterations))
 
 
-def _told(workspace: Workspace, language: str) -> str:
+def _summary(workspace: Workspace, language: str) -> str:
     assert workspace.settling is not None
     last = workspace.settling.labels[-1]
     height, width = last.shape

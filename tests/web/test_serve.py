@@ -55,7 +55,7 @@ class TestStudio:
     def test_a_photo(self, studio, photo, tmp_path):
         view = studio.segment(photo, "en")
         assert view.before.shape == view.after.shape == (63, 95, 3)
-        assert "150 × 100" in view.told
+        assert "150 × 100" in view.summary
         labels, overlay, probabilities, settings = studio.files(view.key, tmp_path)
         with Image.open(labels) as image:
             assert image.size == (150, 100)

@@ -259,7 +259,7 @@ def cross_validate(
         for measured in pool.over(held_out.tolist(), lambda number, options=options: data.measured(number, options)):
             for name, confusion in measured.items():
                 counts[name].append(confusion)
-    return CrossValidation({name: torch.stack(learned) for name, learned in counts.items()})
+    return CrossValidation({name: torch.stack(confusions) for name, confusions in counts.items()})
 
 
 def check(data: Images, preset: str | None, folds: int, iterations: int) -> None:
