@@ -145,7 +145,7 @@ class CRFParameters:
         if self.solver is not None or not self.self_connection:
             raise ValueError("solver, self_connection: cannot be written to a file")
         content: dict[str, Any] = {
-            "kernel": [_kernel_text(kernel) for kernel in self.kernels],
+            "kernel": [kernel_text(kernel) for kernel in self.kernels],
             "normalization": self.normalization,
             "temperature": _rounded(self.temperature),
             "iterations": self.iterations,
@@ -241,7 +241,7 @@ def _table(rows: Any) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, rows))
 
 
-def _kernel_text(kernel: Kernel) -> str:
+def kernel_text(kernel: Kernel) -> str:
     """What `parse_kernel` reads."""
     if isinstance(kernel, Bilateral):
         kind, numbers = "bilateral", (kernel.theta_alpha, kernel.theta_beta, kernel.weight)
