@@ -65,7 +65,7 @@ def decode(image: ImageFile.ImageFile) -> None:
 
     Raises ValueError where Pillow loses them: of 16-bit colours it keeps the upper 8 bits, so of 12 bits nearly none.
     """
-    stored = image.tile[0].args if image.tile else ""
+    stored = image.tile[0][3] if image.tile else ""  # the arguments of its decoder
     image.load()
     image.info[STORED] = str(stored[0] if isinstance(stored, tuple) else stored)
     if _stored_deep(image) and not image.mode.startswith("I"):
@@ -88,10 +88,11 @@ def alpha_of(image: Image.Image) -> np.ndarray | None:
     """
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         return np.asarray(image.getchannel(image.getbands()[-1]))
-    if not image.has_transparency_data:
-        return None
-    if image.mode == "P":
+    named = "transparency" in image.info
+    if image.mode == "P" and (named or (image.palette is not None and image.palette.mode.endswith("A"))):
         return np.asarray(image.convert("RGBA").getchannel("A"))
+    if not named:
+        return None
     clear = np.asarray(image.info["transparency"])  # in the units of the file
     if image.mode == "RGB":
         return _opaque((np.asarray(image) != (clear >> 8 if _stored_deep(image) else clear)).any(axis=2))
