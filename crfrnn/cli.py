@@ -9,8 +9,10 @@ import inspect
 import json
 import re
 import sys
+import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -169,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = parsed.verb
     while (inner := parsed[verb.replace(" ", ".")].get("verb")) is not None:
         verb = f"{verb} {inner}"
+    usual, warnings.formatwarning = warnings.formatwarning, warning_format(verb)
     try:
         options = make_options(parser, parsed, verb)
         load(VERBS[verb].module, VERBS[verb].function)(options)
@@ -181,7 +184,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"crfrnn {verb}: {str(error) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        warnings.formatwarning = usual
     return 0
+
+
+def warning_format(verb: str) -> Callable[..., str]:
+    """How warnings are printed: those of this package as one line, as its errors are, and others as always."""
+    usual, package = warnings.formatwarning, str(Path(__file__).parent)
+
+    def as_text(message: Warning | str, category: type[Warning], file: str, *rest: Any) -> str:
+        ours = file.startswith(package)
+        return f"crfrnn {verb}: {message}\n" if ours else usual(message, category, file, *rest)
+
+    return as_text
 
 
 def make_options(parser: Parser, parsed: Namespace, verb: str) -> Any:

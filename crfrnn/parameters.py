@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.data.yaml_file import pyyaml, read_yaml
+from crfrnn.data.yaml_file import as_number, pyyaml, read_yaml
 from crfrnn.filtering.gaussian_filter import GaussianFilter, check_normalization
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.inference.recurrence import check_iterations, check_solver
 from crfrnn.inference.solvers import Solver, find_solver
 
-NAMES = ("kernel", "normalization", "temperature", "iterations", "class_weights", "fitted")
+NUMBERS = ("temperature", "iterations", "class_weights")
+NAMES = ("preset", "kernel", "normalization", "solver", *NUMBERS, "fitted")
 DIGITS = 6  # significant ones in the file
 
 
@@ -144,7 +145,7 @@ class CRFParameters:
         if self.solver is not None or not self.self_connection:
             raise ValueError("solver, self_connection: cannot be written to a file")
         content: dict[str, Any] = {
-            "kernel": [_kernel_text(kernel) for kernel in self.kernels],
+            "kernel": [kernel_text(kernel) for kernel in self.kernels],
             "normalization": self.normalization,
             "temperature": _rounded(self.temperature),
             "iterations": self.iterations,
@@ -159,19 +160,25 @@ class CRFParameters:
     def from_yaml(cls, path: str | Path) -> "CRFParameters":
         """What `as_yaml` wrote, or somebody by hand; a ValueError of one line where the file says something else.
 
-        Only ``kernel`` must be there.
+        Values are what ``crfrnn refine --config`` takes them for. Only ``kernel`` or ``preset`` must be there.
         """
         content = read_yaml(path)
         try:
             for name in content:
                 if name not in NAMES:
                     raise ValueError(f"{name}: is none of {', '.join(NAMES)}")
-            entries = {name: value for name, value in content.items() if name != "kernel"}
-            if entries.get("class_weights") is not None:
-                entries["class_weights"] = _table(entries["class_weights"])
-            if not content.get("kernel"):
-                raise ValueError("kernel: give at least one")
-            return cls(tuple(parse_kernel(str(text)) for text in content["kernel"]), **entries)
+            content |= {name: as_number(content[name]) for name in NUMBERS if name in content}
+            if content.get("class_weights") is not None:
+                content["class_weights"] = _table(content["class_weights"])
+            texts, preset = content.pop("kernel", None), content.pop("preset", None)
+            if not texts:
+                if preset is None:
+                    raise ValueError("kernel: give at least one")
+                return cls.of_preset(str(preset), **content)
+            if not isinstance(texts, list):
+                raise ValueError(f"kernel: a list is expected, got {texts!r}")
+            kernels = [str(text) for text in texts]
+            return cls.of_preset(str(preset or "crfrnn"), kernels=kernels, source="", **content)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -234,7 +241,7 @@ def _table(rows: Any) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, rows))
 
 
-def _kernel_text(kernel: Kernel) -> str:
+def kernel_text(kernel: Kernel) -> str:
     """What `parse_kernel` reads."""
     if isinstance(kernel, Bilateral):
         kind, numbers = "bilateral", (kernel.theta_alpha, kernel.theta_beta, kernel.weight)

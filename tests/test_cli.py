@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import ExifTags, Image
 from skimage import data
 
 from crfrnn import __version__
-from crfrnn.cli import VERBS, main
+from crfrnn.cli import VERBS, main, warning_format
 from crfrnn.commands.refine import files as refine_files
 from crfrnn.commands.refine.refine import refine
 from crfrnn.commands.segment import stroke_training as training
@@ -282,6 +283,47 @@ def test_folders(many, capsys):
     with Image.open("photos/1.jpg") as photo:
         expected = refine(np.asarray(photo), predictions(1), iterations=2).argmax(0)
     assert (labels_in("done/labels/1.png") == expected).all()
+
+
+def test_folders_inside_of_folders(many, capsys):
+    for place in ("a", "b/c"):
+        Path("photos", place).mkdir(parents=True)
+        Path("maps", place).mkdir(parents=True)
+        shutil.copy("cat.png", f"photos/{place}/0.png")
+        np.savez(f"maps/{place}/0.npz", p=predictions(7))
+    Path("maps/3.npz").unlink()
+    Path("maps/9.npz").rename("maps/b/9.npz")
+    shutil.copy("cat.png", "photos/9.png")
+    command = ["refine", "photos", "--probabilities", "maps", "--out", "photos/labels", "--iterations", "1"]
+    assert run(*command) == 1
+    out, err = capsys.readouterr()
+    assert "refined 6 images" in out
+    assert "maps/b/9.npz: no image b/9.* in photos" in err
+    outputs = Path("photos/labels")
+    written = sorted(path.relative_to(outputs).as_posix() for path in outputs.rglob("*.png"))
+    assert written == ["0.png", "1.png", "2.png", "4.png", "a/0.png", "b/c/0.png"]
+    assert (labels_in("photos/labels/b/c/0.png") == labels_in("photos/labels/a/0.png")).all()
+    assert (labels_in("photos/labels/0.png") != labels_in("photos/labels/a/0.png")).any()
+    Path("maps/b/9.npz").unlink()
+    assert run(*command) == 0  # what it wrote into the folder is nobody's photo
+    assert "left 3 images without" in capsys.readouterr().out
+
+
+def test_16_bits_are_read_as_by_the_function(folder, capsys):
+    with Image.open("cat.png") as photo:
+        deep = np.asarray(photo.convert("L")).astype(np.uint16) * 16
+    Image.fromarray(deep).save("deep.tif")
+    with pytest.warns(UserWarning, match="no value is above 4095"):
+        assert run("refine", "deep.tif", "--probabilities", "cat.npy", "--out", "o.png", "--iterations", "2") == 0
+    with pytest.warns(UserWarning, match="no value is above 4095"):
+        expected = refine(np.stack([deep] * 3, axis=2), predictions(), iterations=2)
+    assert (labels_in("o.png") == expected.argmax(0)).all()
+
+
+def test_a_warning_of_the_package_is_one_line():
+    as_text = warning_format("refine")
+    assert as_text("image: dark", UserWarning, warning_format.__code__.co_filename, 3) == "crfrnn refine: image: dark\n"
+    assert as_text("image: dark", UserWarning, "elsewhere.py", 3, "") == "elsewhere.py:3: UserWarning: image: dark\n"
 
 
 def test_a_rerun_does_what_is_left(many, capsys):

@@ -1,10 +1,13 @@
 """Parameters in a file: written, read, used by the layer and by refine alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from crfrnn import CRFRNN, Bilateral, Features, Spatial, refine
+from crfrnn.cli import build_parser, make_options
 from crfrnn.networks.saved import crf_config, crf_of_config
 from crfrnn.parameters import CRFParameters
 from tests.support.scenes import scene
@@ -45,6 +48,36 @@ def test_the_layer_and_refine_agree(tmp_path):
     expected = refine(image, logits=logits, tolerance=0, **PARAMETERS.options())
     assert np.abs(out[0].softmax(0).detach().numpy() - expected).max() < 1e-5
     assert crf_of_config(crf_config(layer)).temperature == 0.625  # saved with a network
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kernel: ['spatial:3,3']\ntemperature: 5e-1\niterations: '7'",
+        "kernel: ['spatial:3,3', 'bilateral:3e1,5']\nclass_weights: [['1', 2e0], [.5, 1e+0]]\nnormalization: null",
+        "preset: deeplab-v2\nsolver: damped:0.5\nfitted: {day: 2026-01-01, share: 1e-3}",
+        "kernel: ['spatial:3,3']\npreset: deeplab-v2",
+    ],
+)
+def test_the_layer_takes_what_the_command_line_takes(tmp_path, text):
+    (tmp_path / "crf.yaml").write_text(text)
+    parser = build_parser()
+    words = ["a.jpg", "--labels", "a.png", "--out", "b.png", "--config", str(tmp_path / "crf.yaml")]
+    said = make_options(parser, parser.parse_args(["refine", *words]), "refine")
+    expected = CRFParameters.of_preset(
+        said.preset,
+        kernels=said.kernel,
+        normalization=said.normalization,
+        solver=None if said.solver == "mean-field" else said.solver,
+        iterations=said.iterations,
+        temperature=said.temperature,
+        class_weights=said.class_weights and tuple(map(tuple, said.class_weights)),
+        fitted=said.fitted,
+    )
+    got = CRFParameters.from_yaml(tmp_path / "crf.yaml")
+    assert (str(got.solver), got.fitted) == (str(expected.solver), expected.fitted)
+    assert replace(got, solver=None) == replace(expected, solver=None)
+    assert CRFRNN.from_config(tmp_path / "crf.yaml", num_classes=2).temperature == said.temperature
 
 
 def test_temperature_divides_the_logits():
@@ -97,6 +130,8 @@ def test_the_layer_asks_for_the_number_of_classes(tmp_path):
         ("kernel: ['spatial:3,3']\nclass_weights: [[1, x]]", "class_weights: must be at least 0"),
         ("kernel: ['spatial:3,3']\nclass_weights: 3", "class_weights: a list"),
         ("kernels: ['spatial:3,3']", "kernels: is none of"),
+        ("kernel: spatial:3,3", "kernel: a list is expected, got 'spatial:3,3'"),
+        ("preset: [a]", "preset: .* is none of crfrnn, "),
         ("- 3", "expected a YAML file of names and values"),
     ],
 )

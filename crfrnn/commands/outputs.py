@@ -46,18 +46,19 @@ class Targets:
         """Whether all of them are there."""
         return all(path.exists() for path in self.paths())
 
-    def of(self, image: Path, several: bool) -> "Targets":
+    def of(self, image: Path, several: bool, name: str = "") -> "Targets":
         """The files for one image: these, or, where there are several images, files in these folders.
 
-        An existing folder may be given for a single image too. Raises UsageError, before anything is read, where
-        these are no folders or have a suffix that says another kind of file.
+        `name` is the image's path in its folder, without suffix, where that has folders in it: the outputs get the
+        same ones. An existing folder may be given for a single image too. Raises UsageError, before anything is read,
+        where these are no folders or have a suffix that says another kind of file.
         """
         placed = {}
         for kind, path in self._wanted():
             suffix = IN_FOLDERS[kind]
             if several and (path.is_file() or path.suffix.lower() == suffix):
                 raise UsageError(f"{_option(kind)}: {path} must be a folder, as several images go into it")
-            placed[kind] = path / f"{image.stem}{suffix}" if several or path.is_dir() else path
+            placed[kind] = path / f"{name or image.stem}{suffix}" if several or path.is_dir() else path
             _check_kind(kind, placed[kind])
         return Targets(**placed)
 

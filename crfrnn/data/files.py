@@ -28,14 +28,28 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def files_by_stem(folder: Path, suffixes: Sequence[str], besides: Iterable[Path] = ()) -> dict[str, list[Path]]:
-    """The files of a folder with one of the suffixes, by name without suffix, hidden files and `besides` left out."""
+    """The files with one of the suffixes in a folder and in the folders inside of it, by their path without suffix.
+
+    ``folder/day/cat.jpg`` has the name ``day/cat``. What is hidden and `besides`, files and folders, is left out.
+    """
     by_stem: dict[str, list[Path]] = {}
-    leave_out = set(besides)
-    for path in sorted(folder.iterdir()):
-        fits = path.suffix.lower() in suffixes and not path.name.startswith(".")
-        if fits and path not in leave_out and path.is_file():
-            by_stem.setdefault(path.stem, []).append(path)
+    leave_out = {path.resolve() for path in besides}
+    for path in _files_below(folder, leave_out):
+        if path.suffix.lower() in suffixes:
+            by_stem.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     return by_stem
+
+
+def _files_below(folder: Path, leave_out: set[Path]) -> Iterator[Path]:
+    """All files, in the order of their names; a link back to a folder that is being read is not followed."""
+    inside = {*leave_out, folder.resolve()}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.resolve() in inside:
+            continue
+        if path.is_dir():
+            yield from _files_below(path, inside)
+        elif path.is_file():
+            yield path
 
 
 @dataclass(frozen=True)
@@ -44,14 +58,24 @@ class Pairs:
 
     pairs: dict[str, tuple[Path, Path]]  # stem -> (image, prediction)
     problems: dict[Path, str]  # a prediction that cannot be worked on, and why
-    unused: int  # images without a prediction
+    lonely: list[Path]  # images without a prediction
+
+    @property
+    def unused(self) -> int:
+        """How many images there are without a prediction."""
+        return len(self.lonely)
 
 
-def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str]) -> Pairs:
-    """Match the predictions of one folder (with these suffixes) to the images of another, or of the same one."""
-    by_stem = files_by_stem(predictions, suffixes)
-    taken = [path for paths in by_stem.values() for path in paths] if images.samefile(predictions) else []
-    photos = files_by_stem(images, IMAGE_SUFFIXES, besides=taken)
+def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str], besides: Sequence[Path] = ()) -> Pairs:
+    """Match the predictions of one folder (with these suffixes) to the images of another, or of the same one.
+
+    Folders inside of them are matched too, each to the one of the same name: ``predictions/day/cat.npz`` belongs to
+    ``images/day/cat.jpg``. `besides` is left out, and so is one of the two folders where it lies in the other.
+    """
+    together = images.samefile(predictions)
+    by_stem = files_by_stem(predictions, suffixes, besides if together else [*besides, images])
+    taken = [path for paths in by_stem.values() for path in paths] if together else [predictions]
+    photos = files_by_stem(images, IMAGE_SUFFIXES, [*besides, *taken])
     pairs, problems = {}, {}
     for stem, paths in by_stem.items():
         partners = photos.get(stem, [])
@@ -62,4 +86,4 @@ def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str]) -> Pa
             problems[paths[0]] = f"{names} have the same name" if partners else f"no image {stem}.* in {images}"
         else:
             pairs[stem] = (partners[0], paths[0])
-    return Pairs(pairs, problems, unused=len(photos.keys() - by_stem.keys()))
+    return Pairs(pairs, problems, [paths[0] for stem, paths in photos.items() if stem not in by_stem])

@@ -5,27 +5,103 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
+from crfrnn.data.depth import bits_in_use, white_of
 from crfrnn.data.files import writing
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 JPEG_QUALITY = 92
+ONE_PICTURE = ("MPO", "PSD")  # formats whose further pictures belong to the first: a phone's depth map, layers
+REDUCED_OR_MASK = 1 | 4  # bits of TIFF's NewSubfileType: a page is a smaller copy of another one, or its mask
+MOST_PAGES = 100  # of these that are looked at
+STORED = "stored as"  # in an image's info: the raw mode of its pixels in the file, which Pillow holds otherwise
+STATED_WHITE = {"I;12": 4095}  # by a TIFF that says it has 12 bits
+FEW_BITS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey values of 2 and 4 bits by
 
 
 def open_image(path: Path) -> Image.Image:
-    """The decoded image; whatever makes it unreadable is a ValueError that names the file."""
+    """The decoded image; whatever makes it unreadable is a ValueError that names the file.
+
+    So is a file of several pages, or an animation: which of its pictures is meant, nobody said.
+    """
     try:
         with Image.open(path) as image:
-            image.load()
+            several = holds_several(image)
+            decode(image)
             image.getexif()  # while the file is open
-            return image
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     except Image.DecompressionBombError:
         raise ValueError(f"{path}: more pixels than are safe to open; cut it into tiles") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ValueError(f"{path}: not a readable image ({error})") from None
+    if several:
+        raise ValueError(f"{path}: holds several pages or frames; save the one that is meant as a file of its own")
+    return image
+
+
+def holds_several(image: ImageFile.ImageFile) -> bool:
+    """Whether an open file has pages or frames besides the first one; smaller copies of it and masks are none."""
+    if image.format in ONE_PICTURE or not getattr(image, "is_animated", False):
+        return False
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return True
+    try:
+        for page in range(1, MOST_PAGES):
+            image.seek(page)
+            kind = image.tag_v2.get(ExifTags.Base.NewSubfileType, 0)
+            if not (isinstance(kind, int) and kind & REDUCED_OR_MASK):
+                return True
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
+
+
+def decode(image: ImageFile.ImageFile) -> None:
+    """Load the pixels of an open file, and note in `info` how it stores them.
+
+    Raises ValueError where Pillow loses them: of 16-bit colours it keeps the upper 8 bits, so of 12 bits nearly none.
+    """
+    stored = image.tile[0][3] if image.tile else ""  # the arguments of its decoder
+    image.load()
+    image.info[STORED] = str(stored[0] if isinstance(stored, tuple) else stored)
+    if _stored_deep(image) and not image.mode.startswith("I"):
+        highest = np.reshape(image.getextrema(), (-1, 2))[:3, 1].max()  # of the first three channels
+        if highest < 1 << 6:  # 14 bits and fewer
+            raise ValueError(
+                f"16-bit colours, but none above {highest * 256 + 255:.0f}, and only the upper 8 bits can be read;"
+                " stretch them to 0..65535, or save 8 bits"
+            )
+
+
+def _stored_deep(image: Image.Image) -> bool:
+    return ";16" in image.info.get(STORED, "")
+
+
+def alpha_of(image: Image.Image) -> np.ndarray | None:
+    """(H, W) uint8, how opaque each pixel is; None where the file says nothing of it.
+
+    That is an alpha channel, the opacity of a palette's colours, or the one colour that a PNG or GIF calls transparent.
+    """
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return np.asarray(image.getchannel(image.getbands()[-1]))
+    named = "transparency" in image.info
+    if image.mode == "P" and (named or (image.palette is not None and image.palette.mode.endswith("A"))):
+        return np.asarray(image.convert("RGBA").getchannel("A"))
+    if not named:
+        return None
+    clear = np.asarray(image.info["transparency"])  # in the units of the file
+    if image.mode == "RGB":
+        return _opaque((np.asarray(image) != (clear >> 8 if _stored_deep(image) else clear)).any(axis=2))
+    pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+    return _opaque(pixels != clear * FEW_BITS.get(image.info.get(STORED, ""), 1))
+
+
+def _opaque(where: np.ndarray) -> np.ndarray:
+    return np.where(where, 255, 0).astype(np.uint8)
 
 
 def upright(image: Image.Image, fitting: tuple[int, int]) -> Image.Image:
@@ -46,22 +122,44 @@ def as_shown(image: Image.Image) -> Image.Image:
 
 
 def rgb_pixels(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8. Grey becomes RGB, 16 bits become 8 (divided by 257), transparency is laid over white."""
+    """(H, W, 3) uint8. Grey becomes RGB, 16 bits become 8, transparency is laid over white.
+
+    Of grey pictures of 16 bits the range of the bits in use becomes 0..255 (`white_of`, which warns of a guess).
+    """
     if image.mode == "F":
         raise ValueError("image: floating-point pixels have no known units; convert it to 8 bits")
+    alpha = alpha_of(image)
     if image.mode.startswith("I"):  # 16 bits, which Pillow keeps in one of several integer modes
-        deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError(f"image: values {deep.min()}..{deep.max()} do not fit 16 bits; convert it to 8 bits")
-        image = Image.fromarray(np.rint(deep / 257).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
+        image = Image.fromarray(_eight_bits(image))
+    elif image.mode != "P" and "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]  # `alpha` has it
     try:
-        return np.asarray(image.convert("RGB"))
+        if alpha is None:
+            return np.asarray(image.convert("RGB"))
+        shown = image.convert("RGBA")
     except ValueError as error:
         raise ValueError(f"image: cannot be converted to RGB ({error})") from None
+    shown.putalpha(Image.fromarray(alpha))
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(shown)
+    return np.asarray(white.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """(H, W) uint8 of a picture of 16 bits."""
+    deep = np.asarray(image).astype(np.int64)
+    lowest, highest = int(deep.min()), int(deep.max())
+    if lowest < 0 or highest > 65535:
+        raise ValueError(f"image: values {lowest}..{highest} do not fit 16 bits; convert it to 8 bits")
+    white = STATED_WHITE.get(image.info.get(STORED, "")) or white_of(highest)
+    return np.rint(deep * (255 / white)).astype(np.uint8)
+
+
+def was_stretched(image: Image.Image) -> bool:
+    """Whether `rgb_pixels` guesses how many of a picture's 16 bits are in use, and stretches them."""
+    guessed = image.mode.startswith("I") and image.info.get(STORED) not in STATED_WHITE
+    return guessed and bits_in_use(int(np.max(np.asarray(image)))) < 16
 
 
 def format_of(path: Path) -> str:

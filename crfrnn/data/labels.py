@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageColor, PngImagePlugin
 
 from crfrnn.data.files import writing
-from crfrnn.data.images import open_image
+from crfrnn.data.images import alpha_of, open_image
 
 UNSURE = -1  # the number of pixels without a label
 MOST_LABELS = 256  # a map with more is a photograph, or its colours were blurred
@@ -130,15 +130,13 @@ def parse_unsure(text: str | int) -> Value:
 def read_labels(path: Path, unsure: Value | None = None) -> LabelMap:
     """Read a label map: each value that occurs is a label, but for the one that means "no label".
 
-    Palette and grey maps hold indices, RGB maps one colour for each label. Wholly transparent pixels are unsure.
+    Palette and grey maps hold indices, RGB maps one colour for each label. Wholly transparent pixels are unsure,
+    whether by an alpha channel, by the palette or by the colour that the file calls transparent.
     """
     image = open_image(path)
     if image.format == "JPEG":
         raise ValueError(f"{path}: a JPEG cannot hold labels, its colours are blurred; save the map as PNG")
-    visible = None
-    if image.mode in ("RGBA", "LA"):
-        visible = np.asarray(image.getchannel("A")) > 0
-        image = image.convert(image.mode[:-1])
+    image, visible = without_alpha(image)
     if image.mode == "1":
         image = image.convert("L")
     palette = _whole_palette(image) if image.mode == "P" else None
@@ -153,6 +151,14 @@ def read_labels(path: Path, unsure: Value | None = None) -> LabelMap:
     indices, values = _number(path, packed, visible, _void_value(path, colour_coded, palette, unsure))
     colours = tuple((v >> 16, (v >> 8) & 255, v & 255) for v in values)
     return LabelMap(indices, LabelStyle(colours if colour_coded else values, palette, deep=image.mode.startswith("I")))
+
+
+def without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
+    """The image without an alpha channel, and (H, W) bool, what of it is to be seen; None for all."""
+    alpha = alpha_of(image)
+    if image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert(image.mode[:-1])
+    return image, None if alpha is None else alpha > 0
 
 
 def _number(path: Path, packed: np.ndarray, visible: np.ndarray | None, void: int) -> tuple[np.ndarray, tuple]:

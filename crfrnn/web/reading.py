@@ -1,5 +1,6 @@
 """What visitors send: photos, strokes and predictions, each within its limits, or refused in one sentence."""
 
+import struct
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from PIL import ExifTags, Image
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.refine.inputs import unary_logits
-from crfrnn.data.images import SIDEWAYS, as_shown, rgb_pixels
+from crfrnn.data.images import SIDEWAYS, alpha_of, as_shown, decode, holds_several, rgb_pixels, was_stretched
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
 from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions
 from crfrnn.networks.photo_size import CRF_VALUES, fitting_size
@@ -74,7 +75,7 @@ def read_photo(path: str | Path, limits: Limits, pixels: float | None = None) ->
         raise
     except Image.DecompressionBombError:
         raise Refusal("too_large", limit=limits.photo_megapixels) from None
-    except (ValueError, OSError, SyntaxError, EOFError, OverflowError, MemoryError):
+    except (ValueError, OSError, SyntaxError, EOFError, OverflowError, MemoryError, struct.error):
         raise Refusal("unreadable") from None
 
 
@@ -91,13 +92,14 @@ def _decode(path: Path, limits: Limits, most: float) -> Photo:
         small = fitting_size(full_size, most)
         if min(small) < SHORTEST_SIDE:
             raise Refusal("too_thin")
-        notes = ("animated",) if getattr(image, "n_frames", 1) > 1 and image.format in ("GIF", "PNG", "WEBP") else ()
+        notes = ("animated",) if holds_several(image) else ()
         image.draft("RGB", (max(small), max(small)))  # JPEG alone can do it: decodes at 1/2, 1/4 or 1/8
-        image.load()
+        decode(image)
         shown = as_shown(image)
-        if shown.mode not in ("F", "I") and not shown.mode.startswith("I;") and shown.mode != "P":
+        if shown.mode not in ("F", "P") and not shown.mode.startswith("I") and "transparency" not in shown.info:
             shown.thumbnail((2 * small[1], 2 * small[0]), Image.Resampling.BOX, reducing_gap=None)
         upright = Image.fromarray(rgb_pixels(shown))
+        notes += ("deep",) if was_stretched(shown) else ()
     if (upright.height, upright.width) != small:
         upright = upright.resize((small[1], small[0]), Image.Resampling.LANCZOS)
     return Photo(np.array(upright), full_size, notes)
@@ -113,14 +115,20 @@ def read_strokes(path: str | Path | None, size: tuple[int, int], colours: Sequen
         raise Refusal("no_strokes")
     try:
         Image.init()
-        with Image.open(path, formats=("PNG", "WEBP")) as layer:
+        with Image.open(path, formats=("PNG", "WEBP", "GIF")) as layer:
             if layer.width * layer.height > 4 * MEGA + 4 * size[0] * size[1]:
                 raise Refusal("unreadable")
-            fitting = layer.convert("RGBA").resize((size[1], size[0]), Image.Resampling.NEAREST)
+            if holds_several(layer):
+                raise Refusal("several")
+            decode(layer)
+            whole, alpha = layer.convert("RGBA"), alpha_of(layer)
+            if alpha is not None:
+                whole.putalpha(Image.fromarray(alpha))
+            fitting = whole.resize((size[1], size[0]), Image.Resampling.NEAREST)
             pixels = np.asarray(fitting).astype(np.int32)
     except Refusal:
         raise
-    except (ValueError, OSError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):
+    except (ValueError, OSError, SyntaxError, EOFError, MemoryError, struct.error, Image.DecompressionBombError):
         raise Refusal("unreadable") from None
     ys, xs = (pixels[..., 3] >= HALF).nonzero()
     distances = np.abs(pixels[ys, xs, None, :3] - np.array(colours)).max(axis=2)

@@ -82,7 +82,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "Your photo has {width} × {height} pixels; the CRF worked on a smaller copy, and the label map is scaled back.",
         "您的照片为 {width} × {height} 像素；CRF 在缩小的副本上计算，标签图会放大回原尺寸。",
     ),
-    "animated": ("Only the first picture of the animation is used.", "仅使用动画的第一帧。"),
+    "animated": ("Only the first picture of the file is used.", "仅使用文件中的第一张图片。"),
+    "deep": (
+        "Not all of this picture’s 16 bits are in use; those that are were stretched to the whole range.",
+        "此图片未用满 16 位；已将实际使用的范围拉伸到全范围。",
+    ),
     "resized": (
         "The predictions were scaled to the photo.",
         "预测已缩放到照片尺寸。",
@@ -101,6 +105,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "unreadable": (
         "This file is not a picture that can be read: use JPEG, PNG, WebP, BMP, TIFF or GIF, whole and undamaged.",
         "无法读取此图片：请使用完整无损的 JPEG、PNG、WebP、BMP、TIFF 或 GIF 文件。",
+    ),
+    "several": (
+        "This file holds several pictures: save the one that is meant as a file of its own.",
+        "此文件包含多张图片：请将需要的那一张另存为单独的文件。",
     ),
     "too_large": (
         "This picture has more than {limit} megapixels: scale it down.",

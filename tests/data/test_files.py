@@ -54,6 +54,24 @@ def test_pairs_by_stem(tmp_path):
     assert matched.unused == 1
 
 
+def test_pairs_in_folders_inside(tmp_path):
+    images, given = tmp_path / "images", tmp_path / "images" / "given"  # one folder may lie in the other
+    for place in ("", "day", "day/night"):
+        (images / place).mkdir(exist_ok=True)
+        touch(images / place, "a.png", "b.png")
+    for place, names in {"": ["a.png"], "day": ["b.png"], "day/night": ["a.png", "c.png"], ".kept": ["b.png"]}.items():
+        (given / place).mkdir(parents=True)
+        touch(given / place, *names)
+    (images / "day" / "round").symlink_to(images)
+    matched = pair_by_stem(images, given, (".png",))
+    assert sorted(matched.pairs) == ["a", "day/b", "day/night/a"]
+    assert matched.pairs["day/b"] == (images / "day/b.png", given / "day/b.png")
+    assert list(matched.problems) == [given / "day/night/c.png"]
+    assert sorted(matched.lonely) == [images / name for name in ("b.png", "day/a.png", "day/night/b.png")]
+    matched = pair_by_stem(given, images, (".png",), besides=[images / "day"])
+    assert (sorted(matched.pairs), matched.unused) == (["a"], 3)
+
+
 def test_pairs_within_one_folder(tmp_path):
     folder = touch(tmp_path / "both", "a.jpg", "a.png", "b.jpg")
     matched = pair_by_stem(folder, folder, (".png",))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crfrnn.data.datasets.dataset import VOID, Classes, SegmentationDataset
 from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, parse_unsure, read_labels, voc_palette, write_labels
 
 INDICES = np.array([[0, 0, 3], [3, 255, 7]], np.uint8)
@@ -70,6 +71,42 @@ def test_transparent_pixels_are_unsure(tmp_path):
     read = read_labels(tmp_path / "alpha.png")
     assert read.indices.tolist() == [[0, 0, 1], [1, UNSURE, 2]]
     assert len(read.style.values) == 3
+
+
+TRANSPARENT = {  # files that say the same as an alpha channel which is 0 where the map is 0
+    "palette": lambda f: with_palette().save(f / "a.png", transparency=0),
+    "opacities": lambda f: with_palette().save(f / "a.png", transparency=bytes([0, 255, 255, 90])),
+    "gif": lambda f: with_palette().save(f / "a.gif", transparency=0, optimize=False),
+    "grey": lambda f: Image.fromarray(INDICES).save(f / "a.png", transparency=0),
+    "16 bits": lambda f: Image.fromarray(INDICES.astype(np.uint16)).save(f / "a.png", transparency=0),
+    "RGB": lambda f: with_palette().convert("RGB").save(f / "a.png", transparency=(0, 0, 0)),
+    "grey and alpha": lambda f: with_alpha(Image.fromarray(INDICES)).save(f / "a.png"),
+    "RGBA": lambda f: with_alpha(with_palette().convert("RGB")).save(f / "a.png"),
+    "palette and alpha": lambda f: with_alpha(with_palette()).save(f / "a.tif"),
+}
+
+
+def with_palette() -> Image.Image:
+    image = Image.fromarray(INDICES)
+    image.putpalette(voc_palette().tobytes())
+    return image
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    image.putalpha(Image.fromarray(np.where(INDICES == 0, 0, 255).astype(np.uint8)))
+    return image
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_transparency_in_every_form(tmp_path, kind):
+    TRANSPARENT[kind](tmp_path)
+    read = read_labels(next(tmp_path.iterdir()))
+    assert read.indices.tolist() == [[UNSURE, UNSURE, 0], [0, 2, 1]]
+    assert read.style.values == (3, 7, 255) or read.style.colour_coded
+    dataset = SegmentationDataset([], Classes(("a", "b"), (3, 7), frozenset({255})))
+    if kind in ("RGB", "RGBA"):
+        return
+    assert dataset.class_numbers(next(tmp_path.iterdir())).tolist() == [[VOID, VOID, 0], [0, VOID, 1]]
 
 
 def test_a_mask_of_two_values(tmp_path):

@@ -26,12 +26,20 @@ def drawing(ground: tuple[int, ...], mode: str = "RGB") -> Image.Image:
         ((0, 0, 0), "RGB", "#000000"),
         ((0, 0, 0, 0), "RGBA", "transparent"),
         ((255, 255, 255), "P", "nothing drawn"),
+        ((9, 9, 9), "RGB, tRNS", "transparent"),
+        ((9, 9, 9), "P, tRNS", "transparent"),
+        ((9, 9, 9), "P, GIF", "transparent"),
     ],
 )
 def test_the_ground_is_found(tmp_path: Path, ground, mode, said):
-    image = drawing(ground, "RGB" if mode == "P" else mode)
-    (image.quantize(4) if mode == "P" else image).save(tmp_path / "s.png")
-    strokes, found = read_strokes(tmp_path / "s.png")
+    image = drawing(ground, "RGBA" if mode == "RGBA" else "RGB")
+    image = image.quantize(4) if mode[0] == "P" else image
+    path = tmp_path / ("s.gif" if "GIF" in mode else "s.png")
+    if "," in mode:
+        image.save(path, transparency=image.getpixel((0, 0)))
+    else:
+        image.save(path)
+    strokes, found = read_strokes(path)
     assert said in found
     assert len(strokes.style.values) == 2
     assert (strokes.indices == UNSURE).sum() == 20 * 12 - 18 - 21

@@ -1,5 +1,7 @@
 """Small data sets that tests make themselves, in the layouts of the real ones."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,18 @@ def scene(seed: int, size: tuple[int, int] = (32, 24), void: int = 255) -> tuple
 def save(image: np.ndarray, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
+    return path
+
+
+def png(path: Path, header: tuple[int, int, int, int], rows: bytes, clear: bytes = b"") -> Path:
+    """A PNG of any kind: (width, height, bits, kind of colour), its rows with a filter byte each, and tRNS."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", *header, 0, 0, 0), b"tRNS": clear, b"IDAT": zlib.compress(rows)}
+    body = b"".join(chunk(kind, content) for kind, content in chunks.items() if content)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b""))
     return path
 
 

@@ -73,6 +73,27 @@ def test_animations_give_their_first_picture(tmp_path):
     got = read_photo(saved(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:]), LIMITS)
     assert got.notes == ("animated",)
     assert got.pixels[0, 0].tolist() == [255, 0, 0]
+    got = read_photo(saved(frames[0], tmp_path / "a.tif", save_all=True, append_images=frames[1:]), LIMITS)
+    assert got.notes == ("animated",)
+
+
+def test_labels_and_strokes_of_several_pictures_are_refused(tmp_path, given):
+    maps = [Image.new("P", (80, 60), number) for number in range(2)]
+    path = saved(maps[0], tmp_path / "a.tif", save_all=True, append_images=maps[1:])
+    assert "several pages" in refused("not_predictions", read_scores, path, given, LIMITS)
+    path = saved(maps[0], tmp_path / "a.png", save_all=True, append_images=maps[1:])
+    refused("several", read_strokes, path, (60, 80), COLOURS)
+
+
+@pytest.mark.filterwarnings("ignore:image. no value is above 1023")
+def test_bits_in_use_are_stretched_and_it_is_said(tmp_path):
+    deep = np.full((60, 80), 400, np.uint16)
+    deep[:, 40:] = 800
+    for size in ((80, 60), (640, 480)):  # as it is, and reduced
+        image = Image.fromarray(deep).resize(size, Image.Resampling.NEAREST)
+        got = read_photo(saved(image, tmp_path / "a.png"), LIMITS)
+        assert got.notes == ("deep",)
+        assert (got.pixels[0, 0, 0], got.pixels[0, -1, 0]) == (100, 199)
 
 
 def test_turned_by_exif(tmp_path):
@@ -151,6 +172,27 @@ def test_strokes_go_to_the_nearest_brush(tmp_path):
     refused("no_strokes", read_strokes, None, (60, 80), COLOURS)
     path.write_bytes(png_that_claims(60_000, 60_000))
     refused("unreadable", read_strokes, path, (60, 80), COLOURS)
+
+
+@pytest.mark.parametrize("kind", ["png", "gif", "rgb"])
+def test_strokes_on_a_transparent_colour(tmp_path, kind):
+    layer = Image.new("RGB", (80, 60), (200, 20, 70))  # nearer to a brush than anything else, but transparent
+    layer.paste(COLOURS[0], (5, 5, 40, 10))
+    layer.paste(COLOURS[1], (5, 40, 40, 44))
+    layer = layer if kind == "rgb" else layer.quantize(4)
+    path = tmp_path / ("s.gif" if kind == "gif" else "s.png")
+    drawn = read_strokes(saved(layer, path, transparency=layer.getpixel((0, 0))), (60, 80), COLOURS)
+    assert ((drawn == 0).sum(), (drawn == 1).sum()) == (175, 140)
+
+
+def test_label_maps_with_a_transparent_colour(tmp_path, given):
+    rough = np.zeros((60, 80), np.uint8)
+    rough[5:20], rough[40:50] = 1, 2
+    for name in ("a.png", "a.gif"):
+        image = Image.fromarray(rough)
+        image.putpalette([9, 9, 9, 255, 0, 0, 0, 0, 255])
+        got = read_scores(saved(image, tmp_path / name, transparency=0), given, LIMITS)
+        assert got.logits.shape == (1, 2, 60, 80)
 
 
 @pytest.fixture

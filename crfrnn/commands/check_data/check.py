@@ -97,8 +97,9 @@ def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
 def check_data(options: CheckDataOptions) -> None:
     """What the options ask for; a ValueError with all problems where there are any."""
     data = read_data_config(options.configuration, options.root)
-    splits = options.splits.split(",") if options.splits else [data.train, data.val]
-    reports, problems = check(data, tuple(splits))
+    without_test = _why_without_test(data) if options.splits is None else ""
+    own = (data.train, data.val) if without_test else (data.train, data.val, data.test)
+    reports, problems = check(data, tuple(options.splits.split(",")) if options.splits else own)
     if reports:
         names = open_split(data, reports[0].split).classes.names
         print(
@@ -106,9 +107,20 @@ def check_data(options: CheckDataOptions) -> None:
             + (f", scaled to {data.size[0]} x {data.size[1]}" if data.size else "")
         )
         print(describe(reports, names))
+    if without_test:
+        print(f"note: left out the test split: {without_test}")
     if problems:
         rest = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise ValueError(
             "\n  ".join([f"{len(problems)} problems", *problems[:SHOWN], *rest]) if len(problems) > 1 else problems[0]
         )
     print("no problems found")
+
+
+def _why_without_test(data: DataConfig) -> str:
+    """Why the test split cannot be opened; "" where it can. Without one, a network can be trained all the same."""
+    try:
+        open_split(data, data.test)
+    except ValueError as error:
+        return str(error).removeprefix("data: ")
+    return ""

@@ -10,7 +10,8 @@ class CheckDataOptions:
     Args:
         configuration: a YAML file with a section ``data:``, such as those in configs/.
         root: the data set's folder, in place of the file's.
-        splits: which ones, with commas; those that the configuration trains and validates on where it is left out.
+        splits: which ones, with commas; those that the configuration trains, validates and tests on where it is left
+            out, though without the last where there is none.
     """
 
     configuration: str

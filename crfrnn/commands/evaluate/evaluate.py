@@ -13,6 +13,7 @@ from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
 from crfrnn.commands.metrics import Evaluation
 from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.train.recipe import reach_note
 from crfrnn.data.config import read_data_config
 from crfrnn.data.datasets import SegmentationDataset
 from crfrnn.data.files import writing
@@ -31,6 +32,10 @@ def evaluate(options: EvaluateOptions) -> None:
     dataset = open_split(config, split)
     place = _device(options.device)
     networks = [(name, _load(name, dataset, place)) for name in options.model]
+    if "separate" in options.modes and config.size:
+        height, width = dataset.read(0).mask.shape
+        if note := reach_note(separate, config.size, {(width, height): 1}):
+            print(f"note: {note}")
     results = []
     for name, network in networks:
         crfs = _crfs(network, options.modes, separate, len(dataset.classes), place)

@@ -107,8 +107,8 @@ def _refine_file(image: Path, source: Path, targets: Targets, settings: _Setting
 
 def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Settings) -> None:
     suffixes = (".png",) if settings.options.kind == "labels" else SUFFIXES
-    matched = pair_by_stem(images, source, suffixes)
-    jobs = [_Job(image, prediction, targets.of(image, several=True)) for image, prediction in matched.pairs.values()]
+    matched = pair_by_stem(images, source, suffixes, besides=targets.paths())
+    jobs = [_Job(*pair, targets.of(pair[0], several=True, name=stem)) for stem, pair in matched.pairs.items()]
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
     check_outputs((path for job in jobs for path in (job.image, job.source)), [job.targets for job in jobs])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.commands.refine.value_range import value_range
+from crfrnn.data.depth import white_of
 from crfrnn.data.predictions import labels_come_last
 
 LEAST_PROBABILITY = 1e-10  # those below count as this, so that their logarithm is finite
@@ -92,9 +93,18 @@ def guide_of(image: Any, colour_units: bool) -> Tensor:
     elif not isinstance(image, Tensor):
         pixels = pixels.movedim(-1, 0)
     if pixels.dtype != torch.uint8:
+        whole = not pixels.is_floating_point()
         pixels = pixels.to(torch.float32)
+        if whole and colour_units:
+            pixels = _eight_bits(pixels)
         _check_units(pixels, colour_units)
     return pixels.unsqueeze(0)
+
+
+def _eight_bits(pixels: Tensor) -> Tensor:
+    """Whole numbers beyond 0..255 as `rgb_pixels` takes those of a file of 16 bits."""
+    low, high = (int(bound) for bound in pixels.aminmax())
+    return (pixels * (255 / white_of(high))).round_() if low >= 0 and 255 < high <= 65535 else pixels
 
 
 def _check_units(pixels: Tensor, colour_units: bool) -> None:

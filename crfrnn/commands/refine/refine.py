@@ -65,7 +65,8 @@ def refine(
 
     Args:
         image: the photograph, NumPy (H, W, 3) uint8 or torch (3, H, W) uint8. Any other guide of that size too: one
-            channel (H, W), any number of channels, floats in the units of ``theta_beta``.
+            channel (H, W), any number of channels, floats in the units of ``theta_beta``. With a preset, whole numbers
+            of 16 bits are brought to 0..255, those of 10, 12 or 14 bits in use with a warning (docs/refine.md).
         probabilities: (L, H, W), L at least 2, summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart
             by the image's size, and comes back as it was given; where both would fit, it is (L, H, W).
         logits: instead of probabilities, the network's output before its softmax.

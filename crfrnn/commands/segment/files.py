@@ -86,7 +86,7 @@ def _jobs(inputs: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Pa
     for path in inputs:
         if path.is_dir() and path.resolve() in outputs:
             raise UsageError(f"out: {path} is read as an input; give another folder")
-        stems = files_by_stem(path, IMAGE_SUFFIXES) if path.is_dir() else {path.stem: [path]}
+        stems = files_by_stem(path, IMAGE_SUFFIXES, targets.paths()) if path.is_dir() else {path.stem: [path]}
         for stem, paths in stems.items():
             by_stem.setdefault(stem, []).extend(paths)
     if not by_stem:
@@ -94,9 +94,9 @@ def _jobs(inputs: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Pa
     problems = {
         paths[0]: f"{' and '.join(map(str, paths))} have the same name" for paths in by_stem.values() if len(paths) > 1
     }
-    photos = [paths[0] for paths in by_stem.values() if len(paths) == 1]
-    jobs = [_Job(photo, targets.of(photo, several=True)) for photo in photos]
-    check_outputs(photos, [job.targets for job in jobs])
+    photos = {stem: paths[0] for stem, paths in by_stem.items() if len(paths) == 1}
+    jobs = [_Job(photo, targets.of(photo, several=True, name=stem)) for stem, photo in photos.items()]
+    check_outputs(photos.values(), [job.targets for job in jobs])
     return jobs, problems
 
 

@@ -1,6 +1,7 @@
 """What a recipe says, built: the network, its CRF and its optimiser."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.saved import fill
 from crfrnn.networks.unary import build_unary
 from crfrnn.networks.weights import load_vgg16
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, kernel_text
+
+SAME_SIZE = 0.02  # what rounding may do to the ratio of two sizes
 
 
 def build_network(recipe: TrainOptions, stage: StageConfig, classes: Classes) -> SegmentationNetwork:
@@ -69,6 +72,31 @@ def crf_parameters(config: CRFConfig) -> CRFParameters:
         normalization=config.normalization,
         solver=config.solver,
         iterations=config.eval_iterations,
+    )
+
+
+def reach_note(parameters: CRFParameters, size: tuple[int, int] | None, sizes: Mapping[tuple[int, int], int]) -> str:
+    """What bandwidths, which count in pixels of `size`, are in pixels of the photographs; "" at the photographs' own.
+
+    Args:
+        parameters: of the CRF, as they are used at `size`.
+        size: (width, height) to which all photographs are scaled; None leaves them as they are.
+        sizes: how many photographs there are of each (width, height).
+
+    >>> reach_note(CRFParameters.of_preset("crfrnn", kernels=["spatial:3,2"]), (240, 180), {(480, 360): 9})
+    'crf: kernels count in pixels of 240 x 180 (data.size): spatial:3,2 are spatial:6,2 in photographs of 480 x 360'
+    """
+    photographs = max(sizes, key=lambda one: sizes[one], default=size)
+    if size is None or photographs is None:
+        return ""
+    factor = math.hypot(*photographs) / math.hypot(*size)
+    if abs(factor - 1) < SAME_SIZE:
+        return ""
+    larger = [kernel.scaled(factor) for kernel in parameters.kernels]
+    here, there = (" ".join(map(kernel_text, kernels)) for kernels in (parameters.kernels, larger))
+    return (
+        f"crf: kernels count in pixels of {size[0]} x {size[1]} (data.size): {here} are {there}"
+        f" in photographs of {photographs[0]} x {photographs[1]}"
     )
 
 

@@ -18,10 +18,16 @@ from torch import Tensor
 from crfrnn.commands.check_data.check import check, describe
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.train.options import StageConfig, TrainOptions
-from crfrnn.commands.train.recipe import build_crf, build_network, load_initial, settings_that_differ
+from crfrnn.commands.train.recipe import (
+    build_crf,
+    build_network,
+    crf_parameters,
+    load_initial,
+    reach_note,
+    settings_that_differ,
+)
 from crfrnn.commands.train.stage.run import LAST, Interrupted, StageRun, UnreadableSample, export
 from crfrnn.data.augmentation import seed_for
-from crfrnn.data.config import DataConfig
 from crfrnn.data.datasets import SegmentationDataset
 from crfrnn.data.files import writing
 from crfrnn.data.splits import open_split
@@ -42,7 +48,7 @@ def train(options: TrainOptions) -> None:
     training, validation = open_split(data, data.train), open_split(data, data.val)
     if _is_main_process():
         _prepare(folder, options)
-        _check_files(folder, data, training)
+        _check_files(folder, options, training)
     while not (folder / HISTOGRAM).exists():  # the first machine writes it, into a folder that all of them see
         time.sleep(1)
     previous: Path | None = None
@@ -128,15 +134,19 @@ def _lasting(recipe: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name != "hardware"} | {"data": data}
 
 
-def _check_files(folder: Path, data: DataConfig, training: SegmentationDataset) -> None:
+def _check_files(folder: Path, options: TrainOptions, training: SegmentationDataset) -> None:
     """Read every file once before the first epoch; a later continuation relies on that."""
     if (folder / HISTOGRAM).exists():
         return
+    data = options.data
     reports, problems = check(data, (data.train, data.val))
     if problems:
         rest = f" and {len(problems) - 1} more; crfrnn data check CONFIG lists them" if len(problems) > 1 else ""
         raise ValueError(f"data: {problems[0]}{rest}")
     print(describe(reports, training.classes.names))
+    note = reach_note(crf_parameters(options.crf), data.size, reports[0].sizes)
+    if note and any(stage.crf != "none" for stage in options.stages):
+        print(f"note: {note}")
     with writing(folder / HISTOGRAM) as file:
         file.write(json.dumps({"pixels": reports[0].histogram.tolist()}).encode())
 

@@ -12,11 +12,12 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from crfrnn.data.images import open_image, rgb_pixels, upright
-from crfrnn.data.labels import voc_palette
+from crfrnn.data.labels import voc_palette, without_alpha
 
 VOID = 255  # the class number of pixels that do not count, in every data set, whatever its files say
 MOST_VALUES = 1 << 16
 INVALID = -1
+TRANSPARENT = -1  # among a mask's values
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class SegmentationDataset(Dataset[Sample]):
         size: (width, height) to which photographs (antialiased) and masks (nearest pixel) are scaled, without
             keeping the proportions; None leaves each as it is.
 
-    Masks are read as class indices, palette or grey, and never go through RGB.
+    Masks are read as class indices, palette or grey, and never go through RGB. Transparent pixels do not count.
 
     ``dataset[i]`` is a `Sample`. A file that cannot be read, a mask of another size than its photograph or a value
     outside the classes is a ValueError that names the file.
@@ -119,7 +120,7 @@ class SegmentationDataset(Dataset[Sample]):
     def class_numbers(self, path: Path) -> np.ndarray:
         """(H, W) uint8: 0..L-1 and `VOID`."""
         values = self.values(path)
-        numbers = self.classes.numbers[values]
+        numbers = np.where(values == TRANSPARENT, VOID, self.classes.numbers[values])
         if (numbers == INVALID).any():
             unknown = np.unique(values[numbers == INVALID])
             shown = ", ".join(map(str, unknown[:8])) + ", ..." * (unknown.size > 8)
@@ -131,16 +132,17 @@ class SegmentationDataset(Dataset[Sample]):
         return numbers.astype(np.uint8)
 
     def values(self, path: Path) -> np.ndarray:
-        """(H, W), the values as they are stored."""
+        """(H, W), the values as they are stored; `TRANSPARENT` where the file says so."""
         image = open_image(path)
         if image.format == "JPEG":
             raise ValueError(f"{path}: a JPEG cannot hold class indices, it blurs them; save the mask as PNG")
+        image, visible = without_alpha(image)
         if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
             raise ValueError(f"{path}: mode {image.mode}, expected class indices in a palette or grey PNG, not colours")
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() >= MOST_VALUES:
             raise ValueError(f"{path}: values {values.min()}..{values.max()}, expected class indices")
-        return values
+        return values if visible is None else np.where(visible, values, TRANSPARENT)
 
     def scaled(self, sample: Sample) -> Sample:
         """The sample in the size of this data set."""

@@ -1,7 +1,7 @@
 """Anybody's own data: a folder of images, a folder of masks with the same names, and a list of classes."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from crfrnn.data.datasets.dataset import VOID, Classes, Pair, SegmentationDataset, chosen_split, existing_folder
@@ -12,6 +12,9 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 class Folders(SegmentationDataset):
     """Images and masks that are matched by name: ``images/cat.jpg`` and ``masks/cat.png``.
+
+    Folders inside of the two are matched too: ``images/day/cat.jpg`` belongs to ``masks/day/cat.png``, and its name is
+    ``day/cat``.
 
     Args:
         root: the folder that holds both.
@@ -65,7 +68,8 @@ def pairs_in(images: Path, masks: Path) -> list[Pair]:
         raise ValueError(f"{problems[0][0]}: {problems[0][1]}{rest}")
     if matched.unused:
         raise ValueError(
-            f"{masks}: {matched.unused} images in {images} have no mask here; add masks or move the images"
+            f"{masks}: {matched.unused} images in {images} have no mask here, such as"
+            f" {matched.lonely[0].relative_to(images)}; add masks or move the images"
         )
     return [Pair(name, *paths) for name, paths in sorted(matched.pairs.items())]
 
@@ -89,10 +93,16 @@ def _names(classes: Sequence[str] | str, folder: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in classes)
 
 
+def _known(listed: str, names: Container[str]) -> str:
+    """The name that a line of a list means: it may have a suffix, and a folder before it."""
+    path = Path(listed)
+    return next((name for name in (listed, path.with_suffix("").as_posix()) if name in names), path.stem)
+
+
 def _chosen(pairs: list[Pair], split: str, listed: Path, share: float) -> list[Pair]:
     if listed.exists():
         by_name = {pair.name: pair for pair in pairs}
-        names = [Path(name).stem if name not in by_name else name for name in read_list(listed)]
+        names = [_known(name, by_name) for name in read_list(listed)]
         missing = [name for name in names if name not in by_name]
         if missing:
             raise ValueError(f"{listed}: {missing[0]!r} and {len(missing) - 1} more have no image and mask")

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from crfrnn.cli import main
 from crfrnn.commands.check_data.check import check
 from crfrnn.data.config import DataConfig, data_config, read_data_config
 from crfrnn.data.splits import open_split
@@ -73,6 +74,28 @@ def test_an_empty_split(config):
         Path(config.root, kind, "val").mkdir()
     with pytest.raises(ValueError, match=r"^data: the split 'val' of .* is empty"):
         open_split(config, "val")
+
+
+def test_the_test_split_is_checked_where_there_is_one(config, tmp_path, capsys):
+    section = {"name": "folders", "root": config.root, "options": made.FOLDERS}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"data": section}))
+    command = ["data", "check", str(tmp_path / "c.yaml")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "\nnote: left out the test split: root: " in out
+    assert "images/test is no folder" in out
+    assert main([*command, "--splits", "test"]) == 1
+    assert "images/test is no folder" in capsys.readouterr().err
+    for kind in ("images", "masks"):
+        shutil.copytree(f"{config.root}/{kind}/val", f"{config.root}/{kind}/test")
+    assert main(command) == 0
+    assert "\ntest: 6 images, 32 x 24 (6)" in capsys.readouterr().out
+    Image.new("L", (32, 24), 77).save(f"{config.root}/masks/test/02.png")
+    assert main(command) == 1
+    assert "masks/test/02.png: holds 77, outside the 3 classes" in capsys.readouterr().err
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"data": section | {"test": "val"}}))
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("val: 6 images") == 1
 
 
 def test_a_configuration_from_yaml(tmp_path, config):

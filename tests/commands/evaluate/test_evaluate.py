@@ -97,6 +97,17 @@ def test_a_table_of_several(folder, capsys):
         assert len(image.getcolors(1 << 20) or ()) > 5
 
 
+def test_a_separate_crf_counts_in_pixels_of_the_scaled_photographs(folder, capsys):
+    section = {"name": "folders", "root": "data", "test": "val", "options": made.FOLDERS, "size": [16, 12]}
+    Path("small.yaml").write_text(yaml.safe_dump({"data": section}))
+    for data, notes in (("small.yaml", 1), ("c.yaml", 0)):
+        assert main(["evaluate", "plain", "--data", data, "--crf", "none,separate", "--kernel", "spatial:3,2"]) == 0
+        said = (
+            "note: crf: kernels count in pixels of 16 x 12 (data.size): spatial:3,2 are spatial:6,2 in photographs of"
+        )
+        assert capsys.readouterr().out.count(said) == notes
+
+
 def test_what_is_left_out(folder, capsys):
     assert main(["evaluate", "--data=c.yaml", "--crf", "trained", "plain", "joint", "--split", "train"]) == 0
     out = capsys.readouterr().out

@@ -38,6 +38,15 @@ def run(*arguments: str) -> int:
         return int(stop.code or 0)
 
 
+def test_folders_inside_of_folders(folder, capsys):
+    for name in ("photos", "maps", "truth"):
+        Path(name, "day").mkdir()
+        for file in sorted(Path(name).glob("[3-5].*")):
+            file.rename(Path(name, "day", file.name))
+    assert run(*CALL, "--folds", "99") == 2
+    assert "folds: must be 2 to 6, the number of images" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_fit_then_refine(folder, capsys):
     Path("names.txt").write_text("background\ndisc\npole\n")

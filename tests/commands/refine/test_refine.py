@@ -5,9 +5,11 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 
 from crfrnn.commands.refine.refine import refine
+from crfrnn.data.images import open_image, rgb_pixels
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.inference.recurrence import mean_field
 from crfrnn.layer import CRFRNN
@@ -178,6 +180,24 @@ def test_other_guides(image, probabilities):
     assert_equal("float image in 0..255", floats, refine(image, probabilities, iterations=2), 1e-6)
 
 
+@pytest.mark.parametrize(("white", "said"), [(1023, True), (4095, True), (65535, False)])
+def test_whole_numbers_of_16_bits(image, probabilities, recwarn, tmp_path, white, said):
+    grey = image[..., 0]
+    deep = np.rint(grey * (white / 255)).astype(np.uint16)
+    deep[0, 0] = white
+    Image.fromarray(deep).save(tmp_path / "deep.tif")
+    photo = rgb_pixels(open_image(tmp_path / "deep.tif"))[..., 0]  # what the command line works on
+    expected = refine(photo, probabilities, iterations=2)
+    assert_equal("NumPy", refine(deep, probabilities, iterations=2), expected, 0)
+    several = torch.from_numpy(deep.astype(np.int64)), torch.from_numpy(probabilities)
+    assert_equal("torch", refine(*several, iterations=2), torch.from_numpy(expected), 0)
+    messages = {str(warning.message) for warning in recwarn.list}
+    assert [f"no value is above {white}," in message for message in messages] == [True] * said
+    own = [Bilateral(40, 3 * white / 255, weight=5)]  # kernels in the image's own units leave it alone
+    in_255 = refine(deep * np.float32(255 / white), probabilities, kernels=[Bilateral(40, 3, weight=5)], iterations=2)
+    assert_equal("own units", refine(deep, probabilities, kernels=own, iterations=2), in_255, 1e-3)
+
+
 def test_kernels_and_normalization_take_the_presets_place(image, probabilities):
     preset = PRESETS["pydensecrf"]
     expected = refine(image, probabilities, preset="pydensecrf", iterations=2)
@@ -244,7 +264,8 @@ REFUSED = {
     "kernels": (lambda i, p: refine(i, p, kernels=[]), "^kernels: give at least one"),
     "0..1": (lambda i, p: refine(i / 255.0, p), "^image: values 0.*counts in 0..255"),
     "normalised": (lambda i, p: refine(i / 64.0 - 2, p), "^image: values -.*counts in 0..255"),
-    "16 bits": (lambda i, p: refine(i.astype(np.uint16) * 257, p), "^image: .*counts in 0..255"),
+    "beyond 0..255": (lambda i, p: refine(i * 257.0, p), "^image: .*counts in 0..255"),
+    "beyond 16 bits": (lambda i, p: refine(i.astype(np.int32) * 999, p), "^image: .*counts in 0..255"),
     "nan image": (lambda i, p: refine(np.where(i > 99, np.nan, i), p), "^image: NaN or infinity"),
     "half a list": (lambda i, p: refine([i], p), "^image: one of image and probabilities is a list"),
     "lengths": (lambda i, p: refine([i], [p, p]), "^image: 1 images, but 2 probabilities"),

@@ -1,6 +1,7 @@
 """`crfrnn segment` with a trained model, from end to end: one photo, several, folders, failures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,17 @@ def test_photos_and_folders(capsys: pytest.CaptureFixture[str]):
     assert changed == {"3.png"}
     assert run(*command, "--overwrite") == 0
     assert "segmented 5 images" in capsys.readouterr().out
+
+
+def test_folders_inside_of_folders(capsys: pytest.CaptureFixture[str]):
+    Path("in/day").mkdir(parents=True)
+    for name in ("in/0.png", "in/day/0.png", "in/day/1.png"):
+        shutil.copy("one.png", name)
+    for count in (3, 0):  # the second time the labels are there, and are no photographs
+        assert run("in", "--out", "in/labels", "--overlay", "in/looks", "--iterations", "1") == 0
+        assert f"segmented {count} images" in capsys.readouterr().out
+    written = sorted(path.relative_to("in/labels").as_posix() for path in Path("in/labels").rglob("*.png"))
+    assert written == ["0.png", "day/0.png", "day/1.png"]
 
 
 def test_photos_of_the_same_name_are_told(capsys: pytest.CaptureFixture[str]):

@@ -388,6 +388,18 @@ def test_files_that_do_not_fit_stop_it_before_it_begins(root, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("no problems found\n")
 
 
+def test_a_crf_at_another_size_than_the_photographs_is_told(root, tmp_path, capsys):
+    small = DataConfig("folders", str(root), size=(16, 12), options=made.FOLDERS, workers=0)
+    large = DataConfig("folders", str(root), options=made.FOLDERS, workers=0)
+    larger = "bilateral:8,30,3 spatial:2,1 are bilateral:16,30,3 spatial:4,1 in photographs of 32 x 24\n"
+    for number, (data, crf, notes) in enumerate([(small, "trained", 1), (small, "none", 0), (large, "trained", 0)]):
+        stages = [StageConfig("only", epochs=1, crf=crf)]
+        train(recipe(root, data=data, stages=stages, out=str(tmp_path / str(number))))
+        out = capsys.readouterr().out
+        assert out.count(f"note: crf: kernels count in pixels of 16 x 12 (data.size): {larger}") == notes
+        assert "note" not in out or notes
+
+
 def test_without_lightning(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(ValueError, match=r"^train: needs Lightning .*pip install 'crfrnn\[train\]'"):

@@ -155,6 +155,24 @@ def test_unusable_masks(tmp_path):
         Folders(tmp_path, "all", classes=["a", "b"])[0]
 
 
+def test_folders_inside_of_images_and_masks(tmp_path):
+    for name in ("a", "day/a", "day/b"):
+        image, mask = made.scene(0)
+        made.save(image, tmp_path / "images" / f"{name}.png")
+        made.save(mask, tmp_path / "masks" / f"{name}.png")
+    dataset = Folders(tmp_path, "all", classes=["a", "b", "c"])
+    assert [sample.name for sample in dataset] == ["a", "day/a", "day/b"]
+    (tmp_path / "train.txt").write_text("day/b.png\nimages/a.png\nday/a\n")
+    dataset = Folders(tmp_path, "train", classes=["a", "b", "c"])
+    assert [pair.name for pair in dataset.pairs] == ["day/b", "a", "day/a"]
+    (tmp_path / "masks").rename(tmp_path / "images" / "masks")
+    within = Folders(tmp_path, "all", classes=["a", "b", "c"], images="images", masks="images/masks")
+    assert len(within) == 3
+    (tmp_path / "images" / "masks" / "day" / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"masks: 1 images in .* have no mask here, such as day.b\.png; add"):
+        Folders(tmp_path, "all", classes=["a", "b", "c"], images="images", masks="images/masks")
+
+
 def test_images_and_masks_must_be_pairs(tmp_path):
     root = made.make_folders(tmp_path)
     (root / "images" / "train" / "03.png").unlink()
