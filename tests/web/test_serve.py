@@ -100,6 +100,14 @@ class TestStudio:
         learned = studio.network.crf.kernel_weights.detach().numpy()
         np.testing.assert_allclose(means * np.array(parameters.class_weights), learned, rtol=1e-4)
 
+    def test_without_iterations_the_crf_changed_nothing(self, studio, photo):
+        key = studio.segment(photo, "en").key
+        settings = vars(studio.workspaces.find(key).exploration.learned)
+        assert "The CRF changed" in studio.change(key, settings | {"iterations": 1}, "learned", "en").summary
+        summary = studio.change(key, settings | {"iterations": 0}, "learned", "en").summary
+        assert "changed" not in summary
+        assert "T = 0" in summary
+
     def test_the_lattice_is_kept_until_a_bandwidth_changes(self, studio, photo, monkeypatch):
         key = studio.segment(photo, "en").key
         exploration = studio.workspaces.find(key).exploration

@@ -35,6 +35,12 @@ class _Model:
     network: SegmentationNetwork
     iterations: int | None
 
+    @property
+    def has_crf(self) -> bool:
+        """Whether one does anything to its labels: T = 0 leaves it out."""
+        crf = self.network.crf
+        return crf is not None and (crf.eval_iterations if self.iterations is None else self.iterations) > 0
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -128,8 +134,8 @@ def _segment_photos(
 
 
 def _changed(model: _Model, outcomes: Sequence[_Outcome]) -> list[str]:
-    if model.network.crf is None:
-        return []
+    if not model.has_crf:
+        return ["0 iterations: the CRF is left out"] if model.network.crf is not None else []
     return [f"the CRF changed the label of {np.mean([outcome.changed for outcome in outcomes]):.1%} of the pixels"]
 
 

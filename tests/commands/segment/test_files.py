@@ -11,6 +11,7 @@ from skimage import data
 from crfrnn import SegmentationNetwork, build_unary
 from crfrnn.cli import main
 from crfrnn.commands.segment import files as segment_files
+from crfrnn.networks import photo_size
 from crfrnn.networks.models import MODELS, load_model
 
 HEIGHT, WIDTH = 48, 64
@@ -69,6 +70,24 @@ def test_iterations_and_the_network_alone():
         assert run("one.png", "--out", "labels.png", "--iterations", str(iterations)) == 0
         with Image.open("labels.png") as image:
             np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_zero_iterations_leave_the_crf_out_of_a_large_photo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Where the CRF would see a smaller copy, and one of short reach would place the edges."""
+    monkeypatch.setattr(photo_size, "CRF_VALUES", 11 * 200)
+    network, _ = load_model()
+    alone = network.predict(photo(), crf=False)
+    assert (network.predict(photo(), iterations=0) == alone).all()
+    assert (network.predict(photo(), iterations=1) != alone).any()
+    for inputs, out in (("one.png", "labels.png"), ("photos", "labels")):
+        assert run(inputs, "--out", out, "--iterations", "0") == 0
+        said = capsys.readouterr().out
+        assert "; 0 iterations: the CRF is left out" in said
+        assert "changed" not in said
+    assert run("one.png", "--out", "x.png", "--compare", "y.png", "--iterations", "0") == 2
+    assert "compare: 0 iterations leave the CRF out, so there is nothing to compare" in capsys.readouterr().err
 
 
 def test_an_existing_folder_takes_one_photo():
