@@ -178,6 +178,7 @@ def _segment_by_strokes(
     image: Path, source: Path, void: Value | None, targets: Targets, iterations: int, seed: int
 ) -> None:
     drawn, void_rule = read_strokes(source, void)
+    _check_drawn(source, drawn, void_rule)
     photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
     start = time.perf_counter()
     with steps_bar(f"learning {image.name}") as progress:
@@ -205,6 +206,19 @@ def _segment_by_strokes(
     print(f"{np.mean(result.labels[drawn_on] == drawn.indices[drawn_on]):.1%} of the stroke pixels kept their class")
     for path in targets.paths():
         print(f"wrote {path}")
+
+
+def _check_drawn(source: Path, drawn: LabelMap, void_rule: str) -> None:
+    """ValueError, in the colours of the file, where there are no strokes of two of them."""
+    style = drawn.style
+    if len(style.values) > 1:
+        return
+    count, name = ("only one", f", {style.names()[0]}") if style.values else ("no", "")
+    colour = f" (#{bytes(style.colours()[0]).hex()})" if style.values and style.palette else ""
+    raise ValueError(
+        f"{source}: {count} colour is drawn{name}{colour}, and {void_rule}; draw on each thing and on the background,"
+        " in a colour of its own for each and at least two pixels wide"
+    )
 
 
 def _write(photo: np.ndarray, drawn: LabelMap, result: Segmentation, targets: Targets) -> None:

@@ -90,6 +90,51 @@ def test_zero_iterations_leave_the_crf_out_of_a_large_photo(
     assert "compare: 0 iterations leave the CRF out, so there is nothing to compare" in capsys.readouterr().err
 
 
+RED, TRANSPARENT, WHITE = (230, 25, 75, 255), (0, 0, 0, 0), (255, 255, 255)
+STROKES = {
+    "one": (
+        lambda image: image.paste(RED, (5, 5, 20, 8)),
+        "only one colour is drawn, #e6194b, and transparent means nothing drawn; draw on each thing and on the",
+    ),
+    "another, too thin": (
+        lambda image: (image.paste(RED, (5, 5, 35, 15)), image.paste(WHITE, (9, 30, 12, 31))),
+        "only one colour is drawn, #e6194b, and transparent means nothing drawn; draw on each thing and on the"
+        " background, in a colour of its own for each and at least two pixels wide\n",
+    ),
+    "specks": (
+        lambda image: [image.putpixel((2 * n, 3), (9 * n, 0, 0, 255)) for n in range(25)],
+        "no colour is drawn, and transparent means nothing drawn; draw on each thing",
+    ),
+    "none": (lambda image: None, "every pixel is unsure or transparent, there is no label and no stroke in it\n"),
+}
+
+
+@pytest.mark.parametrize("case", STROKES)
+def test_strokes_that_are_no_two_classes_are_told_in_their_colours(case: str, capsys: pytest.CaptureFixture[str]):
+    draw, expected = STROKES[case]
+    strokes = Image.new("RGBA", (WIDTH, HEIGHT), TRANSPARENT)
+    draw(strokes)
+    strokes.save("strokes.png")
+    assert run("one.png", "--strokes", "strokes.png", "--out", "labels.png") == 1
+    assert capsys.readouterr().err.startswith(f"crfrnn segment: strokes.png: {expected}")
+    assert files() == ["one.png", "strokes.png"]
+
+
+@pytest.mark.parametrize(("palette", "name"), [(True, "1 (#e6194b)"), (False, "1")])
+def test_one_stroke_by_its_index(palette: bool, name: str, capsys: pytest.CaptureFixture[str]):
+    drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+    drawn[5:8, 5:20] = 1
+    strokes = Image.fromarray(drawn)
+    if palette:
+        strokes.putpalette([255, 255, 255, *RED[:3]])
+    strokes.save("strokes.png")
+    assert run("one.png", "--strokes", "strokes.png", "--out", "labels.png") == 1
+    assert (
+        f"strokes.png: only one colour is drawn, {name}, and 0 means nothing drawn, as it covers most of the picture;"
+        in capsys.readouterr().err
+    )
+
+
 def test_an_existing_folder_takes_one_photo():
     Path("out").mkdir()
     assert run("one.png", "--out", "out") == 0
