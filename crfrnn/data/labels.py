@@ -168,7 +168,7 @@ def _number(path: Path, packed: np.ndarray, visible: np.ndarray | None, void: in
     sure = packed != void if visible is None else (packed != void) & visible
     used = np.unique(indices[sure])
     if not used.size:
-        raise ValueError(f"{path}: every pixel is unsure, there is no label in it")
+        raise ValueError(f"{path}: every pixel is unsure or transparent, there is no label and no stroke in it")
     if used.size > MOST_LABELS:
         raise ValueError(f"{path}: {used.size} different values, which is no label map (was it blurred or resized?)")
     renumber = np.zeros(len(values), np.int32)

@@ -1,5 +1,6 @@
 """`crfrnn.fit`: the parameters of a dense CRF from labelled images, and what they are worth on images held out."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from crfrnn.commands.fit import candidates, descent
 from crfrnn.commands.fit.held_out import Gain, gain, merit, painted_over, table
 from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.workers import Workers, workers
-from crfrnn.commands.metrics import Scores, confusion_matrix, scores
+from crfrnn.commands.metrics import Scores, confusion_matrix, doubts, scores
 from crfrnn.commands.progress import steps_bar
 from crfrnn.commands.refine.inputs import checked
 from crfrnn.commands.refine.refine import refine
@@ -182,6 +183,8 @@ def fit(
     First it is cross-validated: fitted on all folds but one and measured on that one, so that the figures are those of
     images that nothing was fitted on. Then it is fitted on all images, with weights for each class only if these were
     better held out. Where nothing fitted is better than what it began with, the parameters are the unchanged ones.
+    Means are over the classes that occur in the truths. A UserWarning says, before the search, where some never do, or
+    where much is void.
 
     Args:
         images: N photographs as `crfrnn.refine` takes them, (H, W, 3) uint8 or (3, H, W) tensors. Lists, or anything
@@ -209,11 +212,21 @@ def fit(
     return fit_images(Images(Together(images, predictions, truths), logits), preset, folds, iterations, seed)
 
 
-def fit_images(data: Images, preset: str | None = None, folds: int = 2, iterations: int = 10, seed: int = 0) -> Fit:
-    """`fit` for images that know their names."""
+def fit_images(
+    data: Images,
+    preset: str | None = None,
+    folds: int = 2,
+    iterations: int = 10,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    say: Callable[[str], object] = warnings.warn,
+) -> Fit:
+    """`fit` for images that know their names, and for classes that do: `say` is called with what is doubtful."""
     check(data, preset, folds, iterations)
     with steps_bar("fitting") as bar, workers(ticks(bar, steps(len(data), folds))) as pool:
         samples = data.samples(pool)
+        for doubt in _doubts(samples, classes):
+            say(doubt)
         held_out = cross_validate(data, samples, pool, preset, folds, iterations, seed)
         best = held_out.best
         start, rungs = learn(samples, pool, preset, seed, only=best)
@@ -286,6 +299,12 @@ def _check_truth(truth: Tensor, size: tuple[int, ...], classes: int) -> None:
     if not 0 <= int(sure.min()) <= int(sure.max()) < classes:
         wrong = int(sure.max()) if int(sure.max()) >= classes else int(sure.min())
         raise ValueError(f"truths: class {wrong}, but the predictions have {classes} classes; {VOID} is void")
+
+
+def _doubts(samples: Sequence[Sample], classes: Sequence[str] | None) -> list[str]:
+    pixels = torch.stack([one.pixels for one in samples]).sum(0).tolist()
+    names = classes or [f"class {number}" for number in range(len(pixels))]
+    return [f"truths: {doubt}" for doubt in doubts(pixels, sum(one.void for one in samples), names)]
 
 
 def _provenance(held_out: CrossValidation, chosen: str, helps: bool, folds: int) -> dict[str, Any]:

@@ -12,7 +12,8 @@ class FitOptions:
 
     Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions, and how much they
     raise it on images that they were not fitted on, or that a CRF does not help. Files of the three folders are
-    matched by name: cat.jpg, cat.npz, cat.png. crfrnn refine --config reads the result.
+    matched by name: cat.jpg, cat.npz, cat.png; what lacks one of them is left out. crfrnn refine --config reads the
+    result.
 
     Args:
         images: a folder of photographs.
