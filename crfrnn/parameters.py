@@ -69,7 +69,7 @@ class CRFParameters:
         number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
         if not (number and 0 < self.temperature < math.inf):
             raise ValueError(f"temperature: must be positive and finite, got {self.temperature!r}")
-        check_iterations(self.iterations)
+        object.__setattr__(self, "iterations", check_iterations(self.iterations))  # it is frozen for others
         check_solver(self.solver)
         if self.class_weights is not None:
             self.check_classes(len(self.class_weights[0]) if self.class_weights else 0)

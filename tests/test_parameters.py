@@ -1,5 +1,7 @@
 """Parameters in a file: written, read, used by the layer and by refine alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,11 @@ def test_round_trip(tmp_path):
     back = CRFParameters.from_yaml(path)
     assert back == PARAMETERS
     assert back.fitted == PARAMETERS.fitted
+
+
+def test_iterations_of_numpy_can_be_written():
+    parameters = replace(PARAMETERS, iterations=np.int64(4))  # type: ignore[arg-type]
+    assert parameters.as_yaml() == PARAMETERS.as_yaml()
 
 
 @pytest.mark.parametrize("name", ["crfrnn", "pydensecrf", "deeplab-v1", "deeplab-v2"])
