@@ -34,6 +34,13 @@ def test_iterations_of_numpy_can_be_written():
     assert parameters.as_yaml() == PARAMETERS.as_yaml()
 
 
+def test_class_weights_may_be_an_array():
+    for rows in (np.array(PARAMETERS.class_weights), torch.tensor(PARAMETERS.class_weights)):
+        assert replace(PARAMETERS, class_weights=rows) == PARAMETERS  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^class_weights: shape \(3,\), expected \(kernels, classes\)"):
+        replace(PARAMETERS, class_weights=np.ones(3))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["crfrnn", "pydensecrf", "deeplab-v1", "deeplab-v2"])
 def test_a_preset_is_refines_preset(name, tmp_path):
     path = tmp_path / "crf.yaml"
