@@ -81,6 +81,7 @@ def resized(values: np.ndarray, size: tuple[int, int], files: tuple[Path, Path],
     if not allowed:
         raise ValueError(f"{files[0]}: {w} x {h}, but {files[1]} has {width} x {height} pixels; --resize scales them")
     planes = torch.from_numpy(np.ascontiguousarray(values, np.float32)).unsqueeze(0)
+    planes = planes.clamp(min=torch.finfo(torch.float32).min)  # of impossible labels, whose logit times 0 would be NaN
     smaller = h > height or w > width
     scaled = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=smaller)
     return scaled[0].numpy()

@@ -1,9 +1,11 @@
 """Predictions in files: arrays that come back as they were written, and those that cannot be read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from crfrnn.data.predictions import read_predictions, write_predictions
+from crfrnn.data.predictions import read_predictions, resized, write_predictions
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -24,6 +26,16 @@ def test_arrays_that_can_be_read(tmp_path):
     assert read.shape == (2, 3, 4)
     assert read.dtype == np.float64
     assert read.dtype.isnative
+
+
+def test_impossible_labels_are_resized_without_nan():
+    logits = np.random.default_rng(0).standard_normal((2, 6, 8)).astype(np.float32)
+    logits[1, :, 4:] = -np.inf
+    for size in ((12, 16), (3, 4), (7, 9), (6, 16)):
+        scaled = resized(logits, size, (Path("l.npy"), Path("i.png")), allowed=True)
+        assert not np.isnan(scaled).any()
+        assert np.isfinite(scaled[0]).all()
+        assert (scaled[1, :, -size[1] // 4 :] < -1e30).all()
 
 
 def test_arrays_that_cannot(tmp_path):

@@ -37,8 +37,11 @@ def checked_predictions(values: Tensor, name: str) -> tuple[Tensor, Tensor | Non
     """The same as float32 and, of probabilities, the highest of each label; or a ValueError."""
     values = values.float()
     if name == "logits":
-        if not torch.stack(values.sum(dim=1).aminmax()).isfinite().all():
-            raise ValueError("logits: NaN or infinity in them")
+        least, most = (bound.item() for bound in values.amax(dim=1).aminmax())  # of each pixel's best label
+        if not most < np.inf:  # NaN
+            raise ValueError("logits: NaN or infinity in them; minus infinity is fine, for a label that is impossible")
+        if least == -np.inf:
+            raise ValueError("logits: minus infinity for all labels of a pixel; one at least must be possible")
         return values, None
     lowest, highest, least, most = value_range(values)
     if not (np.isfinite(least) and np.isfinite(most)):

@@ -68,7 +68,8 @@ def refine(
             channel (H, W), any number of channels, floats in the units of ``theta_beta``.
         probabilities: (L, H, W), L at least 2, summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart
             by the image's size, and comes back as it was given; where both would fit, it is (L, H, W).
-        logits: instead of probabilities, the network's output before its softmax.
+        logits: instead of probabilities, the network's output before its softmax. Minus infinity is a label that is
+            impossible there.
         preset: ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
         iterations: T.
         kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
