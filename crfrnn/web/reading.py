@@ -11,10 +11,10 @@ import torch
 from PIL import ExifTags, Image
 
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.refine.inputs import unary_logits
+from crfrnn.commands.refine.inputs import unary_logits, with_background
 from crfrnn.data.images import SIDEWAYS, as_shown, rgb_pixels
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
-from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions
+from crfrnn.data.predictions import SUFFIXES, Form, read_predictions
 from crfrnn.networks.photo_size import CRF_VALUES, fitting_size
 from crfrnn.web.limits import MEGA, Limits
 from crfrnn.web.wording import Refusal
@@ -178,15 +178,16 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
 def _read_array(path: Path, photo: Photo, limits: Limits) -> tuple[torch.Tensor, LabelStyle]:
     _check_unpacked(path, limits)
     values = read_predictions(path)
-    values = labels_first(values, (photo.full_size, photo.size))
+    values = Form.of(values.shape, (photo.full_size, photo.size)).planes(values)
     planes = torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(0)
-    if planes.shape[1] < 2:
-        raise ValueError("one label only, a CRF needs at least two")
     small = fitting_size(values.shape[1:], pixels_for(len(values), limits))
     if small != values.shape[1:]:
         planes = torch.nn.functional.interpolate(planes.float(), size=small, mode="area")
-    scores = bool((planes < 0).any()) or float(planes.float().sum(dim=1).max()) > 2
-    return unary_logits(planes, "logits" if scores else "probabilities"), LabelStyle.voc(planes.shape[1])
+    most = 1.05 if len(values) == 1 else 2.0  # a foreground's probability, the sum of several labels'
+    scores = bool((planes < 0).any()) or float(planes.float().sum(dim=1).max()) > most
+    name = "logits" if scores else "probabilities"
+    planes = with_background(planes[0], name).unsqueeze(0)
+    return unary_logits(planes, name), LabelStyle.voc(planes.shape[1])
 
 
 def _check_weight(path: Path, limits: Limits) -> None:

@@ -1,6 +1,7 @@
 """`crfrnn refine`: photographs and predictions from files and folders, label maps into files and folders."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,20 @@ from rich.console import Console
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_outputs, run_jobs
+from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.refine import refine
 from crfrnn.commands.refine.trace import Trace, curve_of
 from crfrnn.data.drawing.overlay import draw_overlay
-from crfrnn.data.files import pair_by_stem
+from crfrnn.data.files import IMAGE_SUFFIXES, pair_by_stem
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
-from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized, write_predictions
+from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized, write_predictions
+from crfrnn.data.soft_masks import read_soft_mask
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.parameters import CRFParameters
+
+GREY_LABELS = 32  # a grey map with more levels may be a soft mask, and is asked about
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class _Job:
     image: Path
     source: Path  # the predictions
     targets: Targets
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    """Predictions as a file has them."""
+
+    planes: np.ndarray  # (L, H, W), or (1, H, W) of a foreground
+    form: Form
+    style: LabelStyle  # of the label map that they become
+    before: np.ndarray | None = None  # the labels (H, W) where it was a label map
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ def _refine_file(image: Path, source: Path, targets: Targets, settings: _Setting
 
 
 def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Settings) -> None:
-    suffixes = (".png",) if settings.options.kind == "labels" else SUFFIXES
+    suffixes = (".png",) if settings.options.kind in ("labels", "foreground") else SUFFIXES
     matched = pair_by_stem(images, source, suffixes)
     jobs = [_Job(image, prediction, targets.of(image, several=True)) for image, prediction in matched.pairs.values()]
     if not jobs and not matched.problems:
@@ -129,35 +144,66 @@ def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Sett
 def _work(job: _Job, settings: _Settings) -> _Outcome:
     """Read, refine and write one image. The label map comes last: where it stands, everything does."""
     options = settings.options
+    name = "logits" if options.kind == "logits" else "probabilities"
     image = open_image(job.image)
-    if options.kind == "labels":
-        coarse = read_labels(job.source, settings.unsure)
-        values, style, before = coarse.probabilities(options.confidence), coarse.style, coarse.indices
-    else:
-        values = labels_first(read_predictions(job.source, options.key), (image.size, image.size[::-1]))
-        style, before = LabelStyle.voc(len(values)), None
+    coarse = _read(job.source, settings, (image.size, image.size[::-1]))
+    values, before = coarse.planes, coarse.before
     image = upright(image, values.shape[1:])
     size = (image.height, image.width)
     if values.shape[1:] != size:
         values, before = resized(values, size, (job.source, job.image), options.resize), None
-    if before is None:
-        before = np.asarray(torch.from_numpy(values).argmax(0))
+    trace = Trace() if job.targets.trace else None
     try:
         photo = rgb_pixels(image)
-        name = "logits" if options.kind == "logits" else "probabilities"
-        trace = Trace() if job.targets.trace else None
+        if coarse.form.labels is None:
+            values = with_background(values, name)
+        if before is None:
+            before = np.asarray(torch.from_numpy(values).argmax(0))
         marginals = refine(photo, **{name: values}, **settings.crf, trace=trace)
     except ValueError as error:
         raise ValueError(f"{job.image}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).argmax(0))
     targets = job.targets
     if targets.overlay is not None:
-        write_image(targets.overlay, draw_overlay(photo, indices, style.colours()))
+        write_image(targets.overlay, draw_overlay(photo, indices, coarse.style.colours()))
     if targets.probabilities is not None:
-        write_predictions(targets.probabilities, marginals)
+        alone = coarse.form.labels is None
+        write_predictions(targets.probabilities, coarse.form.restored(marginals[1:] if alone else marginals))
     if trace is not None and targets.trace is not None:
         trace.write(targets.trace, job.image.name)
-    write_labels(targets.out, indices, style)
+    write_labels(targets.out, indices, coarse.style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
-    return _Outcome(size, style.names(), changed)
+    return _Outcome(size, coarse.style.names(), changed)
+
+
+def _read(source: Path, settings: _Settings, sizes: Sequence[Sequence[int]]) -> _Coarse:
+    """The predictions for one image, which has one of these sizes, the first as it is stored: (width, height)."""
+    options = settings.options
+    if options.kind == "labels":
+        coarse = read_labels(source, settings.unsure)
+        _check_levels(source, coarse.style, options.many_labels)
+        probabilities = coarse.probabilities(options.confidence)
+        return _Coarse(probabilities, Form(axes=3, rows=1, labels=0), coarse.style, coarse.indices)
+    if options.kind == "foreground":
+        values, style = read_soft_mask(source), LabelStyle((0, 255))
+    elif source.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"{source}: no array but a picture; a soft mask goes to --foreground, a label map to --labels")
+    else:
+        values, style = read_predictions(source, options.key), None
+    form = Form.of(values.shape, sizes)
+    planes = form.planes(values)
+    (width, height), *_ = sizes
+    if values.ndim == 2 and width * height in values.shape and values.shape not in sizes:  # as pydensecrf has them
+        raise ValueError(f"{source}: shape {values.shape} has no rows; reshape it to (labels, {height}, {width})")
+    return _Coarse(planes, form, style or LabelStyle.voc(max(2, len(planes))))
+
+
+def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:
+    """UsageError for what is rather a soft mask: a map of 8-bit grey levels, and many of them."""
+    grey = style.palette is None and not style.colour_coded and not style.deep
+    if grey and len(style.values) > GREY_LABELS and not allowed:
+        raise UsageError(
+            f"{path}: {len(style.values)} levels of grey; is it a soft mask, how probable a foreground is?"
+            " Then give --foreground instead of --labels. If each level is a label, add --many-labels"
+        )
