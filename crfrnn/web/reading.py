@@ -167,6 +167,8 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
             raise Refusal("too_large", limit=limits.photo_megapixels)
     coarse = read_labels(path, parse_unsure(unsure) if unsure.strip() else None)
     labels = len(coarse.style.values)
+    if labels < 2:
+        raise ValueError(f"only one label, {coarse.style.names()[0]}, so there is nothing to tell apart")
     small = fitting_size(coarse.indices.shape, pixels_for(labels, limits))
     if small != coarse.indices.shape:  # every label where its pixel's middle is
         rows, columns = ((np.arange(s) * n + n // 2) // s for s, n in zip(small, coarse.indices.shape, strict=True))

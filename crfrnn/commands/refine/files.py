@@ -15,7 +15,7 @@ from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_outputs, run_jobs
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.options import RefineOptions
-from crfrnn.commands.refine.refine import refine
+from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.commands.refine.trace import Trace, curve_of
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.data.files import IMAGE_SUFFIXES, pair_by_stem
@@ -49,7 +49,7 @@ class _Job:
 class _Coarse:
     """Predictions as a file has them."""
 
-    planes: np.ndarray  # (L, H, W), or (1, H, W) of a foreground
+    planes: np.ndarray  # (L, H, W), or (1, H, W) of a foreground or of the only label
     form: Form
     style: LabelStyle  # of the label map that they become
     before: np.ndarray | None = None  # the labels (H, W) where it was a label map
@@ -103,6 +103,7 @@ def _check(options: RefineOptions) -> _Settings:
 def _refine_file(image: Path, source: Path, targets: Targets, settings: _Settings) -> None:
     job = _Job(image, source, targets.of(image, several=False))
     check_outputs((image, source), [job.targets])
+    _check_confidence([source], settings)
     start = time.perf_counter()
     with Console(stderr=True).status(f"refining {image.name}"):
         outcome = _work(job, settings)
@@ -110,8 +111,9 @@ def _refine_file(image: Path, source: Path, targets: Targets, settings: _Setting
     height, width = outcome.size
     from_labels = settings.options.kind == "labels"
     names = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
+    count = f"{len(outcome.labels)} label{'s' * (len(outcome.labels) != 1)}"
     print(
-        f"refined {image} ({width} x {height}), {len(outcome.labels)} labels{names * from_labels},"
+        f"refined {image} ({width} x {height}), {count}{names * from_labels},"
         f" in {seconds:.2f} s; {outcome.changed:.1%} of the pixels changed their label"
     )
     if from_labels and settings.unsure is None and "255" in outcome.labels[2:]:
@@ -127,6 +129,7 @@ def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Sett
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
     check_outputs((path for job in jobs for path in (job.image, job.source)), [job.targets for job in jobs])
+    _check_confidence([job.source for job in jobs], settings)
     run_jobs(
         partial(_work, settings=settings),
         jobs,
@@ -139,6 +142,26 @@ def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Sett
         overwrite=settings.options.overwrite,
         note=f"left {matched.unused} images without predictions alone" if matched.unused else "",
     )
+
+
+def _check_confidence(maps: Sequence[Path], settings: _Settings) -> None:
+    """UsageError, before any image is worked on, where one of the maps has too few labels for the confidence.
+
+    With L labels it must be above 1 / L, which is what a label has that nothing is known of.
+    """
+    options = settings.options
+    if options.kind != "labels" or options.confidence > 1 / 2:  # enough for any number of labels
+        return
+    with Console(stderr=True).status("counting the labels"):
+        for path in maps:
+            try:
+                labels = len(read_labels(path, settings.unsure).style.values)
+            except ValueError:  # reported when its turn comes
+                continue
+            if labels > 1 and options.confidence <= 1 / labels:
+                raise UsageError(
+                    f"confidence: {options.confidence} must be above 1 / {labels}, as {path} has {labels} labels"
+                )
 
 
 def _work(job: _Job, settings: _Settings) -> _Outcome:
@@ -159,7 +182,10 @@ def _work(job: _Job, settings: _Settings) -> _Outcome:
             values = with_background(values, name)
         if before is None:
             before = np.asarray(torch.from_numpy(values).argmax(0))
-        marginals = refine(photo, **{name: values}, **settings.crf, trace=trace)
+        if len(values) == 1:
+            marginals = _only_label(values, settings.crf["iterations"], trace)
+        else:
+            marginals = refine(photo, **{name: values}, **settings.crf, trace=trace)
     except ValueError as error:
         raise ValueError(f"{job.image}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).argmax(0))
@@ -207,3 +233,11 @@ def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:
             f"{path}: {len(style.values)} levels of grey; is it a soft mask, how probable a foreground is?"
             " Then give --foreground instead of --labels. If each level is a label, add --many-labels"
         )
+
+
+def _only_label(values: np.ndarray, iterations: int, trace: Trace | None) -> np.ndarray:
+    """The marginals of a CRF with one label, (1, H, W) ones: it is everywhere, and all energies are 0."""
+    if trace is not None:
+        for t in range(iterations + 1):
+            trace(Moment(t, values, energy=0.0, free_energy=0.0, objective=0.0))
+    return values

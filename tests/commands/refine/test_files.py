@@ -1,4 +1,4 @@
-"""`crfrnn refine` with what binary networks, nnU-Net and tools for masks leave in files and folders."""
+"""`crfrnn refine` with what binary networks, nnU-Net and maps of one class leave in files and folders."""
 
 import json
 from pathlib import Path
@@ -137,3 +137,69 @@ def test_folders_of_soft_masks_and_of_arrays(capsys):
         assert (odd["probabilities"].shape, even["probabilities"].shape) == ((HEIGHT, WIDTH), (1, HEIGHT, WIDTH))
     assert run("photos", "--labels", "masks", "--out", "labels") == 1
     assert capsys.readouterr().err.count("levels of grey") == 4
+
+
+def one_class() -> dict[str, Image.Image]:
+    grey = Image.fromarray(np.full((HEIGHT, WIDTH), 7, np.uint8))
+    palette = grey.copy()
+    palette.putpalette(voc_palette().tobytes())
+    return {"grey": grey, "palette": palette, "colours": palette.convert("RGB")}
+
+
+@pytest.mark.parametrize("kind", one_class())
+def test_a_map_of_one_class_stays_as_it_is(kind, capsys):
+    one_class()[kind].save("one.png")
+    outputs = ("--out=out.png", "--overlay=over.png", "--save-probabilities=q.npy", "--trace=t.json")
+    assert run("cat.png", "--labels", "one.png", "--iterations=3", *outputs) == 0
+    assert_array_equal(pixels("out.png"), pixels("one.png"))
+    with Image.open("one.png") as before, Image.open("out.png") as after:
+        assert (after.mode, after.getpalette()) == (before.mode, before.getpalette())
+    assert_array_equal(np.load("q.npy"), np.ones((1, HEIGHT, WIDTH)))
+    rows = json.loads(Path("t.json").read_text())
+    assert [(row["iteration"], row["energy"], row["change"]) for row in rows] == [(t, 0, 0) for t in range(4)]
+    assert "1 label" in (out := capsys.readouterr().out)
+    assert "0.0% of the pixels changed" in out
+
+
+def test_unsure_pixels_get_the_only_label():
+    coarse = np.full((HEIGHT, WIDTH), 7, np.uint8)
+    coarse[:5] = 255
+    Image.fromarray(coarse).save("one.png")
+    assert run("cat.png", "--labels", "one.png", "--unsure", "255", "--out", "out.png") == 0
+    assert (pixels("out.png") == 7).all()
+
+
+@pytest.fixture
+def maps(folder) -> None:
+    """photos/ and maps/ with one, two and three classes."""
+    Path("photos").mkdir()
+    Path("maps").mkdir()
+    for classes in (1, 2, 3):
+        Image.fromarray(PHOTO).save(f"photos/{classes}.jpg")
+        Image.fromarray((np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % classes).astype(np.uint8)).save(
+            f"maps/{classes}.png"
+        )
+
+
+def test_one_class_among_the_maps_of_a_folder(maps, capsys):
+    command = ("photos", "--labels", "maps", "--out", "out", "--iterations=1")
+    assert run(*command) == 0
+    assert "refined 3 images" in capsys.readouterr().out
+    assert (pixels("out/1.png") == 0).all()
+    assert run(*command) == 0
+    assert "refined 0 images" in capsys.readouterr().out
+
+
+def test_a_confidence_that_is_too_low_for_one_map_is_refused_for_all(maps, capsys):
+    command = ("photos", "--labels", "maps", "--out", "out", "--iterations=1", "--confidence")
+    for confidence in ("0.5", "0.2"):
+        assert run(*command, confidence) == 2
+        assert f"confidence: {confidence} must be above 1 / 2, as maps/2.png has 2 labels" in capsys.readouterr().err
+        assert not Path("out").exists()
+    assert run("photos/3.jpg", "--labels=maps/3.png", "--out=3.png", "--confidence=0.3") == 2
+    assert run("photos/3.jpg", "--labels=maps/3.png", "--out=3.png", "--confidence=0.4") == 0
+    Path("maps/2.png").write_bytes(b"")  # as far as it can be read
+    capsys.readouterr()
+    assert run(*command, "0.4") == 1
+    assert "1 of 3 failed" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("out").iterdir()) == ["1.png", "3.png"]
