@@ -11,6 +11,8 @@ import pytest
 from PIL import ExifTags, Image
 from skimage import data
 
+from crfrnn.parameters import PRESETS
+from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.limits import Limits
 from crfrnn.web.reading import read_photo, read_scores, read_strokes
 from crfrnn.web.wording import LANGUAGES, WORDS, Refusal, say
@@ -199,6 +201,18 @@ def test_files_of_nnunet(tmp_path, given):
     values = probabilities(3, 1, 60, 80)
     np.savez(tmp_path / "p.npz", probabilities=values)
     np.testing.assert_allclose(read_scores(tmp_path / "p.npz", given, LIMITS).logits[0].exp(), values[:, 0], atol=1e-5)
+
+
+def test_impossible_labels(tmp_path, given):
+    """Minus infinity, in predictions of the photo's size and of others."""
+    for height, width in ((60, 80), (30, 40)):
+        logits = np.random.default_rng(0).standard_normal((3, height, width)).astype(np.float32)
+        logits[1, :, : width // 2] = logits[2] = -np.inf
+        np.save(tmp_path / "l.npy", logits)
+        read = read_scores(tmp_path / "l.npy", given, LIMITS)
+        settling = Exploration(given.pixels, read.logits).run(Settings.of(PRESETS["crfrnn"]))
+        assert np.isfinite(settling.marginals).all()
+        assert (settling.labels[:, :, :36] == 0).all()
 
 
 def test_bad_predictions_are_refused(tmp_path, given):
