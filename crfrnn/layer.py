@@ -76,15 +76,13 @@ class CRFRNN(nn.Module):
             raise ValueError(f"num_classes: a CRF needs at least 2 labels, got {num_classes}")
         if kernel_weights not in KERNEL_WEIGHTS:
             raise ValueError(f"kernel_weights: {kernel_weights!r} is none of {', '.join(KERNEL_WEIGHTS)}")
-        check_iterations(iterations)
-        check_iterations(eval_iterations, "eval_iterations")
         crf = CRFParameters(tuple(kernels), normalization, temperature, solver=solver, self_connection=self_connection)
         self.num_classes = num_classes
         self._kernels = crf.kernels  # as they were made, for pictures of the size that they were made for
         self.factor = 1.0  # how much larger the pictures are now, see `scaled`
         self.log_bandwidths = nn.ModuleList(map(LogBandwidths, kernels)) if learn_bandwidths else None
-        self.iterations = iterations
-        self.eval_iterations = eval_iterations
+        self.iterations = check_iterations(iterations)
+        self.eval_iterations = check_iterations(eval_iterations, "eval_iterations")
         self.normalization = normalization
         self.solver = solver
         self.self_connection = self_connection

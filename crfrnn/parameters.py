@@ -17,6 +17,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,8 @@ class CRFParameters:
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
         temperature: divides the logits of the unary term; below 1 the network is believed more than it asks for.
         iterations: T.
-        class_weights: (M, L), what kernel m's weight is multiplied by for class l; None for the same for all classes.
+        class_weights: (M, L), rows or an array, what kernel m's weight is multiplied by for class l; None for the same
+            for all classes.
         fitted: what a fit says of itself: on how many images, and what came of it. Nothing is done with it.
         solver: what an iteration does, an object of `crfrnn.solvers`; None is the paper's mean field.
         self_connection: whether a pixel hears itself, the term j = i.
@@ -70,8 +72,12 @@ class CRFParameters:
         number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
         if not (number and 0 < self.temperature < math.inf):
             raise ValueError(f"temperature: must be positive and finite, got {self.temperature!r}")
-        check_iterations(self.iterations)
+        object.__setattr__(self, "iterations", check_iterations(self.iterations))  # it is frozen for others
         check_solver(self.solver)
+        if isinstance(rows := self.class_weights, np.ndarray | Tensor):
+            if rows.ndim != 2:
+                raise ValueError(f"class_weights: shape {tuple(rows.shape)}, expected (kernels, classes)")
+            object.__setattr__(self, "class_weights", tuple(map(tuple, rows.tolist())))
         if self.class_weights is not None:
             self.check_classes(len(self.class_weights[0]) if self.class_weights else 0)
 

@@ -30,6 +30,18 @@ def test_round_trip(tmp_path):
     assert back.fitted == PARAMETERS.fitted
 
 
+def test_iterations_of_numpy_can_be_written():
+    parameters = replace(PARAMETERS, iterations=np.int64(4))  # type: ignore[arg-type]
+    assert parameters.as_yaml() == PARAMETERS.as_yaml()
+
+
+def test_class_weights_may_be_an_array():
+    for rows in (np.array(PARAMETERS.class_weights), torch.tensor(PARAMETERS.class_weights)):
+        assert replace(PARAMETERS, class_weights=rows) == PARAMETERS  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^class_weights: shape \(3,\), expected \(kernels, classes\)"):
+        replace(PARAMETERS, class_weights=np.ones(3))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["crfrnn", "pydensecrf", "deeplab-v1", "deeplab-v2"])
 def test_a_preset_is_refines_preset(name, tmp_path):
     path = tmp_path / "crf.yaml"

@@ -9,6 +9,8 @@ logits of any network. Its parameters theta are shared by all iterations: the ke
 """
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -93,7 +95,7 @@ def iterates(
     >>> [now.t for now in iterates(*arguments, iterations=3)]
     [0, 1, 2, 3]
     """
-    check_iterations(iterations)
+    iterations = check_iterations(iterations)
     check_solver(solver)
     problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
     return torch.no_grad()(_steps)(problem, iterations, solver or MeanField())
@@ -125,7 +127,7 @@ def trajectory(
     >>> [tuple(q.shape) for q in run]
     [(1, 3, 8, 9), (1, 3, 8, 9), (1, 3, 8, 9)]
     """
-    check_iterations(iterations)
+    iterations = check_iterations(iterations)
     problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
     fused = choice.load_trajectory(problem) if iterations and choice.fused(problem) is None else None
     if fused is not None:
@@ -135,7 +137,7 @@ def trajectory(
 
 def _run(problem: Problem, iterations: int, solver: Solver | None, normalize: bool = False) -> Tensor:
     """Qu of the last iteration, or with `normalize` its softmax: fused, as it is written, or by another solver."""
-    check_iterations(iterations)
+    iterations = check_iterations(iterations)
     check_solver(solver)
     with torch.autocast(problem.scores.device.type, enabled=False):
         if not iterations:
@@ -171,10 +173,16 @@ def recurrence(
     return h2
 
 
-def check_iterations(iterations: int, name: str = "iterations") -> None:
-    """ValueError where T is not a whole number of at least 0."""
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-        raise ValueError(f"{name}: must be a whole number of at least 0, got {iterations!r}")
+def check_iterations(iterations: SupportsIndex, name: str = "iterations", least: int = 0) -> int:
+    """T as Python's own number, of NumPy's too; ValueError where it is not a whole number of at least `least`.
+
+    >>> check_iterations(torch.arange(6).numpy()[5])
+    5
+    """
+    whole = isinstance(iterations, Integral) and not isinstance(iterations, bool)
+    if not whole or int(iterations) < least:
+        raise ValueError(f"{name}: must be a whole number of at least {least}, got {iterations!r}")
+    return int(iterations)
 
 
 def check_solver(solver: Solver | None) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.filtering.operator import Lattice
+from crfrnn.inference.energy import IMPOSSIBLE
 from crfrnn.inference.occurring import highest_logarithms, occurring
 from crfrnn.inference.recurrence import trajectory
 from crfrnn.layer import CRFRNN
@@ -100,7 +101,7 @@ class Exploration:
         self.labels = logits.shape[1]
         whole = logits.detach().float()
         if tuple(whole.shape[2:]) != size:
-            whole = F.interpolate(whole, size=size, mode="bilinear")
+            whole = F.interpolate(whole.clamp(min=IMPOSSIBLE), size=size, mode="bilinear")  # infinity times 0 is NaN
         self.occurring = occurring(highest_logarithms(whole), TOLERANCE).numpy()
         self.logits = whole if len(self.occurring) == self.labels else whole[:, self.occurring]
         self.learned: Settings | None = None

@@ -13,12 +13,13 @@ from rich.table import Table
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.fit.fit import Images, fit_images
 from crfrnn.commands.fit.options import FitOptions
+from crfrnn.commands.refine.inputs import with_background
 from crfrnn.data.datasets import VOID
 from crfrnn.data.datasets.dataset import Classes, SegmentationDataset
 from crfrnn.data.datasets.folders import MASK_SUFFIXES
 from crfrnn.data.files import Pairs, pair_by_stem, writing
 from crfrnn.data.images import open_image, rgb_pixels, upright
-from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized
+from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized
 from crfrnn.parameters import CRFParameters
 
 
@@ -35,12 +36,12 @@ def fit_files(options: FitOptions) -> None:
         raise ValueError(f"images: {len(files)} with predictions and label map, but a fit needs at least 2{reason}")
     if not 2 <= options.folds <= len(files):
         raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {options.folds}")
-    number = len(files[0].read(options.key, options.resize)[1])
+    number = len(files[0].read(options)[1])
     names = _names(options.classes, number)
     truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, options.void})))
 
     def read(one: _Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        photo, values = one.read(options.key, options.resize)
+        photo, values = one.read(options)
         return rgb_pixels(photo), values, truth.class_numbers(one.labels)
 
     data = Images(_Lazy(files, read), options.logits, names=[str(one.image) for one in files])
@@ -67,15 +68,16 @@ class _Files:
     predictions: Path
     labels: Path
 
-    def read(self, key: str | None, resize: bool) -> tuple[Image.Image, np.ndarray]:
-        """The photo, turned as its predictions are, and these, (L, H, W), in its size."""
+    def read(self, options: FitOptions) -> tuple[Image.Image, np.ndarray]:
+        """The photo, turned as its predictions are, and these, (L, H, W) with L at least 2, in its size."""
         photo = open_image(self.image)
-        values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
+        values = read_predictions(self.predictions, options.key)
+        values = Form.of(values.shape, (photo.size, photo.size[::-1])).planes(values)
         photo = upright(photo, values.shape[1:])
         size = (photo.height, photo.width)
         if values.shape[1:] != size:
-            values = resized(values, size, (self.predictions, self.image), resize)
-        return photo, values
+            values = resized(values, size, (self.predictions, self.image), options.resize)
+        return photo, with_background(values, "logits" if options.logits else "probabilities")
 
 
 class _Lazy(Sequence[Any]):

@@ -15,10 +15,10 @@ from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.workers import Workers, workers
 from crfrnn.commands.metrics import Scores, confusion_matrix, doubts, scores
 from crfrnn.commands.progress import steps_bar
-from crfrnn.commands.refine.inputs import checked
+from crfrnn.commands.refine.inputs import checked, fitting
 from crfrnn.commands.refine.refine import refine
 from crfrnn.data.datasets import VOID
-from crfrnn.data.predictions import labels_come_last
+from crfrnn.inference.recurrence import check_iterations
 from crfrnn.parameters import CRFParameters
 
 ALONE, START = "predictions", "start"
@@ -64,14 +64,12 @@ class Images:
     def measured(self, number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
         """Confusion matrices (L, L) of the image in its own size, without a CRF (None) and with these parameters."""
         image, predictions, truth = self.items[number]
-        values, truth = np.asarray(predictions), torch.as_tensor(np.asarray(truth)).long()
-        axis = 2 if labels_come_last(values.shape, [tuple(truth.shape)]) else 0
-        classes = values.shape[axis]
-        scores = {"logits" if self.logits else "probabilities": values}
+        truth, name = torch.as_tensor(np.asarray(truth)).long(), "logits" if self.logits else "probabilities"
+        values = fitting(image, predictions, name, colour_units=True)[1]
         confusions = {}
-        for name, parameters in options.items():
-            q = values if parameters is None else refine(image, **scores, **parameters.options())
-            confusions[name] = confusion_matrix(torch.from_numpy(q.argmax(axis)), truth, classes)
+        for option, parameters in options.items():
+            q = values if parameters is None else refine(image, **{name: values}, **parameters.options())
+            confusions[option] = confusion_matrix(q.argmax(0), truth, len(values))
         return confusions
 
 
@@ -189,7 +187,8 @@ def fit(
     Args:
         images: N photographs as `crfrnn.refine` takes them, (H, W, 3) uint8 or (3, H, W) tensors. Lists, or anything
             with a length that gives an item for a number: an item is read when it is needed, a few times in all.
-        predictions: N arrays of probabilities (L, H, W).
+        predictions: N arrays of probabilities (L, H, W), or of another form that `crfrnn.refine` takes; of a binary
+            network the foreground is class 1.
         truths: N arrays of class numbers (H, W), 255 where no class counts.
         logits: the predictions are logits.
         preset: begin with this one; with the best of several where it is left out.
@@ -282,8 +281,7 @@ def check(data: Images, preset: str | None, folds: int, iterations: int) -> None
         raise ValueError(f"images: {count}, but a fit needs at least 2: some to learn from and others to measure on")
     if not 2 <= folds <= count:
         raise ValueError(f"folds: must be 2 to {count}, the number of images, got {folds}")
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations: must be a whole number of at least 1, got {iterations!r}")
+    check_iterations(iterations, least=1)
     if preset is not None:
         CRFParameters.of_preset(preset)
 

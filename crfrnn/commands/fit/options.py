@@ -17,7 +17,8 @@ class FitOptions:
 
     Args:
         images: a folder of photographs.
-        predictions: a folder of .npy or .npz files, probabilities (labels, height, width).
+        predictions: a folder of .npy or .npz files, probabilities (labels, height, width), or (height, width) of a
+            binary network.
         ground_truth: a folder of label maps: palette or grey PNGs with the class numbers 0, 1, 2, ...
         out: the YAML file for the parameters.
         logits: the predictions are logits.

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 from crfrnn.commands.fit.soft_iou import soft_counts
 from crfrnn.data.datasets import VOID
 from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.inference.energy import IMPOSSIBLE
 from crfrnn.inference.occurring import occurring
 from crfrnn.inference.recurrence import mean_field
 from crfrnn.parameters import CRFParameters
@@ -18,6 +19,7 @@ from crfrnn.parameters import CRFParameters
 PIXELS = 50_000  # of an image during the search; kernels are scaled with it
 RARE = 2e-3  # a class that is nowhere more probable than this is left out of the search
 ITERATIONS = 5  # T during the search
+UNLIKELIEST = -1e4  # the logarithm of an impossible class: float16 holds it, and a gradient of 0 times it is 0
 SHARPNESS = 8.0  # logits times this are what is counted: close to the labels that they decide
 
 
@@ -39,7 +41,7 @@ class Sample:
     @classmethod
     def of(cls, guide: Tensor, unary: Tensor, truth: Tensor) -> "Sample":
         """From guide (1, C, H, W), U (1, L, H, W) and class numbers (H, W)."""
-        size = tuple(truth.shape)
+        size, unary = tuple(truth.shape), unary.clamp(min=IMPOSSIBLE)
         sure = truth[truth != VOID].long()
         pixels, void = torch.bincount(sure, minlength=unary.shape[1]), truth.numel() - sure.numel()
         factor = min(1.0, math.sqrt(PIXELS / max(1, truth.numel())))
@@ -50,7 +52,8 @@ class Sample:
             truth = interpolate(truth[None, None].float(), smaller, mode="nearest-exact")[0, 0].to(truth.dtype)
         logs = torch.log_softmax(unary, dim=1)
         labels = occurring(logs.amax(dim=(0, 2, 3)), RARE)
-        return cls(guide, logs[:, labels].half(), labels, truth, unary.shape[1], factor, pixels, void)
+        logs = logs[:, labels].clamp(min=UNLIKELIEST).half()
+        return cls(guide, logs, labels, truth, unary.shape[1], factor, pixels, void)
 
     def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
         """The kernels, prepared for this image."""

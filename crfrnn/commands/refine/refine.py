@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.refine.inputs import LEAST_PROBABILITY, checked_predictions, guide_of, logarithm, planes_of
+from crfrnn.commands.refine.inputs import LEAST_PROBABILITY, checked_predictions, fitting, logarithm
 from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.inference.occurring import highest_logarithms, occurring
 from crfrnn.inference.recurrence import iterates, marginals
@@ -65,11 +65,14 @@ def refine(
 
     Args:
         image: the photograph, NumPy (H, W, 3) uint8 or torch (3, H, W) uint8. Any other guide of that size too: one
-            channel (H, W), any number of channels, floats in the units of ``theta_beta``. With a preset, whole numbers
-            of 16 bits are brought to 0..255, those of 10, 12 or 14 bits in use with a warning (docs/refine.md).
-        probabilities: (L, H, W), L at least 2, summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart
-            by the image's size, and comes back as it was given; where both would fit, it is (L, H, W).
-        logits: instead of probabilities, the network's output before its softmax.
+            channel (H, W), any number of channels, floats in the units of ``theta_beta``. A batch of one will do.
+            With a preset, whole numbers of 16 bits are brought to 0..255, those of 10, 12 or 14 bits in use with a
+            warning (docs/refine.md).
+        probabilities: (L, H, W), summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart by the image's
+            size; where both would fit, it is (L, H, W). Of a binary network (H, W) or (1, H, W), the foreground alone;
+            the background is 1 minus it. Further axes may have length 1: (1, L, H, W), nnU-Net's (L, 1, H, W).
+        logits: instead of probabilities, the network's output before its softmax; of a binary network before its
+            sigmoid. Minus infinity is a label that is impossible there.
         preset: ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
         iterations: T.
         kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
@@ -86,18 +89,18 @@ def refine(
             It takes longer, as every iteration's marginals and energies are computed.
         temperature: divides the logits (the logarithms of the probabilities). Above 1 it tells the CRF to believe the
             network less, below 1 more, down to nothing but the network.
-        class_weights: (M, L), a row for each kernel with what its weight is multiplied by for each class. What
-            ``crfrnn fit`` finds; `crfrnn.CRFParameters` reads and holds all of it.
+        class_weights: (M, L), a row for each kernel with what its weight is multiplied by for each class, of a binary
+            network background and foreground. What ``crfrnn fit`` finds; `crfrnn.CRFParameters` reads and holds it.
 
     Returns:
         The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given; the label map
-        is their argmax over the labels. They are computed in float32.
+        is their argmax over the labels, or where the foreground's alone are above a half. They are computed in float32.
 
         Lists of images and of predictions give a list in the same order, worked on by all cores.
 
     Raises:
-        ValueError: shapes that do not belong together, probabilities that are none, NaN, an image that is not in the
-            units of the preset's theta_beta. The message begins with the argument's name.
+        ValueError: shapes that do not belong together, probabilities that are none, NaN, masked arrays, an image that
+            is not in the units of the preset's theta_beta. The message begins with the argument's name.
 
     A probability of exactly 0 or 1 is a certainty that hardly any CRF overrules: soften hard labels first, as
     ``crfrnn refine --labels --confidence`` does.
@@ -158,15 +161,14 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings
 
 def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
     """One image: to tensors, through the recurrence, and back to the form that the predictions had."""
-    guide = guide_of(image, settings.colour_units)
-    planes, labels_last = planes_of(predictions, guide, settings.name)
+    guide, planes, form = fitting(image, predictions, settings.name, settings.colour_units)
 
     def give_back(q: Tensor) -> Any:
-        q = q[0].movedim(0, -1) if labels_last else q[0]
+        q = form.restored(q[0, 1:] if form.labels is None else q[0])
         if isinstance(predictions, Tensor):
-            return q.to(planes.dtype if planes.is_floating_point() else torch.float32)
-        dtype = predictions.dtype if predictions.dtype.kind == "f" else np.dtype(np.float32)
-        return q.numpy().astype(dtype.newbyteorder("="), copy=False)
+            return q.to(predictions.dtype if predictions.is_floating_point() else torch.float32)
+        dtype = np.asarray(predictions).dtype
+        return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
 
     with torch.no_grad():
         return give_back(_marginals(guide.to(planes.device), planes.unsqueeze(0), settings, give_back))

@@ -66,6 +66,22 @@ def test_fit_then_refine(folder, capsys):
     assert CRFRNN.from_config("crf.yaml").temperature == parameters.temperature
 
 
+def test_a_binary_network(folder, capsys):
+    """Its foreground alone, as logits (height, width): two classes."""
+    for path in Path("maps").iterdir():
+        if path.stem > "1":  # two are enough
+            path.unlink()
+            Path(f"truth/{path.stem}.png").unlink()
+            continue
+        logits = np.load(path)
+        np.save(path, logits[1:].max(0) - logits[0])
+        truth = np.asarray(Image.open(f"truth/{path.stem}.png"))
+        Image.fromarray(np.minimum(truth, 1)).save(f"truth/{path.stem}.png")
+    Path("names.txt").write_text("nothing\nsomething\n")
+    assert run(*CALL, "--classes", "names.txt") == 0
+    assert "something" in capsys.readouterr().out
+
+
 def test_a_crf_that_does_not_help(folder, capsys):
     for number in range(6):
         truth = np.asarray(Image.open(f"truth/{number}.png"))
