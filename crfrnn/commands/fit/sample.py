@@ -15,7 +15,7 @@ from crfrnn.inference.recurrence import mean_field
 from crfrnn.parameters import CRFParameters
 
 PIXELS = 50_000  # of an image during the search; kernels are scaled with it
-RARE = 2e-3  # a class that is nowhere more probable than this is left out of the search
+RARE = 2e-3  # the classes left out of the search hold less than this share of the best one at every pixel
 ITERATIONS = 5  # T during the search
 SHARPNESS = 8.0  # logits times this are what is counted: close to the labels that they decide
 
@@ -43,7 +43,7 @@ class Sample:
             unary = interpolate(unary, smaller, mode="bilinear", antialias=True)
             truth = interpolate(truth[None, None].float(), smaller, mode="nearest-exact")[0, 0].to(truth.dtype)
         logs = torch.log_softmax(unary, dim=1)
-        labels = occurring(logs.amax(dim=(0, 2, 3)), RARE)
+        labels = occurring(logs, RARE)
         return cls(guide, logs[:, labels].half(), labels, truth, unary.shape[1], factor)
 
     def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
