@@ -5,7 +5,7 @@ probability, however many labels there are:
 
     sum_{l in D} p_i(l) <= tolerance * max_l p_i(l)
 
-*The others.* Their run is the exact one of predictions p' that are 0 for D and p elsewhere, divided by their sums. These
+*The others.* Their run is the exact one of predictions p' that are 0 for D and p elsewhere, divided by their sum. These
 are nowhere farther from p than `tolerance`, 1/2 sum_l |p_i(l) - p'_i(l)| = sum_D p_i(l): for any number of labels and
 of iterations, any kernels, weights and solver. Iterations may enlarge that, as they do with any change of predictions.
 
