@@ -13,7 +13,7 @@ from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.inference.fused import choice
 from crfrnn.inference.recurrence import check_iterations, mean_field
 from crfrnn.inference.solvers import Solver
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, as_kernels
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 # learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
@@ -25,7 +25,8 @@ class CRFRNN(nn.Module):
 
     Args:
         num_classes: L, number of labels, at least 2.
-        kernels: the Gaussian kernels; their ``weight`` is the initial value of w_m.
+        kernels: the Gaussian kernels; their ``weight`` is the initial value of w_m. Texts do as well, such as
+            ``bilateral:80,13,10``, and one alone needs no list.
         iterations: T while training. The paper trains with 5 (more makes gradients vanish and costs accuracy).
         eval_iterations: T in evaluation mode; the paper tests with 10.
         kernel_weights: ``class``, one weight for each kernel and class (+1.8 mIoU over scalar in the paper);
@@ -61,7 +62,7 @@ class CRFRNN(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        kernels: Sequence[Kernel] = (Bilateral(160, 3), Spatial(3)),
+        kernels: Sequence[Kernel | str] = (Bilateral(160, 3), Spatial(3)),
         iterations: int = 5,
         eval_iterations: int = 10,
         kernel_weights: str = "class",
@@ -78,7 +79,8 @@ class CRFRNN(nn.Module):
             raise ValueError(f"kernel_weights: {kernel_weights!r} is none of {', '.join(KERNEL_WEIGHTS)}")
         check_iterations(iterations)
         check_iterations(eval_iterations, "eval_iterations")
-        crf = CRFParameters(tuple(kernels), normalization, temperature, solver=solver, self_connection=self_connection)
+        kernels = as_kernels(kernels)
+        crf = CRFParameters(kernels, normalization, temperature, solver=solver, self_connection=self_connection)
         self.num_classes = num_classes
         self._kernels = crf.kernels  # as they were made, for pictures of the size that they were made for
         self.factor = 1.0  # how much larger the pictures are now, see `scaled`

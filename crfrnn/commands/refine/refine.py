@@ -51,7 +51,7 @@ def refine(
     logits: Predictions | None = None,
     preset: str = "crfrnn",
     iterations: int = 10,
-    kernels: Sequence[Kernel] | None = None,
+    kernels: Sequence[Kernel | str] | None = None,
     normalization: str | None = None,
     accuracy: int | None = None,
     self_connection: bool = True,
@@ -71,7 +71,8 @@ def refine(
         logits: instead of probabilities, the network's output before its softmax.
         preset: ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
         iterations: T.
-        kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
+        kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``, or as texts,
+            ``bilateral:50,5,10``; one alone needs no list.
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
         accuracy: of the bilateral filters, 1 to 3: how close to the exact CRF, for how much time (docs/accuracy.md). It
             takes the place of the kernels' own, which is 1 in the presets.
