@@ -46,7 +46,8 @@ class CRFRNN(nn.Module):
     bandwidth. `parameter_groups` gives each of them a learning rate that suits it.
 
     Shapes: logits (B, L, *S), image or other guide (B, C, *S) in the units of ``theta_beta`` (RGB 0..255 for the
-    default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions.
+    default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions. The default kernels see no edges in an image in
+    0..1, or normalised as networks take it: there is a warning, once.
 
     Gradients reach the logits, the parameters and, where it requires one, the guide, which may be a network's own
     feature map (docs/learning.md).

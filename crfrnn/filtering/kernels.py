@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid, working_dtype
+from crfrnn.filtering.guide_units import notice_other_units
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
 Bandwidth = float | tuple[float, ...] | Tensor
@@ -179,8 +180,12 @@ class Bilateral(_Checked):
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
     ) -> GaussianFilter:
-        """The filter for values (B, L, *S) over this guide (B, C, *S)."""
+        """The filter for values (B, L, *S) over this guide (B, C, *S).
+
+        Warns once where the guide is in other units than theta_beta (`guide_units.py`).
+        """
         features = self.features(guide)
+        notice_other_units(guide, features[:, guide.dim() - 2 :], self.theta_beta)
         return prepare(
             features,
             method=self.method,
