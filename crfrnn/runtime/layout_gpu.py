@@ -70,10 +70,7 @@ def to_planes(rows: Tensor, batch: int, channels: int) -> Tensor:
 def readable(tensor: Tensor) -> bool:
     """Whether the host may look at numbers now: not while torch's compiler, another tracer or a transform of torch.func
     is at work, or a CUDA graph is captured."""
-    if torch.compiler.is_compiling():
-        return False
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
-    if transformed or torch._C._get_tracing_state() is not None:
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
         return False
     if tensor.is_meta or type(tensor) not in (Tensor, torch.nn.Parameter):
         return False

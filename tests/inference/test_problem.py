@@ -108,3 +108,11 @@ class TestErrors:
 def test_one_filter_need_not_be_in_a_list():
     got = mean_field(LOGITS, FILTERS[0], WEIGHTS[:1], MU, 2)  # type: ignore[arg-type]
     assert torch.equal(got, mean_field(LOGITS, FILTERS[:1], WEIGHTS[:1], MU, 2))
+
+
+def test_a_transform_hides_the_numbers():
+    """Under torch.func nobody looks whether they are finite."""
+    several = torch.stack([WEIGHTS[1:], 2 * WEIGHTS[1:]])
+    got = torch.func.vmap(lambda weights: mean_field(LOGITS, FILTERS[1:], weights, MU, 2))(several)
+    expected = torch.stack([mean_field(LOGITS, FILTERS[1:], weights, MU, 2) for weights in several])
+    assert_equal("logits", got, expected, 1e-6)
