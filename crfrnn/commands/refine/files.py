@@ -21,7 +21,7 @@ from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
 from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized, write_predictions
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, parse_kernel
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _check(options: RefineOptions) -> _Settings:
     try:
         crf = CRFParameters.of_preset(
             options.preset,
-            kernels=options.kernel or None,
+            kernels=[parse_kernel(text) for text in options.kernel or ()] or None,
             normalization=options.normalization,
             solver=options.solver,
             iterations=options.iterations,
