@@ -54,7 +54,7 @@ def mean_field(
     >>> mean_field(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3)).shape
     torch.Size([1, 3, 8, 9])
     """
-    problem = Problem.of(logits, filters, kernel_weights, compatibility)
+    problem = Problem(logits, filters, kernel_weights, compatibility)
     return _run(problem, iterations, solver).to(_result_dtype(logits))
 
 
@@ -72,7 +72,7 @@ def marginals(
     With `floor` above 0 the logits are probabilities; see `Problem`.
     """
     with torch.no_grad():
-        problem = Problem.of(logits, filters, kernel_weights, compatibility, floor)
+        problem = Problem(logits, filters, kernel_weights, compatibility, floor)
         return _run(problem, iterations, solver, normalize=True).to(_result_dtype(logits))
 
 
@@ -97,7 +97,7 @@ def iterates(
     """
     iterations = check_iterations(iterations)
     check_solver(solver)
-    problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
+    problem = Problem(logits, filters, kernel_weights, compatibility).detached()
     return torch.no_grad()(_steps)(problem, iterations, solver or MeanField())
 
 
@@ -128,7 +128,7 @@ def trajectory(
     [(1, 3, 8, 9), (1, 3, 8, 9), (1, 3, 8, 9)]
     """
     iterations = check_iterations(iterations)
-    problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
+    problem = Problem(logits, filters, kernel_weights, compatibility).detached()
     fused = choice.load_trajectory(problem) if iterations and choice.fused(problem) is None else None
     if fused is not None:
         return fused(problem, iterations)

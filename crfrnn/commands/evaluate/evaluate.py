@@ -23,7 +23,7 @@ from crfrnn.data.images import write_image
 from crfrnn.data.splits import open_split
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, parse_kernel
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -123,9 +123,8 @@ def _notes(dataset: SegmentationDataset) -> list[str]:
 def _separate_crf(options: EvaluateOptions) -> CRFParameters:
     """Of a CRF that nobody trained; UsageError where the options make none."""
     try:
-        return CRFParameters.of_preset(
-            options.preset, kernels=options.kernel or None, normalization=options.normalization
-        )
+        kernels = [parse_kernel(text) for text in options.kernel or ()] or None
+        return CRFParameters.of_preset(options.preset, kernels=kernels, normalization=options.normalization)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

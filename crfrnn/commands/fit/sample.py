@@ -11,13 +11,13 @@ from torch.nn.functional import interpolate
 from crfrnn.commands.fit.soft_iou import soft_counts
 from crfrnn.data.datasets import VOID
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.inference.energy import IMPOSSIBLE
 from crfrnn.inference.occurring import occurring
+from crfrnn.inference.problem import IMPOSSIBLE
 from crfrnn.inference.recurrence import mean_field
 from crfrnn.parameters import CRFParameters
 
 PIXELS = 50_000  # of an image during the search; kernels are scaled with it
-RARE = 2e-3  # a class that is nowhere more probable than this is left out of the search
+RARE = 2e-3  # the classes left out of the search hold less than this share of the best one at every pixel
 ITERATIONS = 5  # T during the search
 UNLIKELIEST = -1e4  # the logarithm of an impossible class: float16 holds it, and a gradient of 0 times it is 0
 SHARPNESS = 8.0  # logits times this are what is counted: close to the labels that they decide
@@ -51,7 +51,7 @@ class Sample:
             unary = interpolate(unary, smaller, mode="bilinear", antialias=True)
             truth = interpolate(truth[None, None].float(), smaller, mode="nearest-exact")[0, 0].to(truth.dtype)
         logs = torch.log_softmax(unary, dim=1)
-        labels = occurring(logs.amax(dim=(0, 2, 3)), RARE)
+        labels = occurring(logs, RARE)
         logs = logs[:, labels].clamp(min=UNLIKELIEST).half()
         return cls(guide, logs, labels, truth, unary.shape[1], factor, pixels, void)
 

@@ -24,7 +24,7 @@ from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_lab
 from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized, write_predictions
 from crfrnn.data.soft_masks import read_soft_mask
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, parse_kernel
 
 GREY_LABELS = 32  # a grey map with more levels may be a soft mask, and is asked about
 
@@ -83,7 +83,7 @@ def _check(options: RefineOptions) -> _Settings:
     try:
         crf = CRFParameters.of_preset(
             options.preset,
-            kernels=options.kernel or None,
+            kernels=[parse_kernel(text) for text in options.kernel or ()] or None,
             normalization=options.normalization,
             solver=options.solver,
             iterations=options.iterations,

@@ -33,7 +33,8 @@ class RefineOptions:
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
         accuracy: 1 to 3: how close to the exact CRF the bilateral filter comes, for how much time.
-        tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
+        tolerance: leave out labels that hold together, at every pixel, at most this share of the best one's
+            probability; 0 leaves none out.
         solver: what an iteration does: mean-field, damped:STEP, convergent, entropic-frank-wolfe:STEP,LAMBDA or
             euclidean-frank-wolfe:STEP,LAMBDA.
         temperature: divides the logits (the logarithms of the probabilities); below 1 the network counts for more.

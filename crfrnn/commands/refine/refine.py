@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crfrnn.commands.refine.inputs import LEAST_PROBABILITY, checked_predictions, fitting, logarithm
 from crfrnn.filtering.kernels import Kernel, with_accuracy
-from crfrnn.inference.occurring import highest_logarithms, occurring
+from crfrnn.inference.occurring import occurring
 from crfrnn.inference.recurrence import iterates, marginals
 from crfrnn.inference.solvers import MeanField, Solver
 from crfrnn.parameters import CRFParameters
@@ -51,7 +51,7 @@ def refine(
     logits: Predictions | None = None,
     preset: str = "crfrnn",
     iterations: int = 10,
-    kernels: Sequence[Kernel] | None = None,
+    kernels: Sequence[Kernel | str] | None = None,
     normalization: str | None = None,
     accuracy: int | None = None,
     self_connection: bool = True,
@@ -75,14 +75,17 @@ def refine(
             sigmoid. Minus infinity is a label that is impossible there.
         preset: ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
         iterations: T.
-        kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
+        kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``, or as texts,
+            ``bilateral:50,5,10``; one alone needs no list.
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
         accuracy: of the bilateral filters, 1 to 3: how close to the exact CRF, for how much time (docs/accuracy.md). It
             takes the place of the kernels' own, which is 1 in the presets.
         self_connection: whether a pixel hears itself, as in every released code; False leaves the term j = i out.
-        tolerance: labels that are nowhere more probable than this are left out and come back as 0, which is as much
-            faster as there are fewer labels. With w the sum of the kernels' weights their marginals could not have
-            risen above about ``tolerance * exp(w * tolerance)`` anywhere (`inference/occurring.py`). 0 leaves none out.
+        tolerance: labels are left out and come back as 0, which is as much faster as there are fewer labels, as long as
+            they hold together, at every pixel, at most this share of the most probable label's probability. For any
+            number of labels and iterations the result is the exact one of probabilities that are nowhere farther than
+            this from the given ones; `inference/occurring.py` derives what the labels could have come to. 0 leaves none
+            out.
         solver: what an iteration does, an object of `crfrnn.solvers` or its name, such as ``damped:0.5``; None is the
             paper's mean field, the fastest.
         trace: called with a `Moment` after each iteration, from t = 0, as ``moments.append`` for a list; for one image.
@@ -184,7 +187,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
     unary = values if floor else logarithm(values, settings.name)
     if crf.temperature != 1:
         unary = unary / crf.temperature
-    labels = _labels(unary, highest if settings.normalised else None, settings)
+    labels = _labels(unary, highest if floor else None, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
         weights = weights[:, labels] if weights.shape[1] > 1 else weights
@@ -209,9 +212,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
 
 
 def _labels(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[int]:
-    """The labels that take part. highest (L,): the largest probability of each, where it is known."""
+    """The labels that take part. highest (L,): the largest of each label, where the unary is left as probabilities."""
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.crf.kernels):
         return list(range(unary.shape[1]))
-    if highest is None:
-        return occurring(highest_logarithms(unary), settings.tolerance).tolist()
-    return occurring(highest.clamp(min=LEAST_PROBABILITY).log(), settings.tolerance).tolist()
+    return occurring(unary, settings.tolerance, highest).tolist()
