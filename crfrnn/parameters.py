@@ -183,7 +183,7 @@ class CRFParameters:
                 return cls.of_preset(str(preset), **content)
             if not isinstance(texts, list):
                 raise ValueError(f"kernel: a list is expected, got {texts!r}")
-            kernels = [str(text) for text in texts]
+            kernels = [parse_kernel(str(text)) for text in texts]
             return cls.of_preset(str(preset or "crfrnn"), kernels=kernels, source="", **content)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
