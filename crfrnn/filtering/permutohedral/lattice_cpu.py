@@ -264,8 +264,8 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad: Tensor):
-    count = len(LatticeTensors._fields)
-    lattices, rest = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    count, saved = len(LatticeTensors._fields), ctx.saved_tensors  # read once: gradient checkpointing gives them once
+    lattices, rest = saved[:count], saved[count:]
     of_values, of_features = None, None
     if ctx.needs_input_grad[0]:
         of_values = _filter.op(grad, None, *lattices, ctx.line, not ctx.transposed)
