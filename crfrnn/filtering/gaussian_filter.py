@@ -10,6 +10,7 @@ from crfrnn.filtering import methods
 from crfrnn.filtering.operator import Operator
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.runtime import layout_gpu
+from crfrnn.runtime.transforms import check_tracer
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
@@ -124,6 +125,8 @@ def prepare(
 
     `implementation` asks for one row of `methods.IMPLEMENTATIONS` by name; by default the fastest that fits.
     """
+    check_tracer()
+    check_numbers("features", features.device)
     if features.dim() < 3 or features.shape[1] == 0:
         raise ValueError(f"features: expected (batch, dimensions, *sizes), got {tuple(features.shape)}")
     if method == "separable":
@@ -154,6 +157,15 @@ def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tenso
     return (None if normalization == "after" else factor), (None if normalization == "before" else factor)
 
 
+def check_numbers(name: str, device: torch.device) -> None:
+    """ValueError, about this argument, on the meta device."""
+    if device.type == "meta":
+        raise ValueError(
+            f"{name}: on the meta device, which holds no numbers; torch.export.export, torch.compile and FakeTensorMode"
+            " find shapes without them, and module.to_empty(device='cpu') gives a module made there its memory"
+        )
+
+
 def check_normalization(normalization: str) -> None:
     """ValueError where there is no such normalisation; see `GaussianFilter`."""
     if normalization not in NORMALIZATIONS:
@@ -173,8 +185,10 @@ def prepare_grid(
 
     Bandwidths in a tensor (D,) get a gradient.
     """
+    check_tracer()
     check_normalization(normalization)
     device = device or torch.device("cpu")
+    check_numbers("guide", device)
     if isinstance(thetas, Tensor) and device.type != "cpu":
         implementation = "reference"  # the others take numbers
     row = methods.choose("separable", device, dtype, implementation)
