@@ -1,6 +1,7 @@
 """The Gaussian filter: a kernel prepared once for an image, then applied as often as wanted (section 4.2)."""
 
 import math
+import warnings
 from copy import copy
 
 import torch
@@ -13,6 +14,7 @@ from crfrnn.runtime import layout_gpu
 from crfrnn.runtime.transforms import check_tracer
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
+POOR = 15  # features from which on the lattice changes some 10 % of the labels, see docs/accuracy.md
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
 
 
@@ -134,6 +136,8 @@ def prepare(
     check_normalization(normalization)
     dtype = dtype or working_dtype(features)
     check_accuracy(accuracy)
+    if method == "permutohedral" and features.shape[1] >= POOR:
+        _warn_of_many(features.shape[1])
     knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
     row = methods.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
@@ -145,6 +149,16 @@ def prepare(
         raise ValueError(f"features: {row.name} gives them no gradient; detach them, or use implementation='reference'")
     before, after = _scales(operator, torch.ones_like(features[:, :1]).flatten(2), normalization)
     return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0], features.device)
+
+
+def _warn_of_many(dimensions: int) -> None:
+    if not torch.compiler.is_compiling():
+        warnings.warn(
+            f"features: {dimensions} dimensions are many for a lattice, from {POOR} on it may change a label in ten"
+            " (docs/accuracy.md); reduce them to a few by a PCA, share them out among several kernels, or use"
+            " method='exact'",
+            stacklevel=3,
+        )
 
 
 def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tensor | None, Tensor | None]:
@@ -214,8 +228,8 @@ def gaussian_filter(
         values: (B, C, *S), any number of channels; differentiable.
         features: (B, d, *S), already divided by their bandwidths; differentiable. S is a grid of 1 to 3 dimensions or a
             point set.
-        method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md) or ``exact``
-            (O(N^2) time, O(N) memory).
+        method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md, more with many
+            features: from 15 on a warning says so) or ``exact`` (O(N^2) time, O(N) memory).
         normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.
         accuracy: of the lattice. 1 is the classic one; 2 and 3 have a finer lattice and a wider blur, a third and a
             quarter of its error and take longer (docs/accuracy.md). `exact` needs none and ignores it.
@@ -224,7 +238,7 @@ def gaussian_filter(
     The term j = i is part of the sum, as in every released dense CRF.
 
     Raises:
-        ValueError: features with NaN or infinity, features spread over more lattice cells than can be numbered,
+        ValueError: features with NaN or infinity, features with larger coordinates than can be numbered,
             an accuracy that there is none of, or shapes that do not belong together. The message names the argument.
 
     Source: Adams, Baek and Davis 2010; equation (4.2) of Zheng et al. 2015.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType
+from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
 INSTEAD = "torch.compile and torch.export.export take it as it is"
@@ -28,7 +28,7 @@ def check_tracer() -> None:
     exporter: Any = sys.modules.get("torch.onnx._internal.exporter._flags")  # loaded by those who export
     if exporter is not None and exporter._is_onnx_exporting:
         raise NotImplementedError(NO_ONNX)
-    if torch.jit.is_tracing():
+    if torch._C._is_tracing():
         raise NotImplementedError(NO_ONNX if torch.onnx.is_in_onnx_export() else NO_TRACE)
 
 
@@ -45,7 +45,7 @@ def transformed() -> bool:
 
 def check_forward_mode(arguments: Iterable[Any]) -> None:
     """NotImplementedError where a tensor among them has a tangent, or `torch.func.jvp` is at work and hides it."""
-    hidden = TransformType.Jvp in (level.key() for level in torch._C._functorch.get_interpreter_stack() or ())
+    hidden = TransformType.Jvp in (level.key() for level in get_interpreter_stack() or ())
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
     if hidden or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise NotImplementedError(NO_FORWARD_MODE)
