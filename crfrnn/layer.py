@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.filtering.bandwidths import LogBandwidths
+from crfrnn.filtering.gaussian_filter import check_numbers
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.inference.fused import choice
 from crfrnn.inference.recurrence import check_iterations, mean_field
 from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import CRFParameters, as_kernels
+from crfrnn.runtime.transforms import check_tracer
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 # learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
@@ -164,6 +166,7 @@ class CRFRNN(nn.Module):
 
     def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
         """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""
+        check_tracer()
         self._check(logits, image)
         if iterations is None:
             iterations = self.iterations if self.training else self.eval_iterations
@@ -250,6 +253,7 @@ class CRFRNN(nn.Module):
             )
         if image.device != logits.device:
             raise ValueError(f"image: on {image.device}, but the logits are on {logits.device}")
+        check_numbers("logits", logits.device)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, kernels={self.kernels}, T={self.iterations}/{self.eval_iterations}"
