@@ -228,12 +228,13 @@ class TestEqualsTheReference:
         features[:, 2:, :, 1::2] = features[:, 2:, :, : size + 3 - 1 : 2][..., : (size + 3) // 2] + 0.4  # neighbours
         self.check(row, features)
 
+    @pytest.mark.parametrize("points", [pytest.param(3, marks=small), 40])
     @each("dimensions", [9, 12, 16, 20])
-    def test_many_features(self, row, dimensions):
+    def test_many_features(self, row, dimensions, points):
         """More bits than two words hold, at least the 16 of pydensecrf for each axis; every second is a neighbour."""
-        features = random_features(1, dimensions, (40,), spread=3e4, dtype=torch.float64)
+        features = random_features(1, dimensions, (points,), spread=3e4, dtype=torch.float64)
         features = (features - 1.5e4).repeat_interleave(2, dim=2)
-        features[..., 1::2] += 0.3 * random_features(1, dimensions, (40,), dtype=torch.float64, seed=5)
+        features[..., 1::2] += 0.3 * random_features(1, dimensions, (points,), dtype=torch.float64, seed=5)
         self.check(row, features, tolerance=1e-12)
 
     def test_many_vertices(self, row):
