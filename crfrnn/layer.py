@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.filtering.bandwidths import LogBandwidths
+from crfrnn.filtering.gaussian_filter import check_numbers
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.inference.fused import choice
 from crfrnn.inference.recurrence import check_iterations, mean_field
 from crfrnn.inference.solvers import Solver
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, as_kernels
+from crfrnn.runtime.transforms import check_tracer
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 # learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
@@ -25,7 +27,8 @@ class CRFRNN(nn.Module):
 
     Args:
         num_classes: L, number of labels, at least 2.
-        kernels: the Gaussian kernels; their ``weight`` is the initial value of w_m.
+        kernels: the Gaussian kernels; their ``weight`` is the initial value of w_m. Texts do as well, such as
+            ``bilateral:80,13,10``, and one alone needs no list.
         iterations: T while training. The paper trains with 5 (more makes gradients vanish and costs accuracy).
         eval_iterations: T in evaluation mode; the paper tests with 10.
         kernel_weights: ``class``, one weight for each kernel and class (+1.8 mIoU over scalar in the paper);
@@ -45,7 +48,8 @@ class CRFRNN(nn.Module):
     bandwidth. `parameter_groups` gives each of them a learning rate that suits it.
 
     Shapes: logits (B, L, *S), image or other guide (B, C, *S) in the units of ``theta_beta`` (RGB 0..255 for the
-    default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions.
+    default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions. The default kernels see no edges in an image in
+    0..1, or normalised as networks take it: there is a warning, once.
 
     Gradients reach the logits, the parameters and, where it requires one, the guide, which may be a network's own
     feature map (docs/learning.md).
@@ -61,7 +65,7 @@ class CRFRNN(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        kernels: Sequence[Kernel] = (Bilateral(160, 3), Spatial(3)),
+        kernels: Sequence[Kernel | str] = (Bilateral(160, 3), Spatial(3)),
         iterations: int = 5,
         eval_iterations: int = 10,
         kernel_weights: str = "class",
@@ -76,15 +80,14 @@ class CRFRNN(nn.Module):
             raise ValueError(f"num_classes: a CRF needs at least 2 labels, got {num_classes}")
         if kernel_weights not in KERNEL_WEIGHTS:
             raise ValueError(f"kernel_weights: {kernel_weights!r} is none of {', '.join(KERNEL_WEIGHTS)}")
-        check_iterations(iterations)
-        check_iterations(eval_iterations, "eval_iterations")
-        crf = CRFParameters(tuple(kernels), normalization, temperature, solver=solver, self_connection=self_connection)
+        kernels = as_kernels(kernels)
+        crf = CRFParameters(kernels, normalization, temperature, solver=solver, self_connection=self_connection)
         self.num_classes = num_classes
         self._kernels = crf.kernels  # as they were made, for pictures of the size that they were made for
         self.factor = 1.0  # how much larger the pictures are now, see `scaled`
         self.log_bandwidths = nn.ModuleList(map(LogBandwidths, kernels)) if learn_bandwidths else None
-        self.iterations = iterations
-        self.eval_iterations = eval_iterations
+        self.iterations = check_iterations(iterations)
+        self.eval_iterations = check_iterations(eval_iterations, "eval_iterations")
         self.normalization = normalization
         self.solver = solver
         self.self_connection = self_connection
@@ -163,6 +166,7 @@ class CRFRNN(nn.Module):
 
     def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
         """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""
+        check_tracer()
         self._check(logits, image)
         if iterations is None:
             iterations = self.iterations if self.training else self.eval_iterations
@@ -249,6 +253,7 @@ class CRFRNN(nn.Module):
             )
         if image.device != logits.device:
             raise ValueError(f"image: on {image.device}, but the logits are on {logits.device}")
+        check_numbers("logits", logits.device)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, kernels={self.kernels}, T={self.iterations}/{self.eval_iterations}"

@@ -11,12 +11,14 @@ The file's names are the options of ``crfrnn refine``, so that ``--config`` read
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,11 +38,13 @@ class CRFParameters:
     """Kernels with their weights, and what belongs to them.
 
     Args:
-        kernels: at least one, such as `Bilateral` and `Spatial`.
+        kernels: at least one, such as `Bilateral` and `Spatial`; also as texts (`parse_kernel`), one alone without a
+            list.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
         temperature: divides the logits of the unary term; below 1 the network is believed more than it asks for.
         iterations: T.
-        class_weights: (M, L), what kernel m's weight is multiplied by for class l; None for the same for all classes.
+        class_weights: (M, L), rows or an array, what kernel m's weight is multiplied by for class l; None for the same
+            for all classes.
         fitted: what a fit says of itself: on how many images, and what came of it. Nothing is done with it.
         solver: what an iteration does, an object of `crfrnn.solvers`; None is the paper's mean field.
         self_connection: whether a pixel hears itself, the term j = i.
@@ -64,14 +68,17 @@ class CRFParameters:
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
-        if not self.kernels:
-            raise ValueError("kernels: give at least one")
+        object.__setattr__(self, "kernels", as_kernels(self.kernels))
         check_normalization(self.normalization)
         number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
         if not (number and 0 < self.temperature < math.inf):
             raise ValueError(f"temperature: must be positive and finite, got {self.temperature!r}")
-        check_iterations(self.iterations)
+        object.__setattr__(self, "iterations", check_iterations(self.iterations))  # it is frozen for others
         check_solver(self.solver)
+        if isinstance(rows := self.class_weights, np.ndarray | Tensor):
+            if rows.ndim != 2:
+                raise ValueError(f"class_weights: shape {tuple(rows.shape)}, expected (kernels, classes)")
+            object.__setattr__(self, "class_weights", tuple(map(tuple, rows.tolist())))
         if self.class_weights is not None:
             self.check_classes(len(self.class_weights[0]) if self.class_weights else 0)
 
@@ -96,10 +103,9 @@ class CRFParameters:
         if name not in PRESETS:
             raise ValueError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
         preset = PRESETS[name]
-        chosen: Sequence[Kernel | str] = preset.kernels if kernels is None else kernels
         return replace(
             preset,
-            kernels=tuple(parse_kernel(kernel) if isinstance(kernel, str) else kernel for kernel in chosen),
+            kernels=preset.kernels if kernels is None else as_kernels(kernels),
             normalization=preset.normalization if normalization is None else normalization,
             solver=find_solver(solver) if isinstance(solver, str) else solver,
             **changes,
@@ -177,10 +183,32 @@ class CRFParameters:
                 return cls.of_preset(str(preset), **content)
             if not isinstance(texts, list):
                 raise ValueError(f"kernel: a list is expected, got {texts!r}")
-            kernels = [str(text) for text in texts]
+            kernels = [parse_kernel(str(text)) for text in texts]
             return cls.of_preset(str(preset or "crfrnn"), kernels=kernels, source="", **content)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def as_kernels(kernels: Any) -> tuple[Kernel, ...]:
+    """Kernels as callers give them, objects or texts, several or one alone, as a tuple; ValueError for all else.
+
+    >>> as_kernels("spatial:3,1.5") == as_kernels([Spatial(3, weight=1.5)])
+    True
+    """
+    alone = isinstance(kernels, str) or hasattr(kernels, "prepare") or not isinstance(kernels, Iterable)
+    several = tuple(map(_as_kernel, (kernels,) if alone else kernels))
+    if not several:
+        raise ValueError("kernels: give at least one")
+    return several
+
+
+def _as_kernel(kernel: Any) -> Kernel:
+    if isinstance(kernel, str):
+        return parse_kernel(kernel, "kernels")
+    if isinstance(kernel, type) or not (hasattr(kernel, "prepare") and hasattr(kernel, "weight")):
+        shown = reprlib.repr(kernel)
+        raise ValueError(f"kernels: expected kernels, such as [Bilateral(80, 13), Spatial(3)], got {shown}")
+    return kernel
 
 
 # Published kernels and weights, under the names by which people know them. Each was tuned for the networks of its time:
@@ -210,11 +238,11 @@ PRESETS: dict[str, CRFParameters] = {
 }
 
 
-def parse_kernel(text: str) -> Kernel:
+def parse_kernel(text: str, name: str = "kernel") -> Kernel:
     """A kernel from ``bilateral:THETA_ALPHA,THETA_BETA[,WEIGHT]`` or ``spatial:THETA_GAMMA[,WEIGHT]``.
 
     theta_alpha and theta_gamma count in pixels, theta_beta in the image's units (0..255). Without a weight it is
-    the kernel's default, 5 or 3.
+    the kernel's default, 5 or 3. `name` is that of the argument or option, for its ValueErrors.
 
     >>> parse_kernel("bilateral:80,13,10")
     Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral', accuracy=1)
@@ -227,11 +255,11 @@ def parse_kernel(text: str) -> Kernel:
     kernel, fewest = {"bilateral": (Bilateral, 2), "spatial": (Spatial, 1)}.get(kind, (None, 0))
     if kernel is None or len(values) not in (fewest, fewest + 1):
         raise ValueError(
-            f"kernel: {text!r} is neither bilateral:THETA_ALPHA,THETA_BETA,WEIGHT (such as bilateral:80,13,10)"
+            f"{name}: {text!r} is neither bilateral:THETA_ALPHA,THETA_BETA,WEIGHT (such as bilateral:80,13,10)"
             " nor spatial:THETA_GAMMA,WEIGHT (such as spatial:3,3)"
         )
     if not all(0 < value < math.inf for value in values):
-        raise ValueError(f"kernel: {text!r} has a number that is not positive and finite")
+        raise ValueError(f"{name}: {text!r} has a number that is not positive and finite")
     return kernel(*values)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,9 +80,15 @@ class TestIterations:
     @pytest.mark.parametrize("training", [True, False])
     def test_override(self, iterations, training):
         layer = CRFRNN(3, kernels=KERNELS).train(training)
-        got = layer(self.logits, self.image, iterations=iterations)
-        assert_equal("override", got, self.expected(layer, iterations), 0)
+        for kind in (int, np.int64):
+            got = layer(self.logits, self.image, iterations=kind(iterations))
+            assert_equal("override", got, self.expected(layer, iterations), 0)
         assert (layer.iterations, layer.eval_iterations) == (5, 10)
+
+    def test_numbers_of_numpy_are_kept_as_pythons(self):
+        layer = CRFRNN(3, iterations=np.int64(2), eval_iterations=np.int32(3))  # type: ignore[arg-type]
+        assert (type(layer.iterations), type(layer.eval_iterations)) == (int, int)
+        assert layer.extra_repr().endswith("T=2/3")
 
     def test_none_returns_the_logits(self):
         assert torch.equal(CRFRNN(3, kernels=KERNELS)(self.logits, self.image, iterations=0), self.logits)

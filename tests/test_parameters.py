@@ -30,6 +30,18 @@ def test_round_trip(tmp_path):
     assert back.fitted == PARAMETERS.fitted
 
 
+def test_iterations_of_numpy_can_be_written():
+    parameters = replace(PARAMETERS, iterations=np.int64(4))  # type: ignore[arg-type]
+    assert parameters.as_yaml() == PARAMETERS.as_yaml()
+
+
+def test_class_weights_may_be_an_array():
+    for rows in (np.array(PARAMETERS.class_weights), torch.tensor(PARAMETERS.class_weights)):
+        assert replace(PARAMETERS, class_weights=rows) == PARAMETERS  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^class_weights: shape \(3,\), expected \(kernels, classes\)"):
+        replace(PARAMETERS, class_weights=np.ones(3))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["crfrnn", "pydensecrf", "deeplab-v1", "deeplab-v2"])
 def test_a_preset_is_refines_preset(name, tmp_path):
     path = tmp_path / "crf.yaml"
@@ -141,6 +153,34 @@ def test_files_that_say_something_else(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as failure:
         CRFParameters.from_yaml(path)
     assert str(path) in str(failure.value)
+
+
+TAKERS = {
+    "parameters": lambda kernels: CRFParameters(kernels).kernels,
+    "preset": lambda kernels: CRFParameters.of_preset("deeplab-v1", kernels=kernels).kernels,
+    "layer": lambda kernels: CRFRNN(3, kernels=kernels).kernels,
+    "layer that learns them": lambda kernels: CRFRNN(3, kernels=kernels, learn_bandwidths=True)._kernels,
+    "refine": lambda kernels: refine(*scene(0)[:1], np.full((3, *scene(0)[0].shape[:2]), 1 / 3), kernels=kernels),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_kernels_as_texts_and_one_alone(taker):
+    expected = TAKERS[taker]([Bilateral(30, 13, weight=4)])
+    for kernels in (Bilateral(30, 13, weight=4), "bilateral:30,13,4", ["bilateral:30,13,4"], (Bilateral(30, 13, 4),)):
+        assert np.array_equal(TAKERS[taker](kernels), expected)
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_what_is_no_kernel(taker):
+    for kernels in ([None], 3, print, [print], Bilateral, [Bilateral], np.ones(2), [3.0], object()):
+        with pytest.raises(ValueError, match=r"^kernels: expected kernels, such as \[Bilateral\(80, 13\), .*, got "):
+            TAKERS[taker](kernels)
+    for kernels in ("gauss:3", ["spatial:a"], "spatial"):
+        with pytest.raises(ValueError, match=r"^kernels: '.*' is neither bilateral:"):
+            TAKERS[taker](kernels)
+    with pytest.raises(ValueError, match=r"^kernels: give at least one"):
+        TAKERS[taker](())
 
 
 def test_what_cannot_be_written():

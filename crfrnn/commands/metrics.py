@@ -1,5 +1,6 @@
 """How good a segmentation is: confusion matrix, mean IoU, and accuracy close to the boundaries (trimaps)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 from crfrnn.data.datasets import VOID
 
 RADII = tuple(range(1, 21))  # pixels, as in the DenseCRF and DeepLab papers
+MUCH_VOID = 0.25  # share of the pixels; the contours of VOC are 5 %, what Cityscapes does not count is 10 %
+SHOWN = 8  # classes that a line names
 
 
 def confusion_matrix(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
@@ -44,8 +47,9 @@ def _count(group: Tensor, prediction: Tensor, truth: Tensor, num_classes: int, g
 class Scores:
     """What a confusion matrix says. All in 0..1; NaN where there was nothing to count.
 
-    `iou` (L,) is the intersection over union of each class, NaN for a class that is neither in the truth nor in the
-    prediction; `mean_iou` is the mean of the others, `pixel_accuracy` the share of the pixels that are right.
+    `iou` (L,) is the intersection over union of each class, NaN for a class that does not occur in the truth;
+    `mean_iou` is the mean of the others, `pixel_accuracy` the share of the pixels that are right. Which classes count
+    is thus a matter of the truth alone: two predictions for the same images are compared by the same ones.
     """
 
     iou: Tensor
@@ -60,11 +64,52 @@ def scores(confusion: Tensor) -> Scores:
 
     >>> scores(torch.tensor([[3, 1], [0, 4]])).pixel_accuracy
     0.875
+    >>> scores(torch.tensor([[3, 1], [0, 0]])).mean_iou  # the second class was called once and is nowhere
+    0.75
     """
     counts = confusion.double()
-    right = counts.diagonal()
-    iou = right / (counts.sum(0) + counts.sum(1) - right)
-    return Scores(iou, iou.nanmean().item(), (right.sum() / counts.sum()).item())
+    iou = class_iou(counts.diagonal(), counts.sum(0), counts.sum(1))
+    return Scores(iou, iou.nanmean().item(), (counts.diagonal().sum() / counts.sum()).item())
+
+
+def class_iou(right: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+    """Intersection over union of each class, NaN where it does not occur in the truth; sums over a whole set.
+
+    Args:
+        right: (..., L), of the pixels that are of a class and were called so.
+        predicted: of the pixels that were called so.
+        true: of the pixels that are.
+    """
+    return torch.where(true > 0, right / (predicted + true - right), torch.nan)
+
+
+def doubts(pixels: Sequence[int], void: int, names: Sequence[str]) -> list[str]:
+    """What whoever measures on a truth should know before: a line for each doubt, none where all is as usual.
+
+    Args:
+        pixels: (L,) how many there are of each class in the whole set.
+        void: how many do not count.
+        names: of the classes.
+
+    >>> doubts([90, 0], 10, ["ground", "cat"])[0]
+    'cat never occurs in the truth: the mean IoU leaves it out'
+    >>> doubts([90, 20], 5, ["ground", "cat"])
+    []
+    """
+    lines = []
+    absent = [name for name, count in zip(names, pixels, strict=True) if not count]
+    if absent:
+        several = len(absent) > 1
+        shown = ", ".join(absent[:SHOWN]) + f" and {len(absent) - SHOWN} more" * (len(absent) > SHOWN)
+        what = f"{len(absent)} of {len(names)} classes never occur" if several else f"{shown} never occurs"
+        listed = f" ({shown})" * several
+        lines.append(f"{what} in the truth{listed}: the mean IoU leaves {'them' if several else 'it'} out")
+    share = void / max(1, void + sum(pixels))
+    one_class = len(absent) == len(names) - 1
+    if share > MUCH_VOID or (void and one_class):
+        repair = "; masks stored as 0 and 255 are read as class 0 and void: store them as 0 and 1" * one_class
+        lines.append(f"{share:.1%} of the truth is void ({VOID} always is) and does not count{repair}")
+    return lines
 
 
 def boundary_rings(labels: Tensor, radius: int) -> Tensor:

@@ -92,14 +92,14 @@ class LabelMap:
     def probabilities(self, confidence: float) -> np.ndarray:
         """(L, H, W) float32: `confidence` for a pixel's label, the rest shared evenly; 1 / L where unsure.
 
-        As pydensecrf's ``unary_from_labels(gt_prob=confidence)``.
+        As pydensecrf's ``unary_from_labels(gt_prob=confidence)``. The only label of a map is certain.
 
         >>> LabelMap(np.array([[0, UNSURE]]), LabelStyle((0, 1))).probabilities(0.75).tolist()
         [[[0.75, 0.5]], [[0.25, 0.5]]]
         """
         labels = len(self.style.values)
-        if labels < 2:
-            raise ValueError(f"labels: only one, {self.style.names()[0]}, so there is nothing to tell apart")
+        if labels == 1:
+            return np.ones((1, *self.indices.shape), np.float32)
         if not 1 / labels < confidence < 1:
             raise ValueError(
                 f"confidence: {confidence} must lie between 1 / {labels} (no information, with {labels} labels) and 1"
@@ -168,7 +168,7 @@ def _number(path: Path, packed: np.ndarray, visible: np.ndarray | None, void: in
     sure = packed != void if visible is None else (packed != void) & visible
     used = np.unique(indices[sure])
     if not used.size:
-        raise ValueError(f"{path}: every pixel is unsure, there is no label in it")
+        raise ValueError(f"{path}: every pixel is unsure or transparent, there is no label and no stroke in it")
     if used.size > MOST_LABELS:
         raise ValueError(f"{path}: {used.size} different values, which is no label map (was it blurred or resized?)")
     renumber = np.zeros(len(values), np.int32)

@@ -1,9 +1,11 @@
-"""What a network left behind: arrays (L, H, W) in .npy and .npz files."""
+"""What a network left behind: arrays of one image in .npy and .npz files, and which axis is what."""
 
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,71 @@ from crfrnn.data.files import writing
 
 SUFFIXES = (".npy", ".npz")
 MAGIC = (b"\x93NUMPY", b"PK")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an array holds the predictions for one image: which axes are what. All others have length 1.
+
+    So (L, H, W) and (H, W, L), of a batch of one (1, L, H, W), nnU-Net's (L, 1, H, W); of a binary network, whose
+    foreground stands alone, (H, W), (1, H, W), (H, W, 1).
+
+    Args:
+        axes: how many there are.
+        rows: the axis of the image's rows; its columns are the next.
+        labels: the axis of the labels; None where the foreground stands alone.
+    """
+
+    axes: int
+    rows: int
+    labels: int | None
+
+    @classmethod
+    def of(cls, shape: Sequence[int], sizes: Sequence[Sequence[int]]) -> "Form":
+        """That of an array of this shape, by the sizes (height, width) that the image may have.
+
+        Rows and columns are the last two axes that fit a size, and the last two that there can be where none do.
+        ValueError where these cannot be predictions for one image.
+
+        >>> Form.of((300, 400, 21), [(300, 400)]).labels, Form.of((21, 1, 300, 400), []).labels
+        (2, 0)
+        >>> Form.of((1, 300, 400), [(300, 400)])
+        Form(axes=3, rows=1, labels=None)
+        """
+        forms = []
+        for rows in reversed(range(len(shape) - 1)):
+            several = [axis for axis, length in enumerate(shape) if axis not in (rows, rows + 1) and length != 1]
+            if len(several) <= 1:
+                forms.append(cls(len(shape), rows, several[0] if several else None))
+        if not forms:
+            expected = "(labels, height, width), or (height, width) of a foreground alone"
+            raise ValueError(f"shape {tuple(shape)}, expected {expected}")
+        wanted = [tuple(size) for size in sizes]
+        return next((form for form in forms if form.size(shape) in wanted), forms[0])
+
+    def size(self, shape: Sequence[int]) -> tuple[int, int]:
+        """(height, width) of an array of this shape."""
+        return shape[self.rows], shape[self.rows + 1]
+
+    def planes(self, values: Any) -> Any:
+        """The array, of NumPy or torch, as (L, H, W), or as (1, H, W) of a foreground; without a copy."""
+        labels = 1 if self.labels is None else values.shape[self.labels]
+        return _permuted(values, self._order()).reshape(labels, *self.size(values.shape))
+
+    def restored(self, planes: Any) -> Any:
+        """An array like `planes` in the form in which it came."""
+        order = self._order()
+        lengths = [planes.shape[0] if axis == self.labels else 1 for axis in order[:-2]]
+        return _permuted(planes.reshape(*lengths, *planes.shape[1:]), [order.index(axis) for axis in range(self.axes)])
+
+    def _order(self) -> list[int]:
+        """The axes, those of the image last."""
+        image = [self.rows, self.rows + 1]
+        return [axis for axis in range(self.axes) if axis not in image] + image
+
+
+def _permuted(values: Any, order: Sequence[int]) -> Any:
+    return values.permute(*order) if isinstance(values, torch.Tensor) else values.transpose(*order)
 
 
 def read_predictions(path: Path, key: str | None = None) -> np.ndarray:
@@ -50,26 +117,14 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
 def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: holds {array.dtype}, expected numbers")
-    if array.ndim == 4 and array.shape[0] == 1:  # a batch of one image
-        array = array[0]
-    if array.ndim != 3:
-        raise ValueError(f"{path}: shape {array.shape}, expected (labels, height, width)")
+    if array.size == 0:
+        raise ValueError(f"{path}: shape {array.shape}, there is nothing in it")
+    try:
+        Form.of(array.shape, [])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     kept = array.dtype.newbyteorder("=") if array.dtype.kind == "f" and array.dtype.itemsize <= 8 else np.float32
     return array.astype(kept, copy=False)
-
-
-def labels_come_last(shape: Sequence[int], sizes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether an array is (H, W, L) and not (L, H, W): only that fits one of the image's sizes (height, width).
-
-    >>> labels_come_last((300, 400, 21), [(300, 400)]), labels_come_last((21, 300, 400), [(300, 400)])
-    (True, False)
-    """
-    return tuple(shape[1:]) not in sizes and tuple(shape[:2]) in sizes
-
-
-def labels_first(values: np.ndarray, sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """(L, H, W) from (H, W, L) too."""
-    return np.moveaxis(values, -1, 0) if labels_come_last(values.shape, sizes) else values
 
 
 def resized(values: np.ndarray, size: tuple[int, int], files: tuple[Path, Path], allowed: bool) -> np.ndarray:
@@ -81,13 +136,14 @@ def resized(values: np.ndarray, size: tuple[int, int], files: tuple[Path, Path],
     if not allowed:
         raise ValueError(f"{files[0]}: {w} x {h}, but {files[1]} has {width} x {height} pixels; --resize scales them")
     planes = torch.from_numpy(np.ascontiguousarray(values, np.float32)).unsqueeze(0)
+    planes = planes.clamp(min=torch.finfo(torch.float32).min)  # of impossible labels, whose logit times 0 would be NaN
     smaller = h > height or w > width
     scaled = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=smaller)
     return scaled[0].numpy()
 
 
 def write_predictions(path: Path, probabilities: np.ndarray) -> None:
-    """Write (L, H, W) as float16: .npy as it is, .npz compressed under the key ``probabilities``."""
+    """Write (L, H, W), or another form, as float16: .npy as it is, .npz compressed under the key ``probabilities``."""
     half = probabilities.astype(np.float16)
     with writing(path) as file:
         if path.suffix.lower() == ".npy":

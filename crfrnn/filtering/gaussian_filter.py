@@ -1,6 +1,7 @@
 """The Gaussian filter: a kernel prepared once for an image, then applied as often as wanted (section 4.2)."""
 
 import math
+import warnings
 from copy import copy
 
 import torch
@@ -10,8 +11,10 @@ from crfrnn.filtering import methods
 from crfrnn.filtering.operator import Operator
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.runtime import layout_gpu
+from crfrnn.runtime.transforms import check_tracer
 
 NORMALIZATIONS = ("after", "symmetric", "before", "none")
+POOR = 15  # features from which on the lattice changes some 10 % of the labels, see docs/accuracy.md
 TINY = 1e-20  # keeps a division by a vanishing row sum finite
 
 
@@ -124,6 +127,8 @@ def prepare(
 
     `implementation` asks for one row of `methods.IMPLEMENTATIONS` by name; by default the fastest that fits.
     """
+    check_tracer()
+    check_numbers("features", features.device)
     if features.dim() < 3 or features.shape[1] == 0:
         raise ValueError(f"features: expected (batch, dimensions, *sizes), got {tuple(features.shape)}")
     if method == "separable":
@@ -131,6 +136,8 @@ def prepare(
     check_normalization(normalization)
     dtype = dtype or working_dtype(features)
     check_accuracy(accuracy)
+    if method == "permutohedral" and features.shape[1] >= POOR:
+        _warn_of_many(features.shape[1])
     knob = {"accuracy": accuracy} if method == "permutohedral" and accuracy != 1 else {}
     row = methods.choose(method, features.device, dtype, implementation, **knob)
     features = features.to(dtype)
@@ -144,6 +151,16 @@ def prepare(
     return GaussianFilter(operator, tuple(features.shape[2:]), dtype, before, after, features.shape[0], features.device)
 
 
+def _warn_of_many(dimensions: int) -> None:
+    if not torch.compiler.is_compiling():
+        warnings.warn(
+            f"features: {dimensions} dimensions are many for a lattice, from {POOR} on it may change a label in ten"
+            " (docs/accuracy.md); reduce them to a few by a PCA, share them out among several kernels, or use"
+            " method='exact'",
+            stacklevel=3,
+        )
+
+
 def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tensor | None, Tensor | None]:
     """What multiplies the values and the sums, (B, 1, N), from n = K 1."""
     if normalization == "none":
@@ -152,6 +169,15 @@ def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tenso
         norm = operator.apply(ones) + TINY
     factor = norm.rsqrt() if normalization == "symmetric" else 1 / norm
     return (None if normalization == "after" else factor), (None if normalization == "before" else factor)
+
+
+def check_numbers(name: str, device: torch.device) -> None:
+    """ValueError, about this argument, on the meta device."""
+    if device.type == "meta":
+        raise ValueError(
+            f"{name}: on the meta device, which holds no numbers; torch.export.export, torch.compile and FakeTensorMode"
+            " find shapes without them, and module.to_empty(device='cpu') gives a module made there its memory"
+        )
 
 
 def check_normalization(normalization: str) -> None:
@@ -173,8 +199,10 @@ def prepare_grid(
 
     Bandwidths in a tensor (D,) get a gradient.
     """
+    check_tracer()
     check_normalization(normalization)
     device = device or torch.device("cpu")
+    check_numbers("guide", device)
     if isinstance(thetas, Tensor) and device.type != "cpu":
         implementation = "reference"  # the others take numbers
     row = methods.choose("separable", device, dtype, implementation)
@@ -200,8 +228,8 @@ def gaussian_filter(
         values: (B, C, *S), any number of channels; differentiable.
         features: (B, d, *S), already divided by their bandwidths; differentiable. S is a grid of 1 to 3 dimensions or a
             point set.
-        method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md) or ``exact``
-            (O(N^2) time, O(N) memory).
+        method: ``permutohedral`` (O(N d); relative error of a few per cent, see docs/accuracy.md, more with many
+            features: from 15 on a warning says so) or ``exact`` (O(N^2) time, O(N) memory).
         normalization: ``after``, ``symmetric``, ``before`` or ``none``; see `GaussianFilter`.
         accuracy: of the lattice. 1 is the classic one; 2 and 3 have a finer lattice and a wider blur, a third and a
             quarter of its error and take longer (docs/accuracy.md). `exact` needs none and ignores it.
@@ -210,7 +238,7 @@ def gaussian_filter(
     The term j = i is part of the sum, as in every released dense CRF.
 
     Raises:
-        ValueError: features with NaN or infinity, features spread over more lattice cells than can be numbered,
+        ValueError: features with NaN or infinity, features with larger coordinates than can be numbered,
             an accuracy that there is none of, or shapes that do not belong together. The message names the argument.
 
     Source: Adams, Baek and Davis 2010; equation (4.2) of Zheng et al. 2015.

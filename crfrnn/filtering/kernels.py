@@ -4,20 +4,21 @@
 
 A kernel is a small immutable description; ``kernel.prepare(guide)`` does all the work that depends on the image.
 
-A bandwidth is a number, or one for each axis or channel, or a tensor of these, which then gets a gradient. The guide
-gets one whenever it requires one.
+A bandwidth is a number, or one for each axis or channel (a tuple, a list or an array), or a tensor of these, which then
+gets a gradient. The guide gets one whenever it requires one.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid, working_dtype
+from crfrnn.filtering.guide_units import notice_other_units
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
 Bandwidth = float | tuple[float, ...] | Tensor
@@ -61,13 +62,23 @@ class _Checked:
     def __post_init__(self) -> None:
         if torch.compiler.is_compiling():  # a copy with learned bandwidths, of a kernel that was checked
             return
+        for name in (*self.bandwidths, "weight"):
+            if hasattr(theta := getattr(self, name), "__array__") and not isinstance(theta, Tensor):
+                object.__setattr__(self, name, _numbers(theta))
         for name in self.bandwidths:
             check_bandwidth(name, getattr(self, name))
-        if not isinstance(self.weight, Real | Tensor) or not math.isfinite(self.weight):
+        alone = isinstance(self.weight, Real) or (isinstance(self.weight, Tensor) and self.weight.numel() == 1)
+        if not alone or not math.isfinite(self.weight):
             raise ValueError(f"weight: must be a finite number, got {self.weight!r}")
         if self.method not in self.methods:
             raise ValueError(f"method: {self.method!r} is none of {', '.join(self.methods)}")
         check_accuracy(self.accuracy)
+
+
+def _numbers(array: Any) -> Any:
+    """NumPy's numbers as Python's: a kernel compares, hashes and prints by its values, which no array does."""
+    values = array.tolist()
+    return tuple(values) if isinstance(values, list) else values
 
 
 def _each(name: str, theta: Bandwidth, count: int, what: str) -> tuple[float, ...] | Tensor:
@@ -169,8 +180,12 @@ class Bilateral(_Checked):
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
     ) -> GaussianFilter:
-        """The filter for values (B, L, *S) over this guide (B, C, *S)."""
+        """The filter for values (B, L, *S) over this guide (B, C, *S).
+
+        Warns once where the guide is in other units than theta_beta (`guide_units.py`).
+        """
         features = self.features(guide)
+        notice_other_units(guide, features[:, guide.dim() - 2 :], self.theta_beta)
         return prepare(
             features,
             method=self.method,

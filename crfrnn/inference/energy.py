@@ -20,16 +20,15 @@ symmetric part alone, and E is that. See `solvers/README.md`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.inference.iteration import iteration, label_transforms
+from crfrnn.inference.problem import Problem
 
 VANISHING = 1e-30  # a probability below counts as this in a logarithm
-ROUNDING = 1e-12  # of float64 sums over labels
-IMPOSSIBLE = -1e30  # the logit of a forbidden label: no product with it is NaN
 
 
 def gibbs_energy(
@@ -58,7 +57,7 @@ def gibbs_energy(
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < count:
         raise ValueError(f"labels: must lie in 0..{count - 1}, got {int(labels.min())}..{int(labels.max())}")
     one_hot = torch.nn.functional.one_hot(labels.long(), count).movedim(-1, 1)
-    return mean_energy(one_hot.to(logits.dtype), logits, filters, kernel_weights, compatibility)
+    return mean_energy(one_hot, logits, filters, kernel_weights, compatibility)
 
 
 def mean_energy(
@@ -68,11 +67,7 @@ def mean_energy(
 
     The other arguments as in `mean_field`.
     """
-    if q.shape != logits.shape:
-        raise ValueError(f"q: expected the shape of the logits, {tuple(logits.shape)}, got {tuple(q.shape)}")
-    unary = logits.clamp(min=IMPOSSIBLE)
-    common = common_part(unary, filters, kernel_weights, compatibility)
-    return energy_of(q, unary, iteration(unary, q, filters, kernel_weights, compatibility), common)
+    return _energy(*_checked(q, logits, filters, kernel_weights, compatibility))
 
 
 def free_energy(
@@ -89,27 +84,26 @@ def free_energy(
     >>> round(free_energy(logits.softmax(1), *arguments).item(), 3)  # 20 pixels: 20 (1 / 4 - log 2)
     -8.863
     """
-    return mean_energy(q, logits, filters, kernel_weights, compatibility) - entropy(q)
+    q, problem = _checked(q, logits, filters, kernel_weights, compatibility)
+    return _energy(q, problem) - entropy(q)
+
+
+def _checked(q: Tensor, logits: Tensor, *others: Any) -> tuple[Tensor, Problem]:
+    """Marginals and their problem, in one dtype: that of `Problem`."""
+    problem = Problem(logits, *others).bounded()
+    if q.shape != logits.shape:
+        raise ValueError(f"q: expected the shape of the logits, {tuple(logits.shape)}, got {tuple(q.shape)}")
+    return q.to(problem.unary.dtype), problem
+
+
+def _energy(q: Tensor, problem: Problem) -> Tensor:
+    return energy_of(q, problem.unary, problem(q), problem.common)
 
 
 def energy_of(q: Tensor, unary: Tensor, updated: Tensor, common: Tensor | None) -> Tensor:
-    """E(Q) = - 1/2 <Q, U + Qu> for each image, from Qu = U - P Q and `common_part`; all (B, L, *S). -> (B,) float64"""
+    """E(Q) = - 1/2 <Q, U + Qu> by image, from Qu = U - P Q and `Problem.common`, (B, L, *S) each. -> (B,) float64"""
     energy = -0.5 * total(q * (unary + updated))
     return energy if common is None else energy - total(q * common)
-
-
-def common_part(
-    logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor
-) -> Tensor | None:
-    """What 1 a_m^T (above) would add to the energy, 1/2 sum_m a_m(l) (K_m^T 1)_i, (B, L, *S); None where a_m is 0."""
-    transforms = label_transforms(kernel_weights.double(), compatibility.double())
-    a = (transforms.sum(dim=1) - transforms.sum(dim=2)) / len(compatibility)
-    if a.abs().max() <= ROUNDING * transforms.abs().max():
-        return None
-    ones = torch.ones_like(logits[:, :1])
-    columns = a.to(logits.dtype).view(*a.shape, *(1,) * (logits.dim() - 2))
-    parts = [0.5 * column * gaussian.transpose(ones) for column, gaussian in zip(columns, filters, strict=True)]
-    return torch.stack(parts).sum(dim=0)
 
 
 def entropy(q: Tensor) -> Tensor:

@@ -1,16 +1,20 @@
 """What is inferred: the fully connected CRF of a batch of images, checked once and in one dtype."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.inference.energy import IMPOSSIBLE, common_part
 from crfrnn.inference.iteration import iteration, label_transforms
+from crfrnn.runtime.layout_gpu import readable
 
 HALVES = (torch.bfloat16, torch.float16)
+IMPOSSIBLE = -1e30  # the logit of a forbidden label: no product with it is NaN
+ROUNDING = 1e-12  # of float64 sums over labels
 POSITIVE = 1e-10  # keeps the vectors of a power iteration above 0
 POWER_ITERATIONS = 4
 
@@ -18,49 +22,37 @@ POWER_ITERATIONS = 4
 class Problem:
     """U, the prepared kernels, their weights and mu; called with marginals Q, it returns Qu = U - P Q.
 
-    Qu is minus the gradient of the energy E(Q). Arguments as in `recurrence.mean_field`, already in one dtype; `of`
-    checks and casts what a caller has.
+    Qu is minus the gradient of the energy E(Q). All arithmetic is in float64 where the logits are, else in float32,
+    whatever the dtypes of the others; scores of half precision stay as they are.
 
     Args:
         scores: U (B, L, *S); with `floor` above 0 probabilities, and U is their logarithm, or that of `floor` where
             they are below. The CPU takes it while it passes over the pixels; `unary` is U in any case.
-        filters: M prepared kernels.
+        filters: M prepared kernels; one alone need not be in a list.
         kernel_weights: w, (M, L, L), (M, L) or (M, 1).
         compatibility: mu (L, L), subtracted.
+
+    Raises:
+        ValueError: with the argument's name, for what is no tensor or no prepared kernel, for shapes and devices that
+            do not belong together, and for weights or compatibilities on the CPU that are not finite. Nobody waits for
+            a GPU to ask it for the same.
     """
 
     def __init__(
         self,
         scores: Tensor,
-        filters: Sequence[GaussianFilter],
+        filters: Sequence[GaussianFilter] | GaussianFilter,
         kernel_weights: Tensor,
         compatibility: Tensor,
         floor: float = 0.0,
     ):
-        self.scores = scores
-        self.filters = filters
-        self.kernel_weights = kernel_weights
-        self.compatibility = compatibility
-        self.floor = floor
-
-    @classmethod
-    def of(
-        cls,
-        logits: Tensor,
-        filters: Sequence[GaussianFilter],
-        kernel_weights: Tensor,
-        compatibility: Tensor,
-        floor: float = 0.0,
-    ) -> "Problem":
-        """Checked, and in float64 where the logits are, else in float32; scores of half precision stay as they are.
-
-        Raises ValueError, with the argument's name, for shapes and devices that do not belong together.
-        """
-        _check(logits, filters, kernel_weights, compatibility)
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        scores = logits if logits.dtype in HALVES and not floor else logits.to(dtype)
-        floor = max(floor, torch.finfo(dtype).tiny) if floor else 0.0
-        return cls(scores, filters, kernel_weights.to(dtype), compatibility.to(dtype), floor)
+        self.filters = _filters(filters)
+        _check(scores, self.filters, kernel_weights, compatibility)
+        dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+        self.scores = scores if scores.dtype in HALVES and not floor else scores.to(dtype)
+        self.kernel_weights = kernel_weights.to(dtype)
+        self.compatibility = compatibility.to(dtype)
+        self.floor = max(floor, torch.finfo(dtype).tiny) if floor else 0.0
 
     @property
     def unary(self) -> Tensor:
@@ -80,12 +72,22 @@ class Problem:
 
     def __call__(self, q: Tensor) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
+            q = q.to(self.compatibility.dtype)
             return iteration(self.unary, q, self.filters, self.kernel_weights, self.compatibility)
 
     @cached_property
     def common(self) -> Tensor | None:
-        """`energy.common_part`, once for all iterates."""
-        return common_part(self.unary, self.filters, self.kernel_weights, self.compatibility)
+        """What 1 a_m^T (energy.py) would add to the energy, 1/2 sum_m a_m(l) (K_m^T 1)_i, (B, L, *S); None for 0."""
+        transforms = label_transforms(self.kernel_weights.double(), self.compatibility.double())
+        a = (transforms.sum(dim=1) - transforms.sum(dim=2)) / len(self.compatibility)
+        if a.abs().max() <= ROUNDING * transforms.abs().max():
+            return None
+        ones = torch.ones_like(self.unary[:, :1])
+        columns = a.to(ones.dtype).view(*a.shape, *(1,) * (ones.dim() - 2))
+        parts = [
+            0.5 * column * gaussian.transpose(ones) for column, gaussian in zip(columns, self.filters, strict=True)
+        ]
+        return torch.stack(parts).sum(dim=0)
 
     @cached_property
     def curvature(self) -> Tensor:
@@ -133,13 +135,30 @@ def _norm(gaussian: GaussianFilter, like: Tensor) -> float:
         return bound
 
 
+def _filters(filters: Any) -> list[GaussianFilter]:
+    """The prepared kernels in a list; ValueError where there are none, or something else among them."""
+    if isinstance(filters, GaussianFilter):
+        return [filters]
+    several: list[Any] = list(filters) if isinstance(filters, Iterable) and not isinstance(filters, str) else [filters]
+    for gaussian in several:
+        if not isinstance(gaussian, GaussianFilter):
+            raise ValueError(
+                "filters: expected prepared kernels, such as [Bilateral(80, 13).prepare(guide)],"
+                f" got {type(gaussian).__name__}"
+            )
+    if not several:
+        raise ValueError("filters: give at least one prepared kernel")
+    return several
+
+
 def _check(logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Tensor, compatibility: Tensor) -> None:
+    for name, value in (("logits", logits), ("kernel_weights", kernel_weights), ("compatibility", compatibility)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}")
+        if value.is_complex():
+            raise ValueError(f"{name}: complex numbers")
     if logits.dim() < 3:
         raise ValueError(f"logits: expected (batch, labels, *sizes), got {tuple(logits.shape)}")
-    if logits.is_complex():
-        raise ValueError("logits: complex numbers")
-    if not filters:
-        raise ValueError("filters: give at least one prepared kernel")
     labels = logits.shape[1]
     shapes = [(len(filters), labels, labels), (len(filters), labels), (len(filters), 1)]
     if tuple(kernel_weights.shape) not in shapes:
@@ -159,3 +178,9 @@ def _check(logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Te
     for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
         if parameter.device != logits.device:
             raise ValueError(f"{name}: on {parameter.device}, but the logits are on {logits.device}; move one of them")
+        if parameter.device.type == "cpu" and readable(parameter) and not _finite(parameter):
+            raise ValueError(f"{name}: NaN or infinity among them")
+
+
+def _finite(parameter: Tensor) -> bool:
+    return bool(np.isfinite(parameter.detach().double().numpy()).all())

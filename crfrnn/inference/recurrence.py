@@ -9,6 +9,8 @@ logits of any network. Its parameters theta are shared by all iterations: the ke
 """
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -52,7 +54,7 @@ def mean_field(
     >>> mean_field(logits, [Spatial(2).prepare(image)], torch.full((1, 1), 3.0), 1 - torch.eye(3)).shape
     torch.Size([1, 3, 8, 9])
     """
-    problem = Problem.of(logits, filters, kernel_weights, compatibility)
+    problem = Problem(logits, filters, kernel_weights, compatibility)
     return _run(problem, iterations, solver).to(_result_dtype(logits))
 
 
@@ -70,7 +72,7 @@ def marginals(
     With `floor` above 0 the logits are probabilities; see `Problem`.
     """
     with torch.no_grad():
-        problem = Problem.of(logits, filters, kernel_weights, compatibility, floor)
+        problem = Problem(logits, filters, kernel_weights, compatibility, floor)
         return _run(problem, iterations, solver, normalize=True).to(_result_dtype(logits))
 
 
@@ -93,9 +95,9 @@ def iterates(
     >>> [now.t for now in iterates(*arguments, iterations=3)]
     [0, 1, 2, 3]
     """
-    check_iterations(iterations)
+    iterations = check_iterations(iterations)
     check_solver(solver)
-    problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
+    problem = Problem(logits, filters, kernel_weights, compatibility).detached()
     return torch.no_grad()(_steps)(problem, iterations, solver or MeanField())
 
 
@@ -125,8 +127,8 @@ def trajectory(
     >>> [tuple(q.shape) for q in run]
     [(1, 3, 8, 9), (1, 3, 8, 9), (1, 3, 8, 9)]
     """
-    check_iterations(iterations)
-    problem = Problem.of(logits, filters, kernel_weights, compatibility).detached()
+    iterations = check_iterations(iterations)
+    problem = Problem(logits, filters, kernel_weights, compatibility).detached()
     fused = choice.load_trajectory(problem) if iterations and choice.fused(problem) is None else None
     if fused is not None:
         return fused(problem, iterations)
@@ -135,7 +137,7 @@ def trajectory(
 
 def _run(problem: Problem, iterations: int, solver: Solver | None, normalize: bool = False) -> Tensor:
     """Qu of the last iteration, or with `normalize` its softmax: fused, as it is written, or by another solver."""
-    check_iterations(iterations)
+    iterations = check_iterations(iterations)
     check_solver(solver)
     with torch.autocast(problem.scores.device.type, enabled=False):
         if not iterations:
@@ -171,10 +173,16 @@ def recurrence(
     return h2
 
 
-def check_iterations(iterations: int, name: str = "iterations") -> None:
-    """ValueError where T is not a whole number of at least 0."""
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-        raise ValueError(f"{name}: must be a whole number of at least 0, got {iterations!r}")
+def check_iterations(iterations: SupportsIndex, name: str = "iterations", least: int = 0) -> int:
+    """T as Python's own number, of NumPy's too; ValueError where it is not a whole number of at least `least`.
+
+    >>> check_iterations(torch.arange(6).numpy()[5])
+    5
+    """
+    whole = isinstance(iterations, Integral) and not isinstance(iterations, bool)
+    if not whole or int(iterations) < least:
+        raise ValueError(f"{name}: must be a whole number of at least {least}, got {iterations!r}")
+    return int(iterations)
 
 
 def check_solver(solver: Solver | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,12 @@ from crfrnn.networks.photo_size import bands, resized
 from crfrnn.networks.saved import crf_config, crf_of_config, fill, read_config
 from crfrnn.networks.unary import build_unary, recipe_of
 from crfrnn.networks.unary.full_size import full_size
+from crfrnn.runtime.layout_gpu import readable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+BELOW_BLACK = 0.5  # a normalisation that takes black so far below 0 leaves no photo within 0..1
+TIMES_WHITE = 3.0  # what augmentation does not reach
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -49,7 +53,8 @@ class SegmentationNetwork(
     Shapes: normalised images (B, 3, H, W) -> logits (B, L, H, W), any H and W.
 
     The CRF's guide is the picture itself: the normalisation is undone and the colours are rounded to whole numbers,
-    0..255, so that the CRF sees, to the last bit, what `crfrnn.refine` sees in the file.
+    0..255, so that the CRF sees, to the last bit, what `crfrnn.refine` sees in the file. Images that cannot have been
+    normalised (0..1, 0..255) are warned of, once.
 
     Source: Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015, figure 2.
 
@@ -60,6 +65,7 @@ class SegmentationNetwork(
 
     mean: Tensor
     std: Tensor
+    _units_are_known = False  # whether the first images were looked at
 
     def __init__(
         self,
@@ -119,7 +125,28 @@ class SegmentationNetwork(
             return logits
         if self.separate:
             logits = logits.detach()
+        self._notice_other_units(images)
         return self.crf(logits, self.guide(images), iterations)
+
+    def _notice_other_units(self, images: Tensor) -> None:
+        """Warn, at the first images (of more than one colour), where no normalisation of colours made them.
+
+        The guide would have a fraction of a picture's contrast, or many times as much.
+        """
+        if self._units_are_known or not readable(images) or not images.numel():
+            return
+        low, high = torch.stack(images.detach().aminmax()).tolist()
+        if not low < high:
+            return
+        self._units_are_known = True
+        black, white = (bound.item() for bound in ((-self.mean / self.std).min(), ((1 - self.mean) / self.std).max()))
+        if (low >= 0 and high <= 1 and black < -BELOW_BLACK) or high > TIMES_WHITE * white:
+            warnings.warn(
+                f"images: values {low:.3g}..{high:.3g} were not normalised by mean and deviation, which gives"
+                f" {black:.3g}..{white:.3g}: the network and the CRF see other colours; normalize(photos) makes them"
+                " from 0..255",
+                stacklevel=3,
+            )
 
     def normalize(self, photos: Tensor) -> Tensor:
         """Colours (B, 3, H, W) in 0..255, whole numbers or floats -> images as the network wants them."""

@@ -45,7 +45,7 @@ def bands(
         logits: (1, L, h, w), the network's, for the whole photo at the size that network and CRF were trained on.
         crf: the trained layer, in evaluation mode; None gives the network alone.
         image: the photo.
-        iterations: T; None is the layer's own.
+        iterations: T; None is the layer's own. T = 0 is the network alone, at any size.
 
     The CRF runs over the whole photo at once up to `CRF_VALUES`, with its learned parameters and with bandwidths in
     the same share of the photo as in training. Of a larger photo the CRF sees a smaller copy, though never smaller
@@ -55,6 +55,8 @@ def bands(
     labels, height = logits.shape[1], image.shape[0]
     trained = (logits.shape[2], logits.shape[3])
     whole = max(trained, fitting_size(image.shape[:2], CRF_VALUES / labels))
+    if crf is not None and not (crf.eval_iterations if iterations is None else iterations):
+        crf = None
     if crf is not None:
         larger = crf if whole == trained else crf.scaled(math.hypot(*whole) / math.hypot(*trained))
         logits = larger(_scaled(logits, whole), resized(image, whole).to(logits.device), iterations)

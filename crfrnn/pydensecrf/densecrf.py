@@ -7,7 +7,7 @@ calls of `inference` and `stepInference`. See docs/pydensecrf.md for what is the
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -181,7 +181,7 @@ class DenseCRF:
             penalty = penalty * (1 / (1 + 2.0**-dimensions) / gain(dimensions))  # pydensecrf's gain instead of ours
         self._pairwise.append(_Pairwise(gaussian, penalty))
 
-    def inference(self, niter: int) -> Marginals:
+    def inference(self, niter: SupportsIndex) -> Marginals:
         """The marginals Q (L, N) float32 after `niter` mean-field iterations; softmax(-unary) after 0."""
         iterations = arguments.whole("niter", niter, 0)
         logits = self._unary_logits()

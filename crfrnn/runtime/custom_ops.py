@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crfrnn.runtime.transforms import check_forward_mode, check_tracer, transformable, transformed
+
 
 class CustomOp:
     """`function` as the op `torch.ops.crfrnn.<name>`, and as itself where nothing is traced and no gradient asked for.
@@ -34,15 +36,24 @@ class CustomOp:
         save: Callable[..., None] | None = None,
     ):
         self.function = function
-        self.op = torch.library.custom_op(
+        self._op = torch.library.custom_op(
             f"crfrnn::{name}", function, mutates_args=(), device_types=device_types, schema=schema
         )
-        self.op.register_fake(fake)
+        self._op.register_fake(fake)
         if backward is not None:
-            self.op.register_autograd(backward, setup_context=save)
+            self._op.register_autograd(backward, setup_context=save)
+        self._transformable = transformable(function, backward, save)
 
     def __call__(self, *arguments: Any) -> Any:
+        check_tracer()
         return self.function(*arguments) if plain_call(*arguments) else self.op(*arguments)
+
+    def op(self, *arguments: Any) -> Any:
+        """The function as torch sees it: `torch.func` and forward-mode derivatives see a `transformable`."""
+        if not transformed():
+            return self._op(*arguments)
+        check_forward_mode(arguments)
+        return self._transformable.apply(*arguments)
 
 
 def plain_call(*arguments: Any) -> bool:
@@ -51,7 +62,7 @@ def plain_call(*arguments: Any) -> bool:
     The first use of the op machinery loads torch's compiler, a second and 100 MB that somebody who only refines an
     image should not pay.
     """
-    if torch.compiler.is_compiling() or torch.autograd.forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling() or transformed():
         return False
     differentiated = torch.is_grad_enabled()
     for argument in arguments:

@@ -68,8 +68,11 @@ def to_planes(rows: Tensor, batch: int, channels: int) -> Tensor:
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether the host may look at numbers now: not while torch's compiler traces or a CUDA graph is captured."""
-    if torch.compiler.is_compiling():
+    """Whether the host may look at numbers now: not while torch's compiler, another tracer or a transform of torch.func
+    is at work, or a CUDA graph is captured."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
+        return False
+    if tensor.is_meta or type(tensor) not in (Tensor, torch.nn.Parameter):
         return False
     return tensor.device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
 

@@ -6,8 +6,6 @@ Importing the package compiles nothing, and an absent compiler is an error only 
 import importlib
 from typing import Any
 
-from crfrnn.runtime import threads
-
 
 class _Loaded:
     """What has been loaded, as attributes of the class: torch's compiler follows those, and sees new ones."""
@@ -31,7 +29,7 @@ def _import(module: str, name: str) -> None:
     place = _attribute(module, name)
     if hasattr(_Loaded, place):
         return
-    threads.expect_forks()
+    importlib.import_module("crfrnn.runtime.threads").expect_forks()  # needs torch, for which no help text waits
     setattr(_Loaded, place, getattr(importlib.import_module(module), name))
 
 

@@ -19,7 +19,7 @@ def add_api(studio: Studio, folder: Path) -> None:
     def give(work: Callable[[], View]) -> list[FileData]:
         try:
             view = work()
-            paths = studio.files(view.key, fresh_folder(folder, studio.limits.minutes))
+            paths = studio.files(view.key, fresh_folder(folder))
         except Refusal as refusal:
             raise gr.Error(refusal.said("en"), print_exception=False) from None
         studio.workspaces.drop(view.key)

@@ -1,7 +1,5 @@
 """The files that a visitor takes home."""
 
-import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,11 +19,8 @@ from crfrnn.web.wording import Refusal
 from crfrnn.web.workspaces import Workspace
 
 
-def fresh_folder(folder: Path, minutes: int) -> Path:
-    """A new folder for downloads in the server's; those that are older than so many minutes are deleted."""
-    for old in folder.glob("downloads-*"):
-        if time.time() - old.stat().st_mtime > 60 * minutes:
-            shutil.rmtree(old, ignore_errors=True)
+def fresh_folder(folder: Path) -> Path:
+    """A new folder for downloads in the server's, whose files expire."""
     return Path(mkdtemp(prefix="downloads-", dir=folder))
 
 

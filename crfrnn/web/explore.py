@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.filtering.operator import Lattice
-from crfrnn.inference.occurring import highest_logarithms, occurring
+from crfrnn.inference.occurring import occurring
+from crfrnn.inference.problem import IMPOSSIBLE
 from crfrnn.inference.recurrence import trajectory
 from crfrnn.layer import CRFRNN
 from crfrnn.parameters import CRFParameters
 
 LATTICES = 2  # kept for one photo: the present bandwidths, and those before
-TOLERANCE = 1e-3  # labels that are nowhere more probable are left out, as in `refine`
+TOLERANCE = 1e-3  # what the labels that are left out may hold at a pixel, as in `refine`
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Settling:
     labels: np.ndarray  # (T + 1, H, W) uint8, or uint16 above 256 labels
     change: np.ndarray  # (T,), the share of its probability that the mean pixel gave to other labels in iteration t
     marginals: np.ndarray  # (K, H, W) float32 after the last iteration, of the labels in `occurring`
-    occurring: np.ndarray  # (K,) those labels; all others are less probable than `TOLERANCE` everywhere
+    occurring: np.ndarray  # (K,) those labels; all others hold next to nothing everywhere, see `TOLERANCE`
 
 
 class Exploration:
@@ -100,8 +101,8 @@ class Exploration:
         self.labels = logits.shape[1]
         whole = logits.detach().float()
         if tuple(whole.shape[2:]) != size:
-            whole = F.interpolate(whole, size=size, mode="bilinear")
-        self.occurring = occurring(highest_logarithms(whole), TOLERANCE).numpy()
+            whole = F.interpolate(whole.clamp(min=IMPOSSIBLE), size=size, mode="bilinear")  # infinity times 0 is NaN
+        self.occurring = occurring(whole, TOLERANCE).numpy()
         self.logits = whole if len(self.occurring) == self.labels else whole[:, self.occurring]
         self.learned: Settings | None = None
         self.class_weights: np.ndarray | None = (

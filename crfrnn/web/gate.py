@@ -23,7 +23,14 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
-CLOSED = ("/monitoring", "/gradio_api/monitoring", "/gradio_api/proxy", "/proxy", "/gradio_api/runs")
+CLOSED = (
+    "/monitoring",
+    "/gradio_api/monitoring",
+    "/gradio_api/proxy",
+    "/proxy",
+    "/gradio_api/runs",
+    "/gradio_api/process_recording",  # of the screen: the page offers none, and Gradio leaves its files in /tmp
+)
 FOREIGN = re.compile(rb"<(?:link|script|meta)\b[^>]*https?://[^>]*>(?:\s*</script>)?")
 JSON_MOST = 2 * MEGA  # bytes of a request that carries no file
 SETTLE = 5  # seconds for which the size of the folder is believed

@@ -18,7 +18,7 @@ class Limits:
         waiting: requests that wait; all others are sent away.
         memory_megabytes: of the photos and lattices that are kept for all visitors.
         disk_megabytes: of the files that visitors have sent and got, until they are deleted.
-        minutes: that such a file is kept.
+        minutes: that such a file is kept; may be a fraction.
     """
 
     pixels: int = 300_000
@@ -29,9 +29,11 @@ class Limits:
     waiting: int = 32
     memory_megabytes: int = 512
     disk_megabytes: int = 2000
-    minutes: int = 60
+    minutes: float = 60
 
     def __post_init__(self):
+        if self.minutes <= 0:
+            raise ValueError(f"minutes: must be more than 0, got {self.minutes}")
         for name, value in vars(self).items():
-            if value < 1:
+            if value < 1 and name != "minutes":
                 raise ValueError(f"{name}: must be at least 1, got {value}")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from crfrnn.web.api import add_api
 from crfrnn.web.downloads import fresh_folder
+from crfrnn.web.expiry import CHECKS
 from crfrnn.web.layout import lay_out, preset_choices
 from crfrnn.web.samples import BRUSHES, write_samples
 from crfrnn.web.studio import LEARNED, RANGES, Studio, View
@@ -33,10 +34,8 @@ class Page:
     def __init__(self, studio: Studio, folder: Path):
         self.studio, self.folder = studio, folder
         self.samples = write_samples(folder)
-        minutes = studio.limits.minutes
-        self.blocks = gr.Blocks(
-            title="CRF-RNN", analytics_enabled=False, delete_cache=(60 * max(1, minutes // 4), 60 * minutes)
-        )
+        seconds: Any = 60 * studio.limits.minutes
+        self.blocks = gr.Blocks(title="CRF-RNN", analytics_enabled=False, delete_cache=(seconds / CHECKS, seconds))
         with self.blocks:
             self.layout = lay_out(self.samples, studio.limits, self._about_model("en"))
             add_api(studio, folder)  # first: their names are not taken then
@@ -196,7 +195,7 @@ class Page:
             time.sleep(FRAME)
 
     def download(self, key: str, language: str) -> Any:
-        into = fresh_folder(self.folder, self.studio.limits.minutes)
+        into = fresh_folder(self.folder)
         paths = _said(language, lambda: self.studio.files(key, into))
         return gr.update(value=[str(path) for path in paths], visible=True)
 

@@ -12,10 +12,10 @@ import torch
 from PIL import ExifTags, Image
 
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.refine.inputs import unary_logits
+from crfrnn.commands.refine.inputs import unary_logits, with_background
 from crfrnn.data.images import SIDEWAYS, alpha_of, as_shown, decode, holds_several, rgb_pixels, was_stretched
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
-from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions
+from crfrnn.data.predictions import SUFFIXES, Form, read_predictions
 from crfrnn.networks.photo_size import CRF_VALUES, fitting_size
 from crfrnn.web.limits import MEGA, Limits
 from crfrnn.web.wording import Refusal
@@ -175,6 +175,8 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
             raise Refusal("too_large", limit=limits.photo_megapixels)
     coarse = read_labels(path, parse_unsure(unsure) if unsure.strip() else None)
     labels = len(coarse.style.values)
+    if labels < 2:
+        raise ValueError(f"only one label, {coarse.style.names()[0]}, so there is nothing to tell apart")
     small = fitting_size(coarse.indices.shape, pixels_for(labels, limits))
     if small != coarse.indices.shape:  # every label where its pixel's middle is
         rows, columns = ((np.arange(s) * n + n // 2) // s for s, n in zip(small, coarse.indices.shape, strict=True))
@@ -186,15 +188,16 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
 def _read_array(path: Path, photo: Photo, limits: Limits) -> tuple[torch.Tensor, LabelStyle]:
     _check_unpacked(path, limits)
     values = read_predictions(path)
-    values = labels_first(values, (photo.full_size, photo.size))
+    values = Form.of(values.shape, (photo.full_size, photo.size)).planes(values)
     planes = torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(0)
-    if planes.shape[1] < 2:
-        raise ValueError("one label only, a CRF needs at least two")
     small = fitting_size(values.shape[1:], pixels_for(len(values), limits))
     if small != values.shape[1:]:
         planes = torch.nn.functional.interpolate(planes.float(), size=small, mode="area")
-    scores = bool((planes < 0).any()) or float(planes.float().sum(dim=1).max()) > 2
-    return unary_logits(planes, "logits" if scores else "probabilities"), LabelStyle.voc(planes.shape[1])
+    most = 1.05 if len(values) == 1 else 2.0  # a foreground's probability, the sum of several labels'
+    scores = bool((planes < 0).any()) or float(planes.float().sum(dim=1).max()) > most
+    name = "logits" if scores else "probabilities"
+    planes = with_background(planes[0], name).unsqueeze(0)
+    return unary_logits(planes, name), LabelStyle.voc(planes.shape[1])
 
 
 def _check_weight(path: Path, limits: Limits) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from crfrnn.networks.models import load_model
+from crfrnn.web.expiry import CHECKS, expiring
 from crfrnn.web.gate import Gate
 from crfrnn.web.limits import MEGA
 from crfrnn.web.options import ServeOptions
@@ -52,6 +53,7 @@ def launch(studio: Studio, folder: Path, *, host: str = "127.0.0.1", port: int =
         _load(name) for name in ("crfrnn.web.page", "crfrnn.web.layout", "starlette.middleware")
     )
     blocks = page.build_page(studio, folder)
+    age = 60 * studio.limits.minutes * (1 + 1 / CHECKS)  # Gradio deletes first what it knows, and forgets it then
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -73,6 +75,7 @@ def launch(studio: Studio, folder: Path, *, host: str = "127.0.0.1", port: int =
                 theme=layout.THEME,
                 css=layout.CSS,
                 app_kwargs={
+                    "lifespan": expiring(folder, age),
                     "middleware": [middleware.Middleware(Gate, folder=folder, limits=studio.limits)],
                     "docs_url": None,
                     "redoc_url": None,

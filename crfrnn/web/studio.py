@@ -245,17 +245,12 @@ def _summary(workspace: Workspace, language: str) -> str:
     assert workspace.settling is not None
     last = workspace.settling.labels[-1]
     height, width = last.shape
-    lines = [
-        say(
-            language,
-            "done",
-            width=width,
-            height=height,
-            labels=len(np.unique(last)),
-            seconds=workspace.seconds,
-            changed=float(np.mean(last != workspace.before)),
-        )
-    ]
+    done = {"width": width, "height": height, "labels": len(np.unique(last)), "seconds": workspace.seconds}
+    lines = [say(language, "done", **done)]
+    if len(workspace.settling.labels) > 1:
+        lines.append(say(language, "changed", changed=float(np.mean(last != workspace.before))))
+    else:
+        lines.append(say(language, "left_out"))
     if workspace.full_size != last.shape:
         lines.append(say(language, "scaled", width=workspace.full_size[1], height=workspace.full_size[0]))
     return " ".join([*lines, *(say(language, note) for note in workspace.notes)])

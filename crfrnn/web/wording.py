@@ -74,10 +74,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "结果会显示在这里。请先选择一个示例。",
     ),
     "done": (
-        "{width} × {height} pixels, {labels} classes, {seconds:.2f} s."
-        " The CRF changed the label of {changed:.1%} of the pixels.",
-        "{width} × {height} 像素，{labels} 个类别，{seconds:.2f} 秒。CRF 改变了 {changed:.1%} 像素的标签。",
+        "{width} × {height} pixels, {labels} classes, {seconds:.2f} s.",
+        "{width} × {height} 像素，{labels} 个类别，{seconds:.2f} 秒。",
     ),
+    "changed": (
+        "The CRF changed the label of {changed:.1%} of the pixels.",
+        "CRF 改变了 {changed:.1%} 像素的标签。",
+    ),
+    "left_out": ("T = 0: this is without the CRF.", "T = 0：未使用 CRF。"),
     "scaled": (
         "Your photo has {width} × {height} pixels; the CRF worked on a smaller copy, and the label map is scaled back.",
         "您的照片为 {width} × {height} 像素；CRF 在缩小的副本上计算，标签图会放大回原尺寸。",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from crfrnn.commands.metrics import RADII, Evaluation, boundary_rings, confusion_matrix, scores
+from crfrnn.commands.metrics import RADII, Evaluation, boundary_rings, confusion_matrix, doubts, scores
 from crfrnn.data.datasets import VOID
 
 
@@ -79,7 +79,45 @@ def test_absent_classes_do_not_count():
     assert torch.isnan(result.iou[1])
     assert result.mean_iou == pytest.approx((4 / 5 + 5 / 6) / 2)
     only_predicted = scores(torch.tensor([[4, 1], [0, 0]]))
-    assert only_predicted.mean_iou == pytest.approx((4 / 5 + 0) / 2)
+    assert torch.isnan(only_predicted.iou[1])
+    assert only_predicted.mean_iou == pytest.approx(4 / 5)
+
+
+def test_two_predictions_are_compared_by_the_same_classes():
+    """One pixel that is called a class that is nowhere costs what that pixel costs, near the boundaries too."""
+    truth = torch.arange(60).div(15, rounding_mode="floor").clamp(max=2).repeat(20, 1)
+    values = []
+    for called in (1, 3):  # a class that occurs elsewhere, and one that never does
+        prediction = truth.clone()
+        prediction[4, 40] = called
+        evaluation = Evaluation(4, radii=(12,))
+        evaluation.add(prediction, truth)
+        values.append([evaluation.scores().mean_iou, evaluation.trimaps()[12].mean_iou])
+    assert values[1] == pytest.approx(values[0], abs=2e-3)
+    assert values[1] > values[0]  # the other class has no false pixel
+
+
+@pytest.mark.parametrize(
+    ("pixels", "void", "expected"),
+    [
+        ([50, 40, 10], 5, []),
+        ([50, 40, 0], 5, ["c never occurs in the truth: the mean IoU leaves it out"]),
+        ([50, 0, 0], 0, ["2 of 3 classes never occur in the truth (b, c): the mean IoU leaves them out"]),
+        ([40, 20, 10], 30, ["30.0% of the truth is void (255 always is) and does not count"]),
+    ],
+)
+def test_doubts(pixels, void, expected):
+    assert doubts(pixels, void, "abc") == expected
+
+
+def test_masks_stored_as_0_and_255_are_doubtful():
+    absent, stored = doubts([99, 0], 1, ["ground", "cat"])
+    assert absent.startswith("cat never occurs")
+    assert stored.startswith("1.0% of the truth is void")
+    assert "store them as 0 and 1" in stored
+    assert doubts([1] + [0] * 20, 0, [str(number) for number in range(21)]) == [
+        "20 of 21 classes never occur in the truth (1, 2, 3, 4, 5, 6, 7, 8 and 12 more): the mean IoU leaves them out"
+    ]
 
 
 @pytest.mark.parametrize("seed", range(2))

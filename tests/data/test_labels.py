@@ -152,8 +152,12 @@ def test_confidence_must_say_something():
     for confidence in (0.5, 0.2, 1.0):
         with pytest.raises(ValueError, match=r"^confidence: "):
             two.probabilities(confidence)
-    with pytest.raises(ValueError, match=r"^labels: only one, 4"):
-        LabelMap(np.zeros((1, 2), np.int32), LabelStyle((4,))).probabilities(0.9)
+
+
+def test_the_only_label_is_certain():
+    """There is no other that could share what is left, also where the pixel is unsure."""
+    indices = np.array([[0, UNSURE]], np.int32)
+    assert LabelMap(indices, LabelStyle((4,))).probabilities(0.9).tolist() == [[[1, 1]]]
 
 
 def test_predictions_get_vocs_colours_and_many_labels_16_bits(tmp_path):

@@ -1,9 +1,12 @@
 """Predictions in files: arrays that come back as they were written, and those that cannot be read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from crfrnn.data.predictions import read_predictions, write_predictions
+from crfrnn.data.predictions import Form, read_predictions, resized, write_predictions
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -21,14 +24,64 @@ def test_arrays_that_can_be_read(tmp_path):
     assert read_predictions(tmp_path / "two.npz", "scores").dtype == np.float32
     np.save(tmp_path / "batch.npy", p[None].astype(">f8"))
     read = read_predictions(tmp_path / "batch.npy")
-    assert read.shape == (2, 3, 4)
+    assert read.shape == (1, 2, 3, 4)
     assert read.dtype == np.float64
     assert read.dtype.isnative
 
 
+H, W = 3, 4
+FORMS = [  # shape, the labels' axis, the axis of the rows
+    ((5, H, W), 0, 1),
+    ((H, W, 5), 2, 0),
+    ((1, 5, H, W), 1, 2),
+    ((5, 1, H, W), 0, 2),  # nnU-Net, two dimensions
+    ((1, H, W, 5), 3, 1),
+    ((1, 5, 1, H, W), 1, 3),
+    ((H, H, W), 0, 1),  # both fit
+    ((H, W), None, 0),
+    ((1, H, W), None, 1),
+    ((H, W, 1), None, 0),
+    ((1, 1, H, W), None, 2),
+]
+
+
+@pytest.mark.parametrize(("shape", "labels", "rows"), FORMS)
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_forms_become_planes_and_come_back(shape, labels, rows, kind):
+    form = Form.of(shape, [(7, 7), (H, W)])
+    assert form == Form(len(shape), rows, labels)
+    given = np.arange(np.prod(shape)).reshape(shape)
+    planes = form.planes(kind(given))
+    first = np.moveaxis(given, labels, 0) if labels is not None else given
+    np.testing.assert_array_equal(np.asarray(planes), first.reshape(-1, H, W))
+    np.testing.assert_array_equal(np.asarray(form.restored(planes)), given)
+    assert np.shares_memory(np.asarray(planes), np.asarray(given))
+    resized_by = form.restored(planes[:, :2, :3])
+    assert form.size(resized_by.shape) == (2, 3)
+
+
+def test_a_form_of_another_size_has_its_labels_first():
+    assert Form.of((5, 1, 30, 40), [(H, W)]) == Form(4, 2, 0)
+    assert Form.of((30, 40), [(H, W)]) == Form(2, 0, None)
+    for shape in ((), (5,), (2, 5, H, W), (5, 2, H, W, 1)):
+        with pytest.raises(ValueError, match=r"expected \(labels, height, width\), or \(height, width\) of a foregr"):
+            Form.of(shape, [(H, W)])
+
+
+def test_impossible_labels_are_resized_without_nan():
+    logits = np.random.default_rng(0).standard_normal((2, 6, 8)).astype(np.float32)
+    logits[1, :, 4:] = -np.inf
+    for size in ((12, 16), (3, 4), (7, 9), (6, 16)):
+        scaled = resized(logits, size, (Path("l.npy"), Path("i.png")), allowed=True)
+        assert not np.isnan(scaled).any()
+        assert np.isfinite(scaled[0]).all()
+        assert (scaled[1, :, -size[1] // 4 :] < -1e30).all()
+
+
 def test_arrays_that_cannot(tmp_path):
     np.savez(tmp_path / "two.npz", scores=np.zeros((2, 3, 4)), other=np.zeros((2, 3, 4)))
-    np.save(tmp_path / "flat.npy", np.zeros((3, 4)))
+    np.save(tmp_path / "flat.npy", np.zeros(12))
+    np.save(tmp_path / "nothing.npy", np.zeros((3, 0, 4)))
     np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
     np.save(tmp_path / "text.npy", np.array([[["a"]]]))
     whole = (tmp_path / "two.npz").read_bytes()
@@ -38,6 +91,7 @@ def test_arrays_that_cannot(tmp_path):
     reasons = {
         "two.npz": "holds scores, other; --key must say which of them",
         "flat.npy": "expected .labels, height, width.",
+        "nothing.npy": "nothing in it",
         "object.npy": "not a readable array",
         "text.npy": "expected numbers",
         "half.npz": "not a readable array",

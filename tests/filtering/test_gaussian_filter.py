@@ -1,12 +1,14 @@
 """The public filter: what is the same for every method and implementation."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
 
-from crfrnn import Bilateral, Features, Spatial, gaussian_filter
-from crfrnn.filtering.gaussian_filter import prepare, prepare_grid
+from crfrnn import Bilateral, Features, Spatial, gaussian_filter, mean_field
+from crfrnn.filtering.gaussian_filter import POOR, prepare, prepare_grid
 from tests.support.compare import assert_equal
 from tests.support.each import each
 from tests.support.problems import (
@@ -14,6 +16,7 @@ from tests.support.problems import (
     NORMALIZATIONS,
     ROWS,
     photo,
+    predictions,
     prepared,
     random_features,
     random_values,
@@ -227,20 +230,7 @@ def test_gradient_of_the_values(method):
         assert torch.autograd.gradgradcheck(gaussian, (values,))
 
 
-FORWARD_MODE = pytest.mark.xfail(
-    strict=True, reason="tangents are lost where the custom ops are skipped: wrong, or none"
-)
-
-
-@pytest.mark.parametrize(
-    "kernel",
-    [
-        Bilateral(5, 50, method="exact"),
-        pytest.param(Bilateral(5, 50), marks=FORWARD_MODE),
-        pytest.param(Spatial(2), marks=FORWARD_MODE),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("kernel", [Bilateral(5, 50, method="exact"), Bilateral(5, 50), Spatial(2)], ids=str)
 def test_forward_mode_is_right_or_refused(kernel):
     """A filter is linear: the derivative in the direction v is the filtered v."""
     values, direction = random_values(1, 2, 8, 9), random_values(1, 2, 8, 9, seed=4)
@@ -345,3 +335,35 @@ def test_a_batch_of_gradients(method):
     (together,) = torch.autograd.grad(y, values, rows, retain_graph=True, is_grads_batched=True)
     alone = [torch.autograd.grad(y, values, row, retain_graph=True)[0] for row in rows]
     assert_equal("rows", together, torch.stack(alone), 1e-6)
+
+
+class TestManyFeatures:
+    """A lattice of many features works, and says that it is poor."""
+
+    @each("dimensions", [POOR, 17, 20])
+    def test_a_warning(self, dimensions):
+        values, features = random_values(1, 2, 30), random_features(1, dimensions, (30,))
+        message = (
+            rf"^features: {dimensions} dimensions are many for a lattice.* PCA.* several kernels.* method='exact'$"
+        )
+        with pytest.warns(UserWarning, match=message):
+            got = gaussian_filter(values, features)
+        assert torch.isfinite(got).all()
+
+    @each("dimensions, method", [(POOR - 1, "permutohedral"), (POOR, "exact")])
+    def test_none(self, dimensions, method):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gaussian_filter(random_values(1, 2, 30), random_features(1, dimensions, (30,)), method=method)
+
+    def test_twelve_bands_of_a_sensor(self):
+        """Two positions and twelve bands of 12 bits, which once were more cells than could be numbered."""
+        colours, mixture = photo("coffee", 24, 32)[0], random_features(1, 12, (3,), spread=1.0)[0]
+        bands = (torch.einsum("bc,chw->bhw", mixture, colours) * 5).unsqueeze(0)
+        logits, potts = predictions("coffee", height=24, width=32), 1 - torch.eye(4)
+        lattice, exact = (
+            mean_field(logits, [Bilateral(20, 60, method=m).prepare(bands)], torch.tensor([[5.0]]), potts).argmax(dim=1)
+            for m in ("permutohedral", "exact")
+        )
+        assert (exact != logits.argmax(dim=1)).float().mean() > 0.01
+        assert (lattice != exact).float().mean() < 0.05

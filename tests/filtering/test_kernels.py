@@ -5,6 +5,7 @@ import dataclasses
 import pickle
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,10 +95,24 @@ def test_kernels_choose_their_method(method):
         assert_equal("filtered values", kernel.prepare(guide)(values), reference, 1e-5)
 
 
+def test_numbers_and_arrays_of_numpy_are_plain_numbers():
+    arrays: list[Any] = [np.array([80.0, 60.0]), np.array([80, 60]), np.array([80, 60], np.float32)]
+    for theta in arrays:
+        kernel = Bilateral(theta, cast(Any, np.float32(13)), cast(Any, np.array(2.5)))
+        assert kernel == Bilateral((80, 60), 13, 2.5)
+        assert hash(kernel) == hash(Bilateral((80, 60), 13, 2.5))
+        assert "array" not in repr(kernel)
+        assert Spatial(theta).scaled(2) == Spatial((160, 120))
+        assert Features(theta) == Features((80, 60))
+    guide = photo("coffee", 6, 8)
+    assert torch.equal(Bilateral(arrays[0], 20).features(guide), Bilateral((80, 60), 20).features(guide))
+
+
 class TestErrors:
     def test_bandwidths_are_checked_when_a_kernel_is_made(self):
         makers = {"theta_alpha": Bilateral, "theta_beta": Bilateral, "theta_gamma": Spatial, "theta": Features}
         wrong = [0, -1.0, float("nan"), float("inf"), (3.0, 0.0), (), "3", True, torch.tensor([3.0, 0.0])]
+        wrong += [None, {}, print, np.array([3.0, 0.0]), np.array([[3.0, 3.0]]), np.array([]), np.array(["3"])]
         for name, maker in makers.items():
             for bad in wrong:
                 with pytest.raises(ValueError, match=rf"^{name}: a bandwidth must be positive and finite, got "):
@@ -109,7 +124,7 @@ class TestErrors:
 
     def test_weights(self):
         for maker in (Bilateral, Spatial, Features):
-            for bad in (float("nan"), float("inf"), "5", None):
+            for bad in (float("nan"), float("inf"), "5", None, np.ones(2), np.array(np.nan), torch.ones(2)):
                 with pytest.raises(ValueError, match=r"^weight: must be a finite number, got "):
                     maker(weight=cast(Any, bad))
             assert maker(weight=-1.0).weight == -1  # repulsive ones are allowed

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from crfrnn import Bilateral, Features, Spatial, mean_field
-from crfrnn.inference.recurrence import recurrence
+from crfrnn import Bilateral, Features, Spatial, iterates, mean_field, trajectory
+from crfrnn.inference.recurrence import check_iterations, recurrence
 from tests.support import oracle
 from tests.support.compare import assert_equal
 from tests.support.each import each
@@ -79,6 +79,15 @@ def test_a_wrong_pixel_is_outvoted(method):
     filters = [Bilateral(20, 10, method=method).prepare(image), Spatial(1.5).prepare(image)]
     got = mean_field(logits, filters, torch.tensor([[4.0], [2.0]]), potts(2), 5)
     assert torch.equal(got.argmax(dim=1)[0], truth)
+
+
+@each("kind", [np.int64, np.int32, np.uint8])
+def test_numbers_of_numpy_are_whole_numbers(kind):
+    logits, weights = torch.randn(1, 2, 5, 6), torch.ones(1, 1)
+    arguments = logits, [Spatial(1.5).prepare(logits)], weights, 1 - torch.eye(2)
+    assert torch.equal(mean_field(*arguments, kind(3)), mean_field(*arguments, 3))
+    assert len(list(iterates(*arguments, kind(3)))) == len(list(trajectory(*arguments, kind(3)))) == 4
+    assert type(check_iterations(kind(3))) is int
 
 
 def test_no_iterations_return_the_logits():
@@ -162,7 +171,7 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"^compatibility: expected \(3, 3\)"):
             self.call(mu=mu)
 
-    @pytest.mark.parametrize("iterations", [-1, 2.0, None, True])
+    @pytest.mark.parametrize("iterations", [-1, 2.0, None, True, np.int64(-1), np.float32(2), np.True_])
     def test_iterations(self, iterations):
         with pytest.raises(ValueError, match=r"^iterations: "):
             self.call(iterations=iterations)

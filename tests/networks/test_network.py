@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -69,6 +70,37 @@ def test_the_whole_is_the_network_and_then_refine():
     logits = nn.functional.interpolate(network.unary(normalised(pixels))["out"], size=(24, 33), mode="bilinear")
     expected = refine(pixels, logits=logits[0].detach().numpy(), kernels=list(KERNELS[:2]), iterations=4, tolerance=0)
     np.testing.assert_allclose(network.probabilities(pixels), expected, atol=1e-5)
+
+
+def test_images_that_were_not_normalised_are_noticed_once():
+    """The CRF's guide would be 0.22 of the picture's contrast, or 57 times it."""
+    colours = torch.from_numpy(photo()).movedim(2, 0)[None].float()
+    for images in (colours / 255, colours, (colours / 255).half().float()):
+        network = SegmentationNetwork(Tiny(), CRFRNN(3))
+        with pytest.warns(
+            UserWarning, match=r"^images: values .* were not normalised by mean and deviation.*normalize\("
+        ):
+            network(images)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            network(images)
+
+
+def test_no_word_of_images_that_were():
+    colours = torch.from_numpy(photo()).movedim(2, 0)[None].float()
+    takes_units = SegmentationNetwork(Tiny(), CRFRNN(3), mean=(0, 0, 0), std=(1, 1, 1))
+    takes_colours = SegmentationNetwork(Tiny(), CRFRNN(3), mean=(0, 0, 0), std=[1 / 255] * 3)
+    centred = SegmentationNetwork(Tiny(), CRFRNN(3), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SegmentationNetwork(Tiny(), CRFRNN(3))(1.2 * normalised(photo()))
+        SegmentationNetwork(Tiny(), CRFRNN(3))(torch.zeros(1, 3, 24, 33))
+        SegmentationNetwork(Tiny())(colours)  # without a CRF nothing is guided
+        takes_units(colours / 255)
+        takes_colours(colours)
+        centred(colours / 127.5 - 1)
+    with pytest.warns(UserWarning, match=r"^images: "):
+        SegmentationNetwork(Tiny(), CRFRNN(3), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))(colours / 255)
 
 
 def test_without_a_crf_it_is_the_plain_network():

@@ -108,6 +108,13 @@ def test_stepping_is_inference():
     np.testing.assert_array_equal(view.reshape(L, -1), q)  # updated in place
 
 
+def test_iterations_may_be_numbers_of_numpy():
+    crf = dcrf.DenseCRF2D(4, 3, 2)
+    crf.setUnaryEnergy(np.arange(24, dtype=np.float32).reshape(2, 12) % 5)
+    crf.addPairwiseGaussian(sxy=2, compat=3)
+    np.testing.assert_array_equal(crf.inference(np.int64(3)), crf.inference(3))
+
+
 def test_stepping_goes_on_from_the_callers_marginals():
     crf, other = small(), small()
     q, *tmp = crf.startInference()

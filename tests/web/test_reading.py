@@ -11,6 +11,8 @@ import pytest
 from PIL import ExifTags, Image
 from skimage import data
 
+from crfrnn.parameters import PRESETS
+from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.limits import Limits
 from crfrnn.web.reading import read_photo, read_scores, read_strokes
 from crfrnn.web.wording import LANGUAGES, WORDS, Refusal, say
@@ -223,6 +225,38 @@ def test_predictions_in_all_forms(tmp_path, given):
     assert read_scores(tmp_path / "small.npy", given, LIMITS).notes == ("resized",)
 
 
+def test_a_foreground_alone(tmp_path, given):
+    """As probabilities or as logits, of any form; the page shows two labels."""
+    p = np.random.default_rng(0).random((60, 80)).astype(np.float32)
+    np.save(tmp_path / "p.npy", p)
+    np.save(tmp_path / "p1.npy", p[None])
+    np.save(tmp_path / "logits.npy", np.log(p) - np.log1p(-p))
+    np.save(tmp_path / "positive.npy", np.log1p(p / (1 - p)) + 1)
+    for name in ("p.npy", "p1.npy", "logits.npy"):
+        got = read_scores(tmp_path / name, given, LIMITS)
+        np.testing.assert_allclose(got.logits[0].softmax(0)[1], p, atol=1e-5)
+        assert len(got.style.values) == 2
+    assert read_scores(tmp_path / "positive.npy", given, LIMITS).logits.softmax(1)[0, 1].min() > 0.7
+
+
+def test_files_of_nnunet(tmp_path, given):
+    values = probabilities(3, 1, 60, 80)
+    np.savez(tmp_path / "p.npz", probabilities=values)
+    np.testing.assert_allclose(read_scores(tmp_path / "p.npz", given, LIMITS).logits[0].exp(), values[:, 0], atol=1e-5)
+
+
+def test_impossible_labels(tmp_path, given):
+    """Minus infinity, in predictions of the photo's size and of others."""
+    for height, width in ((60, 80), (30, 40)):
+        logits = np.random.default_rng(0).standard_normal((3, height, width)).astype(np.float32)
+        logits[1, :, : width // 2] = logits[2] = -np.inf
+        np.save(tmp_path / "l.npy", logits)
+        read = read_scores(tmp_path / "l.npy", given, LIMITS)
+        settling = Exploration(given.pixels, read.logits).run(Settings.of(PRESETS["crfrnn"]))
+        assert np.isfinite(settling.marginals).all()
+        assert (settling.labels[:, :, :36] == 0).all()
+
+
 def test_bad_predictions_are_refused(tmp_path, given):
     refused("no_predictions", read_scores, None, given, LIMITS)
     np.save(tmp_path / "a.npy", probabilities(3, 80, 60))
@@ -231,7 +265,8 @@ def test_bad_predictions_are_refused(tmp_path, given):
     np.save(tmp_path / "c.npy", np.array([object()]), allow_pickle=True)
     (tmp_path / "d.npz").write_bytes(b"PK\x03\x04 no zip")
     (tmp_path / "e.png").write_bytes(b"no png")
-    for name in ("b.npy", "c.npy", "d.npz", "e.png"):
+    saved(Image.new("L", (80, 60), 7), tmp_path / "f.png")  # one label
+    for name in ("b.npy", "c.npy", "d.npz", "e.png", "f.png"):
         sentence = refused("not_predictions", read_scores, tmp_path / name, given, LIMITS)
         assert str(tmp_path) not in sentence
 
@@ -261,5 +296,5 @@ def test_every_word_is_there_in_every_language():
 
 @pytest.mark.parametrize("name", vars(Limits()))
 def test_limits_are_positive(name):
-    with pytest.raises(ValueError, match=f"^{name}: must be at least 1"):
+    with pytest.raises(ValueError, match=f"^{name}: must be (at least 1|more than 0), got 0"):
         Limits(**{name: 0})

@@ -7,6 +7,7 @@ import numpy as np
 
 from crfrnn.commands.batch import run_all
 from crfrnn.commands.check_data.options import CheckDataOptions
+from crfrnn.commands.metrics import doubts
 from crfrnn.data.config import DataConfig, read_data_config
 from crfrnn.data.datasets import VOID, SegmentationDataset
 from crfrnn.data.splits import open_split
@@ -76,7 +77,7 @@ def _shared(opened: dict[str, SegmentationDataset]) -> list[str]:
 
 
 def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
-    """The reports as text: counts, sizes, and the share of each class in each split."""
+    """The reports as text: counts, sizes, the share of each class in each split, and what is doubtful in one."""
     lines = []
     for report in reports:
         total = max(1, int(report.histogram.sum()) + report.void)
@@ -91,6 +92,8 @@ def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
         shares = [report.histogram[number] / max(1, report.histogram.sum()) for report in reports]
         cells = "".join(f"{share:>13.3%} " for share in shares).rstrip()
         lines.append(f"{number:>3} {name:<{width}}{cells}{'   (nowhere)' * (not any(shares))}")
+    for report in reports:
+        lines += [f"note: {report.split}: {doubt}" for doubt in doubts(report.histogram.tolist(), report.void, names)]
     return "\n".join(lines)
 
 

@@ -5,23 +5,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from crfrnn.commands.batch import run_all
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
-from crfrnn.commands.metrics import Evaluation
+from crfrnn.commands.metrics import Evaluation, doubts
 from crfrnn.commands.progress import steps_bar
 from crfrnn.commands.train.recipe import reach_note
 from crfrnn.data.config import read_data_config
-from crfrnn.data.datasets import SegmentationDataset
+from crfrnn.data.datasets import VOID, Pair, SegmentationDataset
 from crfrnn.data.files import writing
 from crfrnn.data.images import write_image
 from crfrnn.data.splits import open_split
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, parse_kernel
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -29,13 +31,15 @@ def evaluate(options: EvaluateOptions) -> None:
     separate = _separate_crf(options)
     config = read_data_config(options.data, options.root)
     split = options.split or config.test
-    dataset = open_split(config, split)
+    dataset = open_split(config, split, partial=True)
     place = _device(options.device)
     networks = [(name, _load(name, dataset, place)) for name in options.model]
     if "separate" in options.modes and config.size:
         height, width = dataset.read(0).mask.shape
         if note := reach_note(separate, config.size, {(width, height): 1}):
             print(f"note: {note}")
+    for note in _notes(dataset):
+        print(f"note: {note}", flush=True)
     results = []
     for name, network in networks:
         crfs = _crfs(network, options.modes, separate, len(dataset.classes), place)
@@ -102,12 +106,25 @@ def measure(
     ]
 
 
+def _notes(dataset: SegmentationDataset) -> list[str]:
+    """What is to be said before anything is computed; a ValueError where a mask cannot be used."""
+
+    def count(pair: Pair) -> np.ndarray:
+        return np.bincount(dataset.class_numbers(pair.mask).ravel(), minlength=VOID + 1)
+
+    finished = run_all(count, dataset.pairs, "reading the truth")
+    for _, reason in finished.failures:
+        raise ValueError(reason)
+    counts, classes = np.sum(finished.results, axis=0), len(dataset.classes)
+    left_out = [f"{len(dataset)} images are measured; left out: {dataset.left_out}"] * bool(dataset.left_out)
+    return left_out + doubts(counts[:classes].tolist(), int(counts[VOID]), dataset.classes.names)
+
+
 def _separate_crf(options: EvaluateOptions) -> CRFParameters:
     """Of a CRF that nobody trained; UsageError where the options make none."""
     try:
-        return CRFParameters.of_preset(
-            options.preset, kernels=options.kernel or None, normalization=options.normalization
-        )
+        kernels = [parse_kernel(text) for text in options.kernel or ()] or None
+        return CRFParameters.of_preset(options.preset, kernels=kernels, normalization=options.normalization)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -10,8 +10,8 @@ from crfrnn.commands.train.options import CRF_MODES
 class EvaluateOptions:
     """Measure saved networks on labelled photographs, side by side.
 
-    Mean IoU over the whole set, pixel accuracy, IoU of each class, mean IoU within 1 to 20 pixels of a boundary, and
-    the time for each image.
+    Mean IoU over the whole set and the classes that occur in its truth, pixel accuracy, IoU of each class, mean IoU
+    within 1 to 20 pixels of a boundary, and the time for each image.
 
     Args:
         model: folders that training or save_pretrained left, or names on the hub.

@@ -82,7 +82,7 @@ def _best(samples: Sequence[Sample], options: Sequence[CRFParameters], workers: 
             temperature = torch.tensor(option.temperature)
             return sample.counts(sample.filters(option), temperature, weights_of(option, sample.classes))
 
-    counts = torch.stack(workers.over(tasks, work)).view(len(options), len(samples), 2, -1)
+    counts = torch.stack(workers.over(tasks, work)).unflatten(0, (len(options), len(samples)))
     values = [soft_mean_iou(total).item() for total in counts.sum(1)]
     return options[values.index(max(values))]
 

@@ -113,13 +113,13 @@ class _Logarithms:
 
 
 def _counts(samples: Sequence[Sample], start: CRFParameters, now: _Logarithms, workers: Workers) -> Tensor:
-    """(N, 2, L), what every image comes to."""
+    """(N, 3, L), what every image comes to."""
     with torch.no_grad():
         return torch.stack(workers.over(samples, lambda sample: sample.counts(sample.filters(start), *now.unpacked())))
 
 
 def _gradient(sample: Sample, start: CRFParameters, now: _Logarithms, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """What the image comes to, (2, L), and its part of the gradient of the whole set's soft mean IoU."""
+    """What the image comes to, (3, L), and its part of the gradient of the whole set's soft mean IoU."""
     with torch.enable_grad():
         flat = now.flat.detach().requires_grad_()
         counts = sample.counts(sample.filters(start), *now.at(flat).unpacked())

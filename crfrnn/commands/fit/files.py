@@ -13,12 +13,13 @@ from rich.table import Table
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.fit.fit import Images, fit_images
 from crfrnn.commands.fit.options import FitOptions
+from crfrnn.commands.refine.inputs import with_background
 from crfrnn.data.datasets import VOID
 from crfrnn.data.datasets.dataset import Classes, SegmentationDataset
 from crfrnn.data.datasets.folders import MASK_SUFFIXES
 from crfrnn.data.files import Pairs, pair_by_stem, writing
 from crfrnn.data.images import open_image, rgb_pixels, upright
-from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized
+from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized
 from crfrnn.parameters import CRFParameters
 
 
@@ -29,22 +30,26 @@ def fit_files(options: FitOptions) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
-    files = _matched(*folders)
+    files, left_out = _matched(*folders)
     if len(files) < 2:
-        raise ValueError(f"images: {len(files)} with predictions and labels, but a fit needs at least 2")
+        reason = f"; left out: {left_out}" if left_out else ""
+        raise ValueError(f"images: {len(files)} with predictions and label map, but a fit needs at least 2{reason}")
     if not 2 <= options.folds <= len(files):
         raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {options.folds}")
-    number = len(files[0].read(options.key, options.resize)[1])
+    number = len(files[0].read(options)[1])
     names = _names(options.classes, number)
     truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, options.void})))
 
     def read(one: _Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        photo, values = one.read(options.key, options.resize)
+        photo, values = one.read(options)
         return rgb_pixels(photo), values, truth.class_numbers(one.labels)
 
     data = Images(_Lazy(files, read), options.logits, names=[str(one.image) for one in files])
+    if left_out:
+        _note(f"fitting on {len(files)} images with predictions and label map; left out: {left_out}")
+    chosen = (options.preset, options.folds, options.iterations, options.seed)
     try:
-        fit = fit_images(data, options.preset, options.folds, options.iterations, options.seed)
+        fit = fit_images(data, *chosen, classes=names if options.classes else None, say=_note)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted: {options.out} was not written") from None
     text = fit.parameters.as_yaml()
@@ -63,15 +68,16 @@ class _Files:
     predictions: Path
     labels: Path
 
-    def read(self, key: str | None, resize: bool) -> tuple[Image.Image, np.ndarray]:
-        """The photo, turned as its predictions are, and these, (L, H, W), in its size."""
+    def read(self, options: FitOptions) -> tuple[Image.Image, np.ndarray]:
+        """The photo, turned as its predictions are, and these, (L, H, W) with L at least 2, in its size."""
         photo = open_image(self.image)
-        values = labels_first(read_predictions(self.predictions, key), (photo.size, photo.size[::-1]))
+        values = read_predictions(self.predictions, options.key)
+        values = Form.of(values.shape, (photo.size, photo.size[::-1])).planes(values)
         photo = upright(photo, values.shape[1:])
         size = (photo.height, photo.width)
         if values.shape[1:] != size:
-            values = resized(values, size, (self.predictions, self.image), resize)
-        return photo, values
+            values = resized(values, size, (self.predictions, self.image), options.resize)
+        return photo, with_background(values, "logits" if options.logits else "probabilities")
 
 
 class _Lazy(Sequence[Any]):
@@ -95,22 +101,28 @@ def _check_preset(preset: str | None) -> None:
             raise UsageError(str(error)) from None
 
 
-def _matched(images: Path, predictions: Path, truths: Path) -> list[_Files]:
-    """The images that have predictions and labels; a ValueError where either lacks its partner."""
+def _matched(images: Path, predictions: Path, truths: Path) -> tuple[list[_Files], str]:
+    """The images that have both predictions and a label map; and in words those of which an image lacks the other."""
     values, labels = pair_by_stem(images, predictions, SUFFIXES), pair_by_stem(images, truths, MASK_SUFFIXES)
-    lonely = [
-        *_lonely(values, labels, f"no label map of that name in {truths}"),
-        *_lonely(labels, values, f"no predictions of that name in {predictions}"),
+    alone = {
+        "predictions": values.problems | _alone(values, labels, f"no label map of that name in {truths}"),
+        "label maps": labels.problems | _alone(labels, values, f"no predictions of that name in {predictions}"),
+    }
+    left_out = [
+        f"{len(files)} of the {kind} ({path}: {files[path]})"
+        for kind, files in alone.items()
+        for path in sorted(files)[:1]
     ]
-    problems = [*values.problems.items(), *labels.problems.items(), *lonely]
-    if problems:
-        rest = f" (and {len(problems) - 1} more like it)" * (len(problems) > 1)
-        raise ValueError(f"{problems[0][0]}: {problems[0][1]}{rest}")
-    return [_Files(*pair, labels.pairs[stem][1]) for stem, pair in sorted(values.pairs.items())]
+    common = sorted(values.pairs.keys() & labels.pairs.keys())
+    return [_Files(*values.pairs[stem], labels.pairs[stem][1]) for stem in common], " and ".join(left_out)
 
 
-def _lonely(present: Pairs, partners: Pairs, reason: str) -> list[tuple[Path, str]]:
-    return [(pair[1], reason) for stem, pair in present.pairs.items() if stem not in partners.pairs]
+def _alone(present: Pairs, partners: Pairs, reason: str) -> dict[Path, str]:
+    return {pair[1]: reason for stem, pair in present.pairs.items() if stem not in partners.pairs}
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", flush=True)  # at once, also into a pipe: what follows takes minutes
 
 
 def _names(path: str | None, number: int) -> list[str]:

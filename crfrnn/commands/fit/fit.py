@@ -1,5 +1,6 @@
 """`crfrnn.fit`: the parameters of a dense CRF from labelled images, and what they are worth on images held out."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,12 +13,12 @@ from crfrnn.commands.fit import candidates, descent
 from crfrnn.commands.fit.held_out import Gain, gain, merit, painted_over, table
 from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.workers import Workers, workers
-from crfrnn.commands.metrics import Scores, confusion_matrix, scores
+from crfrnn.commands.metrics import Scores, confusion_matrix, doubts, scores
 from crfrnn.commands.progress import steps_bar
-from crfrnn.commands.refine.inputs import checked
+from crfrnn.commands.refine.inputs import checked, fitting
 from crfrnn.commands.refine.refine import refine
 from crfrnn.data.datasets import VOID
-from crfrnn.data.predictions import labels_come_last
+from crfrnn.inference.recurrence import check_iterations
 from crfrnn.parameters import CRFParameters
 
 ALONE, START = "predictions", "start"
@@ -63,14 +64,12 @@ class Images:
     def measured(self, number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
         """Confusion matrices (L, L) of the image in its own size, without a CRF (None) and with these parameters."""
         image, predictions, truth = self.items[number]
-        values, truth = np.asarray(predictions), torch.as_tensor(np.asarray(truth)).long()
-        axis = 2 if labels_come_last(values.shape, [tuple(truth.shape)]) else 0
-        classes = values.shape[axis]
-        scores = {"logits" if self.logits else "probabilities": values}
+        truth, name = torch.as_tensor(np.asarray(truth)).long(), "logits" if self.logits else "probabilities"
+        values = fitting(image, predictions, name, colour_units=True)[1]
         confusions = {}
-        for name, parameters in options.items():
-            q = values if parameters is None else refine(image, **scores, **parameters.options())
-            confusions[name] = confusion_matrix(torch.from_numpy(q.argmax(axis)), truth, classes)
+        for option, parameters in options.items():
+            q = values if parameters is None else refine(image, **{name: values}, **parameters.options())
+            confusions[option] = confusion_matrix(q.argmax(0), truth, len(values))
         return confusions
 
 
@@ -182,11 +181,14 @@ def fit(
     First it is cross-validated: fitted on all folds but one and measured on that one, so that the figures are those of
     images that nothing was fitted on. Then it is fitted on all images, with weights for each class only if these were
     better held out. Where nothing fitted is better than what it began with, the parameters are the unchanged ones.
+    Means are over the classes that occur in the truths. A UserWarning says, before the search, where some never do, or
+    where much is void.
 
     Args:
         images: N photographs as `crfrnn.refine` takes them, (H, W, 3) uint8 or (3, H, W) tensors. Lists, or anything
             with a length that gives an item for a number: an item is read when it is needed, a few times in all.
-        predictions: N arrays of probabilities (L, H, W).
+        predictions: N arrays of probabilities (L, H, W), or of another form that `crfrnn.refine` takes; of a binary
+            network the foreground is class 1.
         truths: N arrays of class numbers (H, W), 255 where no class counts.
         logits: the predictions are logits.
         preset: begin with this one; with the best of several where it is left out.
@@ -209,11 +211,21 @@ def fit(
     return fit_images(Images(Together(images, predictions, truths), logits), preset, folds, iterations, seed)
 
 
-def fit_images(data: Images, preset: str | None = None, folds: int = 2, iterations: int = 10, seed: int = 0) -> Fit:
-    """`fit` for images that know their names."""
+def fit_images(
+    data: Images,
+    preset: str | None = None,
+    folds: int = 2,
+    iterations: int = 10,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    say: Callable[[str], object] = warnings.warn,
+) -> Fit:
+    """`fit` for images that know their names, and for classes that do: `say` is called with what is doubtful."""
     check(data, preset, folds, iterations)
     with steps_bar("fitting") as bar, workers(ticks(bar, steps(len(data), folds))) as pool:
         samples = data.samples(pool)
+        for doubt in _doubts(samples, classes):
+            say(doubt)
         held_out = cross_validate(data, samples, pool, preset, folds, iterations, seed)
         best = held_out.best
         start, rungs = learn(samples, pool, preset, seed, only=best)
@@ -269,8 +281,7 @@ def check(data: Images, preset: str | None, folds: int, iterations: int) -> None
         raise ValueError(f"images: {count}, but a fit needs at least 2: some to learn from and others to measure on")
     if not 2 <= folds <= count:
         raise ValueError(f"folds: must be 2 to {count}, the number of images, got {folds}")
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations: must be a whole number of at least 1, got {iterations!r}")
+    check_iterations(iterations, least=1)
     if preset is not None:
         CRFParameters.of_preset(preset)
 
@@ -286,6 +297,12 @@ def _check_truth(truth: Tensor, size: tuple[int, ...], classes: int) -> None:
     if not 0 <= int(sure.min()) <= int(sure.max()) < classes:
         wrong = int(sure.max()) if int(sure.max()) >= classes else int(sure.min())
         raise ValueError(f"truths: class {wrong}, but the predictions have {classes} classes; {VOID} is void")
+
+
+def _doubts(samples: Sequence[Sample], classes: Sequence[str] | None) -> list[str]:
+    pixels = torch.stack([one.pixels for one in samples]).sum(0).tolist()
+    names = classes or [f"class {number}" for number in range(len(pixels))]
+    return [f"truths: {doubt}" for doubt in doubts(pixels, sum(one.void for one in samples), names)]
 
 
 def _provenance(held_out: CrossValidation, chosen: str, helps: bool, folds: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.metrics import Scores, scores
+from crfrnn.commands.metrics import Scores, class_iou, scores
 
 RESAMPLES = 2000
 FOUND = 0.1  # IoU from which on a class counts as found by the network
@@ -34,7 +34,7 @@ def gain(counts: Tensor, other: Tensor, seed: int = 0) -> Gain:
     """How much better the mean IoU of `counts` is than that of `other`; both (N, L, L), a confusion matrix per image.
 
     The images are drawn again with replacement, the same ones for both: how much the figure would vary with other
-    images of the same kind.
+    images of the same kind. Each drawn set counts the classes that occur in its truth.
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile interval).
 
@@ -52,9 +52,8 @@ def gain(counts: Tensor, other: Tensor, seed: int = 0) -> Gain:
 
 def _resampled(counts: Tensor, times: Tensor) -> Tensor:
     """(R,) mean IoUs of confusion matrices (N, L, L) taken so many times each, (R, N)."""
-    right = times @ counts.diagonal(dim1=1, dim2=2).double()
-    union = times @ (counts.sum(1) + counts.sum(2)).double() - right
-    return (right / union).nanmean(dim=1)
+    sums = (counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2))
+    return class_iou(*(times @ of_images.double() for of_images in sums)).nanmean(dim=1)
 
 
 def merit(counts: Tensor, alone: Tensor) -> float:
@@ -67,7 +66,7 @@ def merit(counts: Tensor, alone: Tensor) -> float:
         return -1.0
     fitted, before = scores(counts.sum(0)), scores(alone.sum(0))
     lost = (before.iou - fitted.iou - HARM).clamp_min(0)
-    return fitted.mean_iou - lost.nan_to_num(0).sum().item() / len(lost)
+    return fitted.mean_iou - lost.nanmean().item()
 
 
 def painted_over(counts: Tensor, alone: Tensor) -> list[int]:

@@ -12,11 +12,13 @@ class FitOptions:
 
     Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions, and how much they
     raise it on images that they were not fitted on, or that a CRF does not help. Files of the three folders are
-    matched by name: cat.jpg, cat.npz, cat.png. crfrnn refine --config reads the result.
+    matched by name: cat.jpg, cat.npz, cat.png; what lacks one of them is left out. crfrnn refine --config reads the
+    result.
 
     Args:
         images: a folder of photographs.
-        predictions: a folder of .npy or .npz files, probabilities (labels, height, width).
+        predictions: a folder of .npy or .npz files, probabilities (labels, height, width), or (height, width) of a
+            binary network.
         ground_truth: a folder of label maps: palette or grey PNGs with the class numbers 0, 1, 2, ...
         out: the YAML file for the parameters.
         logits: the predictions are logits.

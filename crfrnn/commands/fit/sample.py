@@ -9,21 +9,25 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from crfrnn.commands.fit.soft_iou import soft_counts
+from crfrnn.data.datasets import VOID
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.inference.occurring import occurring
+from crfrnn.inference.problem import IMPOSSIBLE
 from crfrnn.inference.recurrence import mean_field
 from crfrnn.parameters import CRFParameters
 
 PIXELS = 50_000  # of an image during the search; kernels are scaled with it
-RARE = 2e-3  # a class that is nowhere more probable than this is left out of the search
+RARE = 2e-3  # the classes left out of the search hold less than this share of the best one at every pixel
 ITERATIONS = 5  # T during the search
+UNLIKELIEST = -1e4  # the logarithm of an impossible class: float16 holds it, and a gradient of 0 times it is 0
 SHARPNESS = 8.0  # logits times this are what is counted: close to the labels that they decide
 
 
 @dataclass(frozen=True)
 class Sample:
     """`guide` (1, C, h, w); `unary` (1, l, h, w) float16, the logits of the classes `labels` (l,) of `classes`;
-    `truth` (h, w); the size is `factor` times the image's."""
+    `truth` (h, w); the size is `factor` times the image's. In the image's own size `pixels` (L,) are of each class,
+    and `void` do not count."""
 
     guide: Tensor
     unary: Tensor
@@ -31,11 +35,15 @@ class Sample:
     truth: Tensor
     classes: int
     factor: float
+    pixels: Tensor
+    void: int
 
     @classmethod
     def of(cls, guide: Tensor, unary: Tensor, truth: Tensor) -> "Sample":
         """From guide (1, C, H, W), U (1, L, H, W) and class numbers (H, W)."""
-        size = tuple(truth.shape)
+        size, unary = tuple(truth.shape), unary.clamp(min=IMPOSSIBLE)
+        sure = truth[truth != VOID].long()
+        pixels, void = torch.bincount(sure, minlength=unary.shape[1]), truth.numel() - sure.numel()
         factor = min(1.0, math.sqrt(PIXELS / max(1, truth.numel())))
         if factor < 1:
             smaller = tuple(max(1, round(length * factor)) for length in size)
@@ -43,8 +51,9 @@ class Sample:
             unary = interpolate(unary, smaller, mode="bilinear", antialias=True)
             truth = interpolate(truth[None, None].float(), smaller, mode="nearest-exact")[0, 0].to(truth.dtype)
         logs = torch.log_softmax(unary, dim=1)
-        labels = occurring(logs.amax(dim=(0, 2, 3)), RARE)
-        return cls(guide, logs[:, labels].half(), labels, truth, unary.shape[1], factor)
+        labels = occurring(logs, RARE)
+        logs = logs[:, labels].clamp(min=UNLIKELIEST).half()
+        return cls(guide, logs, labels, truth, unary.shape[1], factor, pixels, void)
 
     def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
         """The kernels, prepared for this image."""
@@ -52,7 +61,7 @@ class Sample:
         return replace(parameters, kernels=kernels).prepare(self.guide)
 
     def counts(self, filters: Sequence[GaussianFilter] | None, temperature: Tensor, weights: Tensor) -> Tensor:
-        """(2, L), soft intersection and union; `weights` (M, L). Without filters, those of the network alone.
+        """(3, L), what `soft_counts` gives; `weights` (M, L). Without filters, of the network alone.
 
         The result's logits are multiplied by the temperature before they are sharpened: otherwise a low one would seem
         good for nothing but surer marginals, whatever the labels.

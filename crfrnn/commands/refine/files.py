@@ -1,6 +1,7 @@
 """`crfrnn refine`: photographs and predictions from files and folders, label maps into files and folders."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,20 @@ from rich.console import Console
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_outputs, run_jobs
+from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.options import RefineOptions
-from crfrnn.commands.refine.refine import refine
+from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.commands.refine.trace import Trace, curve_of
 from crfrnn.data.drawing.overlay import draw_overlay
-from crfrnn.data.files import pair_by_stem
+from crfrnn.data.files import IMAGE_SUFFIXES, pair_by_stem
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
-from crfrnn.data.predictions import SUFFIXES, labels_first, read_predictions, resized, write_predictions
+from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized, write_predictions
+from crfrnn.data.soft_masks import read_soft_mask
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import CRFParameters, parse_kernel
+
+GREY_LABELS = 32  # a grey map with more levels may be a soft mask, and is asked about
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class _Job:
     image: Path
     source: Path  # the predictions
     targets: Targets
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    """Predictions as a file has them."""
+
+    planes: np.ndarray  # (L, H, W), or (1, H, W) of a foreground or of the only label
+    form: Form
+    style: LabelStyle  # of the label map that they become
+    before: np.ndarray | None = None  # the labels (H, W) where it was a label map
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ def _check(options: RefineOptions) -> _Settings:
     try:
         crf = CRFParameters.of_preset(
             options.preset,
-            kernels=options.kernel or None,
+            kernels=[parse_kernel(text) for text in options.kernel or ()] or None,
             normalization=options.normalization,
             solver=options.solver,
             iterations=options.iterations,
@@ -88,6 +103,7 @@ def _check(options: RefineOptions) -> _Settings:
 def _refine_file(image: Path, source: Path, targets: Targets, settings: _Settings) -> None:
     job = _Job(image, source, targets.of(image, several=False))
     check_outputs((image, source), [job.targets])
+    _check_confidence([source], settings)
     start = time.perf_counter()
     with Console(stderr=True).status(f"refining {image.name}"):
         outcome = _work(job, settings)
@@ -95,8 +111,9 @@ def _refine_file(image: Path, source: Path, targets: Targets, settings: _Setting
     height, width = outcome.size
     from_labels = settings.options.kind == "labels"
     names = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
+    count = f"{len(outcome.labels)} label{'s' * (len(outcome.labels) != 1)}"
     print(
-        f"refined {image} ({width} x {height}), {len(outcome.labels)} labels{names * from_labels},"
+        f"refined {image} ({width} x {height}), {count}{names * from_labels},"
         f" in {seconds:.2f} s; {outcome.changed:.1%} of the pixels changed their label"
     )
     if from_labels and settings.unsure is None and "255" in outcome.labels[2:]:
@@ -106,12 +123,13 @@ def _refine_file(image: Path, source: Path, targets: Targets, settings: _Setting
 
 
 def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Settings) -> None:
-    suffixes = (".png",) if settings.options.kind == "labels" else SUFFIXES
+    suffixes = (".png",) if settings.options.kind in ("labels", "foreground") else SUFFIXES
     matched = pair_by_stem(images, source, suffixes, besides=targets.paths())
     jobs = [_Job(*pair, targets.of(pair[0], several=True, name=stem)) for stem, pair in matched.pairs.items()]
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
     check_outputs((path for job in jobs for path in (job.image, job.source)), [job.targets for job in jobs])
+    _check_confidence([job.source for job in jobs], settings)
     run_jobs(
         partial(_work, settings=settings),
         jobs,
@@ -126,38 +144,100 @@ def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Sett
     )
 
 
+def _check_confidence(maps: Sequence[Path], settings: _Settings) -> None:
+    """UsageError, before any image is worked on, where one of the maps has too few labels for the confidence.
+
+    With L labels it must be above 1 / L, which is what a label has that nothing is known of.
+    """
+    options = settings.options
+    if options.kind != "labels" or options.confidence > 1 / 2:  # enough for any number of labels
+        return
+    with Console(stderr=True).status("counting the labels"):
+        for path in maps:
+            try:
+                labels = len(read_labels(path, settings.unsure).style.values)
+            except ValueError:  # reported when its turn comes
+                continue
+            if labels > 1 and options.confidence <= 1 / labels:
+                raise UsageError(
+                    f"confidence: {options.confidence} must be above 1 / {labels}, as {path} has {labels} labels"
+                )
+
+
 def _work(job: _Job, settings: _Settings) -> _Outcome:
     """Read, refine and write one image. The label map comes last: where it stands, everything does."""
     options = settings.options
+    name = "logits" if options.kind == "logits" else "probabilities"
     image = open_image(job.image)
-    if options.kind == "labels":
-        coarse = read_labels(job.source, settings.unsure)
-        values, style, before = coarse.probabilities(options.confidence), coarse.style, coarse.indices
-    else:
-        values = labels_first(read_predictions(job.source, options.key), (image.size, image.size[::-1]))
-        style, before = LabelStyle.voc(len(values)), None
+    coarse = _read(job.source, settings, (image.size, image.size[::-1]))
+    values, before = coarse.planes, coarse.before
     image = upright(image, values.shape[1:])
     size = (image.height, image.width)
     if values.shape[1:] != size:
         values, before = resized(values, size, (job.source, job.image), options.resize), None
-    if before is None:
-        before = np.asarray(torch.from_numpy(values).argmax(0))
+    trace = Trace() if job.targets.trace else None
     try:
         photo = rgb_pixels(image)
-        name = "logits" if options.kind == "logits" else "probabilities"
-        trace = Trace() if job.targets.trace else None
-        marginals = refine(photo, **{name: values}, **settings.crf, trace=trace)
+        if coarse.form.labels is None:
+            values = with_background(values, name)
+        if before is None:
+            before = np.asarray(torch.from_numpy(values).argmax(0))
+        if len(values) == 1:
+            marginals = _only_label(values, settings.crf["iterations"], trace)
+        else:
+            marginals = refine(photo, **{name: values}, **settings.crf, trace=trace)
     except ValueError as error:
         raise ValueError(f"{job.image}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).argmax(0))
     targets = job.targets
     if targets.overlay is not None:
-        write_image(targets.overlay, draw_overlay(photo, indices, style.colours()))
+        write_image(targets.overlay, draw_overlay(photo, indices, coarse.style.colours()))
     if targets.probabilities is not None:
-        write_predictions(targets.probabilities, marginals)
+        alone = coarse.form.labels is None
+        write_predictions(targets.probabilities, coarse.form.restored(marginals[1:] if alone else marginals))
     if trace is not None and targets.trace is not None:
         trace.write(targets.trace, job.image.name)
-    write_labels(targets.out, indices, style)
+    write_labels(targets.out, indices, coarse.style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
-    return _Outcome(size, style.names(), changed)
+    return _Outcome(size, coarse.style.names(), changed)
+
+
+def _read(source: Path, settings: _Settings, sizes: Sequence[Sequence[int]]) -> _Coarse:
+    """The predictions for one image, which has one of these sizes, the first as it is stored: (width, height)."""
+    options = settings.options
+    if options.kind == "labels":
+        coarse = read_labels(source, settings.unsure)
+        _check_levels(source, coarse.style, options.many_labels)
+        probabilities = coarse.probabilities(options.confidence)
+        return _Coarse(probabilities, Form(axes=3, rows=1, labels=0), coarse.style, coarse.indices)
+    if options.kind == "foreground":
+        values, style = read_soft_mask(source), LabelStyle((0, 255))
+    elif source.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"{source}: no array but a picture; a soft mask goes to --foreground, a label map to --labels")
+    else:
+        values, style = read_predictions(source, options.key), None
+    form = Form.of(values.shape, sizes)
+    planes = form.planes(values)
+    (width, height), *_ = sizes
+    if values.ndim == 2 and width * height in values.shape and values.shape not in sizes:  # as pydensecrf has them
+        raise ValueError(f"{source}: shape {values.shape} has no rows; reshape it to (labels, {height}, {width})")
+    return _Coarse(planes, form, style or LabelStyle.voc(max(2, len(planes))))
+
+
+def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:
+    """UsageError for what is rather a soft mask: a map of 8-bit grey levels, and many of them."""
+    grey = style.palette is None and not style.colour_coded and not style.deep
+    if grey and len(style.values) > GREY_LABELS and not allowed:
+        raise UsageError(
+            f"{path}: {len(style.values)} levels of grey; is it a soft mask, how probable a foreground is?"
+            " Then give --foreground instead of --labels. If each level is a label, add --many-labels"
+        )
+
+
+def _only_label(values: np.ndarray, iterations: int, trace: Trace | None) -> np.ndarray:
+    """The marginals of a CRF with one label, (1, H, W) ones: it is everywhere, and all energies are 0."""
+    if trace is not None:
+        for t in range(iterations + 1):
+            trace(Moment(t, values, energy=0.0, free_energy=0.0, objective=0.0))
+    return values

@@ -1,6 +1,7 @@
 """What callers give: arrays of NumPy or torch, checked, as the tensors that a CRF takes."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from crfrnn.commands.refine.value_range import value_range
 from crfrnn.data.depth import white_of
-from crfrnn.data.predictions import labels_come_last
+from crfrnn.data.predictions import Form
 
 LEAST_PROBABILITY = 1e-10  # those below count as this, so that their logarithm is finite
 SUM_TOLERANCE = 0.05  # what storage as float16 or in 8 bits may do to a sum of one
+
+Planes = TypeVar("Planes", np.ndarray, Tensor)
 
 
 def checked(image: Any, predictions: Any, name: str) -> tuple[Tensor, Tensor]:
@@ -19,9 +22,68 @@ def checked(image: Any, predictions: Any, name: str) -> tuple[Tensor, Tensor]:
 
     `name` is ``probabilities`` or ``logits``. Raises `refine`'s ValueErrors.
     """
-    guide = guide_of(image, colour_units=True)
-    planes, _ = planes_of(predictions, guide, name)
+    guide, planes, _ = fitting(image, predictions, name, colour_units=True)
     return guide, unary_logits(planes.unsqueeze(0), name)
+
+
+def fitting(image: Any, predictions: Any, name: str, colour_units: bool) -> tuple[Tensor, Tensor, Form]:
+    """An image and its predictions, which must fit: guide (1, C, H, W), (L, H, W) with L at least 2, and their form.
+
+    Args:
+        image: NumPy (H, W), (H, W, C), torch (H, W), (C, H, W), or a batch of one.
+        predictions: in any `Form`, which the size of the image tells.
+        name: ``probabilities`` or ``logits``.
+        colour_units: the image must be in the units in which a preset's theta_beta counts.
+    """
+    pixels, values = _tensor(image, "image"), _tensor(predictions, name)
+    channels_last = not isinstance(image, Tensor)
+    if pixels.dim() == 4 and len(pixels) == 1:
+        pixels = pixels[0]
+    if 0 in pixels.shape or 0 in values.shape:
+        empty, shape = ("image", pixels.shape) if 0 in pixels.shape else (name, values.shape)
+        raise ValueError(f"{empty}: shape {tuple(shape)}, there is nothing in it")
+    form = _form(values.shape, _size(pixels.shape, channels_last))
+    if form is None:
+        raise ValueError(_misfit(tuple(pixels.shape), channels_last, tuple(values.shape), name))
+    if pixels.dim() == 2:
+        pixels = pixels.unsqueeze(0)
+    elif channels_last:
+        pixels = pixels.movedim(-1, 0)
+    if pixels.dtype != torch.uint8:
+        whole = not pixels.is_floating_point()
+        pixels = pixels.to(torch.float32)
+        if whole and colour_units:
+            pixels = _eight_bits(pixels)
+        _check_units(pixels, colour_units)
+    return pixels.unsqueeze(0), with_background(form.planes(values), name), form
+
+
+def with_background(planes: Planes, name: str) -> Planes:
+    """(1, H, W), a foreground alone, with the background before it, (2, H, W) float32; more labels as they are.
+
+    Of logits x, whose sigmoid is the foreground's probability, they are 0 and x up to a number for each pixel, chosen
+    so that an infinite x does no harm.
+
+    >>> with_background(np.array([[[0.25, 1.0]]]), "probabilities").tolist()
+    [[[0.75, 0.0]], [[0.25, 1.0]]]
+    """
+    if len(planes) > 1:
+        return planes
+    if isinstance(planes, np.ndarray):
+        return with_background(torch.from_numpy(planes), name).numpy()
+    foreground = planes.float()
+    if name == "logits":
+        return torch.cat([-foreground.clamp(min=0), foreground.clamp(max=0)])
+    low, high = (bound.item() for bound in foreground.aminmax())
+    if low < 0:
+        raise ValueError(f"probabilities: the smallest is {low:.3g}; logits go into logits=")
+    if high > 1 + SUM_TOLERANCE:
+        raise ValueError(
+            f"probabilities: the largest of the foreground is {high:.3g} instead of at most 1; logits go into logits=,"
+            " a mask in 0..255 must be divided by 255, and a label map is (labels, height, width) with 1 and 0"
+        )
+    foreground = foreground.clamp(max=1)
+    return torch.cat([1 - foreground, foreground])
 
 
 def unary_logits(values: Tensor, name: str) -> Tensor:
@@ -38,8 +100,11 @@ def checked_predictions(values: Tensor, name: str) -> tuple[Tensor, Tensor | Non
     """The same as float32 and, of probabilities, the highest of each label; or a ValueError."""
     values = values.float()
     if name == "logits":
-        if not torch.stack(values.sum(dim=1).aminmax()).isfinite().all():
-            raise ValueError("logits: NaN or infinity in them")
+        least, most = (bound.item() for bound in values.amax(dim=1).aminmax())  # of each pixel's best label
+        if not most < np.inf:  # NaN
+            raise ValueError("logits: NaN or infinity in them; minus infinity is fine, for a label that is impossible")
+        if least == -np.inf:
+            raise ValueError("logits: minus infinity for all labels of a pixel; one at least must be possible")
         return values, None
     lowest, highest, least, most = value_range(values)
     if not (np.isfinite(least) and np.isfinite(most)):
@@ -54,51 +119,43 @@ def checked_predictions(values: Tensor, name: str) -> tuple[Tensor, Tensor | Non
     return values, highest
 
 
-def planes_of(predictions: Any, guide: Tensor, name: str) -> tuple[Tensor, bool]:
-    """The predictions as (L, H, W), and whether they came as (H, W, L), by the size of the image."""
-    values = _tensor(predictions, name)
-    last = _labels_last(values, guide, name)
-    return values.movedim(-1, 0) if last else values, last
-
-
-def _labels_last(values: Tensor, guide: Tensor, name: str) -> bool:
-    """Whether the predictions are (H, W, L) instead of (L, H, W), by the size of the image."""
-    shape, (height, width) = tuple(values.shape), guide.shape[2:]
+def _size(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
+    """(height, width) of one image; () of what is none."""
     if len(shape) == 2:
-        raise ValueError(
-            f"{name}: shape {shape}, expected (labels, height, width); a foreground's p alone is stack([1 - p, p])"
-        )
-    if len(shape) != 3:
-        raise ValueError(f"{name}: shape {shape}, expected (labels, height, width); several images go in a list")
-    last = labels_come_last(shape, [(height, width)])
-    if not last and shape[1:] != (height, width):
-        swapped = "; height and width are swapped" if (width, height) in (shape[1:], shape[:2]) else ""
-        raise ValueError(f"{name}: shape {shape} does not fit the image, expected (labels, {height}, {width}){swapped}")
-    labels = shape[-1] if last else shape[0]
-    if labels < 2:
-        raise ValueError(f"{name}: {labels} label, a CRF needs at least 2; a foreground's p alone is stack([1 - p, p])")
-    return last
+        return tuple(shape)
+    return () if len(shape) != 3 else tuple(shape[:2] if channels_last else shape[1:])
 
 
-def guide_of(image: Any, colour_units: bool) -> Tensor:
-    """(1, C, H, W) from NumPy (H, W), (H, W, C) or torch (H, W), (C, H, W)."""
-    pixels = _tensor(image, "image")
-    if pixels.dim() not in (2, 3) or pixels.numel() == 0:
-        raise ValueError(
-            f"image: shape {tuple(pixels.shape)}, expected (height, width, channels) for NumPy"
-            " and (channels, height, width) for torch; several images go in a list"
-        )
-    if pixels.dim() == 2:
-        pixels = pixels.unsqueeze(0)
-    elif not isinstance(image, Tensor):
-        pixels = pixels.movedim(-1, 0)
-    if pixels.dtype != torch.uint8:
-        whole = not pixels.is_floating_point()
-        pixels = pixels.to(torch.float32)
-        if whole and colour_units:
-            pixels = _eight_bits(pixels)
-        _check_units(pixels, colour_units)
-    return pixels.unsqueeze(0)
+def _form(shape: Sequence[int], size: tuple[int, ...]) -> Form | None:
+    """How predictions of this shape lie, if they are for an image of this size."""
+    try:
+        form = Form.of(shape, [size])
+    except ValueError:
+        return None
+    return form if form.size(shape) == size else None
+
+
+def _misfit(image: tuple[int, ...], channels_last: bool, shape: tuple[int, ...], name: str) -> str:
+    """Why an image and predictions of these shapes do not belong together: the one that is wrong, and the repair."""
+    layout = "(height, width, channels)" if channels_last else "(channels, height, width)"
+    if len(image) in (3, 4):
+        grid, channels = (image[:3], image[-1]) if channels_last else (image[-3:], image[0])
+        if len(shape) == 4 and shape[-3:] == grid and (len(image) == 4 or channels > 4):
+            return f"image: shape {image} is a volume; crfrnn.refine takes images, crfrnn.mean_field and CRFRNN volumes"
+    if len(image) not in (2, 3):
+        several = f"; several go in lists, refine(list(images), list({name})), volumes through crfrnn.mean_field"
+        return f"image: shape {image}, expected one of (height, width) or {layout}{several * (len(image) == 4)}"
+    if len(image) == 3 and _form(shape, _size(image, not channels_last)):
+        of, repair = ("NumPy", "image.transpose(1, 2, 0)") if channels_last else ("torch", "image.permute(2, 0, 1)")
+        return f"image: shape {image}, but {name} {shape}; an image of {of} is {layout}, give {repair}"
+    height, width = _size(image, channels_last)
+    expected = f"expected (labels, {height}, {width}), or ({height}, {width}) of a foreground alone"
+    if _form(shape, (width, height)):
+        return f"{name}: shape {shape} does not fit the image, {expected}; height and width are swapped"
+    if len(shape) == 2 and shape[1] == height * width:
+        return f"{name}: shape {shape} has no rows, {expected}; give {name}.reshape(-1, {height}, {width})"
+    several = "; several images go in lists" * (len(shape) == 4 and shape[0] > 1)
+    return f"{name}: shape {shape} does not fit the image, {expected}{several}"
 
 
 def _eight_bits(pixels: Tensor) -> Tensor:
@@ -123,9 +180,22 @@ def _check_units(pixels: Tensor, colour_units: bool) -> None:
 def _tensor(array: Any, name: str) -> Tensor:
     """The array's own memory as a tensor, copied only where torch cannot see it (read-only, reversed, swapped)."""
     if isinstance(array, Tensor):
+        if array.is_complex() or array.layout is not torch.strided or array.is_meta:
+            kind = "without numbers, on the meta device" if array.is_meta else f"of {array.dtype}, {array.layout}"
+            raise ValueError(f"{name}: expected a dense tensor of real numbers, got one {kind}")
         return array.detach()
-    array = np.asarray(array)
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ValueError(f"{name}: a masked array, and a CRF knows no mask; say what is there with .filled(...)")
+    given = array
+    try:
+        array = np.asarray(array)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: expected an array of numbers, got {type(given).__name__} ({error})") from None
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name}: expected an array of numbers, got {array.dtype}")
+        kind = f"one of {array.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
+        raise ValueError(f"{name}: expected an array of numbers, got {kind}")
+    if array.dtype.char == "g":  # long doubles, which torch does not know
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float64)
     plain = array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
     return torch.from_numpy(array if plain else np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

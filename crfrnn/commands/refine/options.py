@@ -5,22 +5,27 @@ from typing import Any
 
 from crfrnn.commands.errors import UsageError, check_not_negative
 
+KINDS = ("probabilities", "logits", "labels", "foreground")
+
 
 @dataclass(frozen=True)
 class RefineOptions:
     """Sharpen rough predictions along the edges of a photograph.
 
-    Give the photograph and one of --probabilities, --logits and --labels. Folders work too: predictions are matched
-    to photographs by name (cat.npz to cat.jpg), and a second run does what the first one left.
+    Give the photograph and one of --probabilities, --logits, --labels and --foreground. Folders work too: predictions
+    are matched to photographs by name (cat.npz to cat.jpg), and a second run does what the first one left.
 
     Args:
         image: the photograph, or a folder of photographs.
         out: the refined label map, a PNG, or a folder for them.
-        probabilities: (labels, height, width) in a .npy or .npz file, or a folder of such files.
-        logits: the same, before the softmax.
+        probabilities: (labels, height, width) in a .npy or .npz file, or a folder of such files; (height, width) of a
+            binary network, the foreground's.
+        logits: the same, before the softmax, or before the sigmoid of a binary network.
         labels: a coarse label map instead: a palette, grey or colour-coded PNG, or a folder of them.
+        foreground: a soft mask instead: a grey PNG, the whiter the more probable the foreground, or a folder of them.
         key: the name of the array in .npz files that hold several.
         confidence: with --labels, the probability that a given label is right.
+        many_labels: with --labels, more than 32 levels of grey are labels all the same, and no soft mask.
         unsure: with --labels, the index (255) or colour (0,0,0 or "#000000") that means "no label here".
         preset: bandwidths and weights: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
         iterations: mean-field iterations.
@@ -28,7 +33,8 @@ class RefineOptions:
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
         accuracy: 1 to 3: how close to the exact CRF the bilateral filter comes, for how much time.
-        tolerance: leave out labels that are nowhere more probable than this; 0 leaves none out.
+        tolerance: leave out labels that hold together, at every pixel, at most this share of the best one's
+            probability; 0 leaves none out.
         solver: what an iteration does: mean-field, damped:STEP, convergent, entropic-frank-wolfe:STEP,LAMBDA or
             euclidean-frank-wolfe:STEP,LAMBDA.
         temperature: divides the logits (the logarithms of the probabilities); below 1 the network counts for more.
@@ -36,7 +42,7 @@ class RefineOptions:
         fitted: what a file of crfrnn fit says of itself; nothing is done with it.
         resize: scale predictions of another size to the photograph's, bilinearly.
         overlay: also write the photograph tinted by the refined labels.
-        save_probabilities: also write the refined probabilities, float16, .npz or .npy.
+        save_probabilities: also write the refined probabilities, float16, .npz or .npy, in the form of what came in.
         trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
         overwrite: in folders, redo what is already there.
     """
@@ -47,8 +53,10 @@ class RefineOptions:
     probabilities: str | None = None
     logits: str | None = None
     labels: str | None = None
+    foreground: str | None = None
     key: str | None = None
     confidence: float = 0.7
+    many_labels: bool = False
     unsure: str | int = ""
     preset: str = "crfrnn"
     iterations: int = 10
@@ -67,10 +75,10 @@ class RefineOptions:
     overwrite: bool = False
 
     def __post_init__(self):
-        kinds = [name for name in ("probabilities", "logits", "labels") if getattr(self, name)]
+        kinds = [kind for kind in KINDS if getattr(self, kind)]
         if len(kinds) != 1:
             several = ", not several" if kinds else ""
-            raise UsageError(f"give one of --probabilities, --logits and --labels{several}")
+            raise UsageError(f"give one of {', '.join(f'--{kind}' for kind in KINDS[:-1])} and --{KINDS[-1]}{several}")
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
         check_not_negative("iterations", self.iterations)
@@ -79,10 +87,10 @@ class RefineOptions:
 
     @property
     def kind(self) -> str:
-        """What the predictions are: ``probabilities``, ``logits`` or ``labels``."""
-        return "probabilities" if self.probabilities else "logits" if self.logits else "labels"
+        """What the predictions are: ``probabilities``, ``logits``, ``labels`` or ``foreground``."""
+        return next(kind for kind in KINDS if getattr(self, kind))
 
     @property
     def source(self) -> str:
         """Where the predictions are."""
-        return self.probabilities or self.logits or self.labels or ""
+        return getattr(self, self.kind)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.refine.inputs import LEAST_PROBABILITY, checked_predictions, guide_of, logarithm, planes_of
+from crfrnn.commands.refine.inputs import LEAST_PROBABILITY, checked_predictions, fitting, logarithm
 from crfrnn.filtering.kernels import Kernel, with_accuracy
-from crfrnn.inference.occurring import highest_logarithms, occurring
+from crfrnn.inference.occurring import occurring
 from crfrnn.inference.recurrence import iterates, marginals
 from crfrnn.inference.solvers import MeanField, Solver
 from crfrnn.parameters import CRFParameters
@@ -51,7 +51,7 @@ def refine(
     logits: Predictions | None = None,
     preset: str = "crfrnn",
     iterations: int = 10,
-    kernels: Sequence[Kernel] | None = None,
+    kernels: Sequence[Kernel | str] | None = None,
     normalization: str | None = None,
     accuracy: int | None = None,
     self_connection: bool = True,
@@ -65,39 +65,45 @@ def refine(
 
     Args:
         image: the photograph, NumPy (H, W, 3) uint8 or torch (3, H, W) uint8. Any other guide of that size too: one
-            channel (H, W), any number of channels, floats in the units of ``theta_beta``. With a preset, whole numbers
-            of 16 bits are brought to 0..255, those of 10, 12 or 14 bits in use with a warning (docs/refine.md).
-        probabilities: (L, H, W), L at least 2, summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart
-            by the image's size, and comes back as it was given; where both would fit, it is (L, H, W).
-        logits: instead of probabilities, the network's output before its softmax.
+            channel (H, W), any number of channels, floats in the units of ``theta_beta``. A batch of one will do.
+            With a preset, whole numbers of 16 bits are brought to 0..255, those of 10, 12 or 14 bits in use with a
+            warning (docs/refine.md).
+        probabilities: (L, H, W), summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart by the image's
+            size; where both would fit, it is (L, H, W). Of a binary network (H, W) or (1, H, W), the foreground alone;
+            the background is 1 minus it. Further axes may have length 1: (1, L, H, W), nnU-Net's (L, 1, H, W).
+        logits: instead of probabilities, the network's output before its softmax; of a binary network before its
+            sigmoid. Minus infinity is a label that is impossible there.
         preset: ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
         iterations: T.
-        kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``.
+        kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``, or as texts,
+            ``bilateral:50,5,10``; one alone needs no list.
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
         accuracy: of the bilateral filters, 1 to 3: how close to the exact CRF, for how much time (docs/accuracy.md). It
             takes the place of the kernels' own, which is 1 in the presets.
         self_connection: whether a pixel hears itself, as in every released code; False leaves the term j = i out.
-        tolerance: labels that are nowhere more probable than this are left out and come back as 0, which is as much
-            faster as there are fewer labels. With w the sum of the kernels' weights their marginals could not have
-            risen above about ``tolerance * exp(w * tolerance)`` anywhere (`inference/occurring.py`). 0 leaves none out.
+        tolerance: labels are left out and come back as 0, which is as much faster as there are fewer labels, as long as
+            they hold together, at every pixel, at most this share of the most probable label's probability. For any
+            number of labels and iterations the result is the exact one of probabilities that are nowhere farther than
+            this from the given ones; `inference/occurring.py` derives what the labels could have come to. 0 leaves none
+            out.
         solver: what an iteration does, an object of `crfrnn.solvers` or its name, such as ``damped:0.5``; None is the
             paper's mean field, the fastest.
         trace: called with a `Moment` after each iteration, from t = 0, as ``moments.append`` for a list; for one image.
             It takes longer, as every iteration's marginals and energies are computed.
         temperature: divides the logits (the logarithms of the probabilities). Above 1 it tells the CRF to believe the
             network less, below 1 more, down to nothing but the network.
-        class_weights: (M, L), a row for each kernel with what its weight is multiplied by for each class. What
-            ``crfrnn fit`` finds; `crfrnn.CRFParameters` reads and holds all of it.
+        class_weights: (M, L), a row for each kernel with what its weight is multiplied by for each class, of a binary
+            network background and foreground. What ``crfrnn fit`` finds; `crfrnn.CRFParameters` reads and holds it.
 
     Returns:
         The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given; the label map
-        is their argmax over the labels. They are computed in float32.
+        is their argmax over the labels, or where the foreground's alone are above a half. They are computed in float32.
 
         Lists of images and of predictions give a list in the same order, worked on by all cores.
 
     Raises:
-        ValueError: shapes that do not belong together, probabilities that are none, NaN, an image that is not in the
-            units of the preset's theta_beta. The message begins with the argument's name.
+        ValueError: shapes that do not belong together, probabilities that are none, NaN, masked arrays, an image that
+            is not in the units of the preset's theta_beta. The message begins with the argument's name.
 
     A probability of exactly 0 or 1 is a certainty that hardly any CRF overrules: soften hard labels first, as
     ``crfrnn refine --labels --confidence`` does.
@@ -158,15 +164,14 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings
 
 def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
     """One image: to tensors, through the recurrence, and back to the form that the predictions had."""
-    guide = guide_of(image, settings.colour_units)
-    planes, labels_last = planes_of(predictions, guide, settings.name)
+    guide, planes, form = fitting(image, predictions, settings.name, settings.colour_units)
 
     def give_back(q: Tensor) -> Any:
-        q = q[0].movedim(0, -1) if labels_last else q[0]
+        q = form.restored(q[0, 1:] if form.labels is None else q[0])
         if isinstance(predictions, Tensor):
-            return q.to(planes.dtype if planes.is_floating_point() else torch.float32)
-        dtype = predictions.dtype if predictions.dtype.kind == "f" else np.dtype(np.float32)
-        return q.numpy().astype(dtype.newbyteorder("="), copy=False)
+            return q.to(predictions.dtype if predictions.is_floating_point() else torch.float32)
+        dtype = np.asarray(predictions).dtype
+        return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
 
     with torch.no_grad():
         return give_back(_marginals(guide.to(planes.device), planes.unsqueeze(0), settings, give_back))
@@ -182,7 +187,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
     unary = values if floor else logarithm(values, settings.name)
     if crf.temperature != 1:
         unary = unary / crf.temperature
-    labels = _labels(unary, highest if settings.normalised else None, settings)
+    labels = _labels(unary, highest if floor else None, settings)
     if len(labels) < unary.shape[1]:
         unary = unary[:, labels]
         weights = weights[:, labels] if weights.shape[1] > 1 else weights
@@ -207,9 +212,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
 
 
 def _labels(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[int]:
-    """The labels that take part. highest (L,): the largest probability of each, where it is known."""
+    """The labels that take part. highest (L,): the largest of each label, where the unary is left as probabilities."""
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.crf.kernels):
         return list(range(unary.shape[1]))
-    if highest is None:
-        return occurring(highest_logarithms(unary), settings.tolerance).tolist()
-    return occurring(highest.clamp(min=LEAST_PROBABILITY).log(), settings.tolerance).tolist()
+    return occurring(unary, settings.tolerance, highest).tolist()

@@ -35,6 +35,12 @@ class _Model:
     network: SegmentationNetwork
     iterations: int | None
 
+    @property
+    def has_crf(self) -> bool:
+        """Whether one does anything to its labels: T = 0 leaves it out."""
+        crf = self.network.crf
+        return crf is not None and (crf.eval_iterations if self.iterations is None else self.iterations) > 0
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -128,8 +134,8 @@ def _segment_photos(
 
 
 def _changed(model: _Model, outcomes: Sequence[_Outcome]) -> list[str]:
-    if model.network.crf is None:
-        return []
+    if not model.has_crf:
+        return ["0 iterations: the CRF is left out"] if model.network.crf is not None else []
     return [f"the CRF changed the label of {np.mean([outcome.changed for outcome in outcomes]):.1%} of the pixels"]
 
 
@@ -172,6 +178,7 @@ def _segment_by_strokes(
     image: Path, source: Path, void: Value | None, targets: Targets, iterations: int, seed: int
 ) -> None:
     drawn, void_rule = read_strokes(source, void)
+    _check_drawn(source, drawn, void_rule)
     photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
     start = time.perf_counter()
     with steps_bar(f"learning {image.name}") as progress:
@@ -199,6 +206,19 @@ def _segment_by_strokes(
     print(f"{np.mean(result.labels[drawn_on] == drawn.indices[drawn_on]):.1%} of the stroke pixels kept their class")
     for path in targets.paths():
         print(f"wrote {path}")
+
+
+def _check_drawn(source: Path, drawn: LabelMap, void_rule: str) -> None:
+    """ValueError, in the colours of the file, where there are no strokes of two of them."""
+    style = drawn.style
+    if len(style.values) > 1:
+        return
+    count, name = ("only one", f", {style.names()[0]}") if style.values else ("no", "")
+    colour = f" (#{bytes(style.colours()[0]).hex()})" if style.values and style.palette else ""
+    raise ValueError(
+        f"{source}: {count} colour is drawn{name}{colour}, and {void_rule}; draw on each thing and on the background,"
+        " in a colour of its own for each and at least two pixels wide"
+    )
 
 
 def _write(photo: np.ndarray, drawn: LabelMap, result: Segmentation, targets: Targets) -> None:

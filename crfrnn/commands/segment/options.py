@@ -27,7 +27,8 @@ class SegmentOptions:
         overlay: also write the photograph tinted by the labels, with a legend where the classes have names.
         save_probabilities: also write the probabilities, float16, .npz or .npy.
         compare: also write a figure: photograph, strokes, the network alone, the network with its CRF-RNN.
-        iterations: mean-field iterations; the model's own where it is left out, 10 with --strokes.
+        iterations: mean-field iterations; the model's own where it is left out, 10 with --strokes. 0 leaves the CRF
+            out.
         seed: with --strokes, of the initial weights; the same seed gives the same result.
         overwrite: in folders, redo what is already there.
     """
@@ -49,6 +50,8 @@ class SegmentOptions:
         check_not_negative("iterations", self.iterations)
         if self.strokes and self.model is not None:
             raise UsageError("model: --strokes trains a network of its own; give one of --model and --strokes")
+        if self.compare and self.iterations == 0:
+            raise UsageError("compare: 0 iterations leave the CRF out, so there is nothing to compare")
         for name, said in {"unsure": self.unsure != "", "seed": self.seed != 0}.items():
             if said and not self.strokes:
                 raise UsageError(f"{name}: belongs to --strokes")

@@ -19,6 +19,7 @@ from crfrnn.commands.segment.stroke_training import (
     train_end_to_end,
     train_network,
 )
+from crfrnn.inference.recurrence import check_iterations
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.photo_size import bands, fitting_size, resized
@@ -116,8 +117,7 @@ def segment_strokes(
     >>> np.unique(segment_strokes(image, strokes).labels[10], return_counts=True)
     (array([2, 7]), array([15, 15]))
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-        raise ValueError(f"iterations: must be a whole number of at least 0, got {iterations!r}")
+    iterations = check_iterations(iterations)
     learned = learn_strokes(image, strokes, void=void, seed=seed, progress=progress)
     label = partial(_label, image=image, classes=learned.classes, iterations=iterations)
     network_labels, _ = label(learned.alone, crf=None, keep=False)

@@ -25,6 +25,7 @@ class CamVid(SegmentationDataset):
         root: the folder that holds ``train``, ``trainannot``, ``val``, ``valannot``, ``test``, ``testannot``.
         split: ``train``, ``val`` or ``test``.
         size: see `SegmentationDataset`.
+        partial: see `Folders`.
 
     Source: Brostow et al., "Semantic object classes in video", 2009; the 11 classes and the split are those of
     Badrinarayanan et al., "SegNet", 2015.
@@ -32,7 +33,10 @@ class CamVid(SegmentationDataset):
 
     SPLITS = ("train", "val", "test")
 
-    def __init__(self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None):
+    def __init__(
+        self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None, *, partial: bool = False
+    ):
         folder = Path(root)
         chosen_split(split, self.SPLITS, "CamVid")
-        super().__init__(pairs_in(folder / split, folder / f"{split}annot"), CLASSES, size)
+        pairs, left_out = pairs_in(folder / split, folder / f"{split}annot", partial)
+        super().__init__(pairs, CLASSES, size, left_out)

@@ -84,6 +84,7 @@ class SegmentationDataset(Dataset[Sample]):
         classes: what the masks' values mean.
         size: (width, height) to which photographs (antialiased) and masks (nearest pixel) are scaled, without
             keeping the proportions; None leaves each as it is.
+        left_out: in words, the files that have no partner, where the pairs are not all that there is.
 
     Masks are read as class indices, palette or grey, and never go through RGB. Transparent pixels do not count.
 
@@ -91,12 +92,15 @@ class SegmentationDataset(Dataset[Sample]):
     outside the classes is a ValueError that names the file.
     """
 
-    def __init__(self, pairs: Sequence[Pair], classes: Classes, size: tuple[int, int] | None = None):
+    def __init__(
+        self, pairs: Sequence[Pair], classes: Classes, size: tuple[int, int] | None = None, left_out: str = ""
+    ):
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"size: expected width and height in pixels, got {size}")
         self.pairs = list(pairs)
         self.classes = classes
         self.size = size
+        self.left_out = left_out
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -26,6 +26,7 @@ class Folders(SegmentationDataset):
             split has folders of its own.
         validation_share: where nothing else says which image belongs to which split, this share of them is ``val``
             and the others are ``train``, chosen by a checksum of their names: more images do not move the others.
+        partial: take the pairs that there are, and say in `left_out` what has no partner, instead of refusing it.
 
     A file ``train.txt`` (``val.txt``, ``test.txt``) in `root` with one name on each line says what the split holds.
     """
@@ -43,6 +44,7 @@ class Folders(SegmentationDataset):
         images: str = "images",
         masks: str = "masks",
         validation_share: float = 0.2,
+        partial: bool = False,
     ):
         folder = existing_folder(Path(root), "give the folder that holds the images and the masks")
         chosen_split(split, self.SPLITS, "a data set of folders")
@@ -51,27 +53,38 @@ class Folders(SegmentationDataset):
         if not 0 < validation_share < 1:
             raise ValueError(f"validation_share: must lie between 0 and 1, got {validation_share}")
         named = Classes(_names(classes, folder), void=frozenset(void))
-        pairs = pairs_in(folder / images.format(split=split), folder / masks.format(split=split))
+        pairs, left_out = pairs_in(folder / images.format(split=split), folder / masks.format(split=split), partial)
         if "{split}" not in images and split != "all":
-            pairs = _chosen(pairs, split, folder / f"{split}.txt", validation_share)
-        super().__init__(pairs, named, size)
+            listed = folder / f"{split}.txt"
+            pairs, missing = _chosen(pairs, split, listed, validation_share)
+            if missing and not partial:
+                raise ValueError(f"{listed}: {missing[0]!r} and {len(missing) - 1} more have no image and mask")
+            if missing:
+                left_out = f"{len(missing)} of the names in {listed} ({missing[0]!r} has no image and mask)"
+        super().__init__(pairs, named, size, left_out)
 
 
-def pairs_in(images: Path, masks: Path) -> list[Pair]:
-    """The images and masks of two folders, by name; a ValueError where a mask or an image has no partner."""
+def pairs_in(images: Path, masks: Path, partial: bool = False) -> tuple[list[Pair], str]:
+    """The images and masks of two folders, by name, and in words what has no partner.
+
+    A ValueError where a mask or an image has none, but for `partial`, which takes the pairs that there are.
+    """
     existing_folder(images, "it must hold the images")
     existing_folder(masks, "it must hold the masks")
     matched = pair_by_stem(images, masks, MASK_SUFFIXES)
     problems = list(matched.problems.items())
-    if problems:
-        rest = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-        raise ValueError(f"{problems[0][0]}: {problems[0][1]}{rest}")
-    if matched.unused:
-        raise ValueError(
-            f"{masks}: {matched.unused} images in {images} have no mask here, such as"
-            f" {matched.lonely[0].relative_to(images)}; add masks or move the images"
-        )
-    return [Pair(name, *paths) for name, paths in sorted(matched.pairs.items())]
+    if not partial:
+        if problems:
+            rest = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+            raise ValueError(f"{problems[0][0]}: {problems[0][1]}{rest}")
+        if matched.unused:
+            raise ValueError(
+                f"{masks}: {matched.unused} images in {images} have no mask here, such as"
+                f" {matched.lonely[0].relative_to(images)}; add masks or move the images"
+            )
+    left_out = [f"{matched.unused} of the images (no mask in {masks})"] * bool(matched.unused)
+    left_out += [f"{len(problems)} of the masks ({path}: {reason})" for path, reason in problems[:1]]
+    return [Pair(name, *paths) for name, paths in sorted(matched.pairs.items())], " and ".join(left_out)
 
 
 def read_list(path: Path) -> list[str]:
@@ -99,14 +112,12 @@ def _known(listed: str, names: Container[str]) -> str:
     return next((name for name in (listed, path.with_suffix("").as_posix()) if name in names), path.stem)
 
 
-def _chosen(pairs: list[Pair], split: str, listed: Path, share: float) -> list[Pair]:
+def _chosen(pairs: list[Pair], split: str, listed: Path, share: float) -> tuple[list[Pair], list[str]]:
+    """The pairs of a split, and the names that its list has and that are no pair."""
     if listed.exists():
         by_name = {pair.name: pair for pair in pairs}
         names = [_known(name, by_name) for name in read_list(listed)]
-        missing = [name for name in names if name not in by_name]
-        if missing:
-            raise ValueError(f"{listed}: {missing[0]!r} and {len(missing) - 1} more have no image and mask")
-        return [by_name[name] for name in names]
+        return [by_name[name] for name in names if name in by_name], [name for name in names if name not in by_name]
     if split == "test":
         raise ValueError(f"split: there is neither {listed} nor a folder that says which images are for the test")
-    return [pair for pair in pairs if (zlib.crc32(pair.name.encode()) / 2**32 < share) == (split == "val")]
+    return [pair for pair in pairs if (zlib.crc32(pair.name.encode()) / 2**32 < share) == (split == "val")], []

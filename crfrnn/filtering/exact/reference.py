@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from crfrnn.runtime.transforms import transformed
+
 TILE_ELEMENTS = 1 << 22  # kernel entries in memory at a time: 16 MiB in float32
 
 
@@ -36,7 +38,8 @@ class ExactOperator:
         tiles = []
         for start in range(0, points, rows_per_tile):
             rows = features[:, :, start : start + rows_per_tile]
-            if needs_grad:  # recompute the tile in the backward pass rather than keep N x N entries
+            # recompute the tile in the backward pass rather than keep N x N entries; torch.func has no such thing
+            if needs_grad and not transformed():
                 tiles.append(checkpoint(_tile, rows, features, values, use_reentrant=False))
             else:
                 tiles.append(_tile(rows, features, values))

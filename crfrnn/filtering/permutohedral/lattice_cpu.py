@@ -18,6 +18,7 @@ from torch import Tensor
 from crfrnn.filtering.feature_gradient import feature_gradient
 from crfrnn.filtering.operator import Lattice
 from crfrnn.filtering.permutohedral import numba_cpu, vertices_cpu
+from crfrnn.filtering.permutohedral.keys import KEY_BITS, check_reach, scattered_strides
 from crfrnn.filtering.permutohedral.lattice_tensors import Blur, LatticeTensors, lattice_gain
 from crfrnn.filtering.permutohedral.own_weight import own_weight
 from crfrnn.filtering.permutohedral.stencil import STENCILS, axis_scale
@@ -27,25 +28,23 @@ from crfrnn.runtime.custom_ops import CustomOp, each_a_tensor, like_the_first, p
 NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
 SCHEMA = f"{each_a_tensor(LatticeTensors._fields)}, SymInt line, bool transposed"  # the end of the ops that filter
-KEY_BITS = 62  # in each of at most two words
 BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points worth a thread of their own
 
 
 def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray:
-    """Strides (words, d + 1) that give every lattice point within reach of the features a key of its own.
+    """Strides (words, d + 1) of the keys of every lattice point within reach of the features; see `keys.py`.
 
-    low, high (d,): the range of each scaled feature; rings: of vertices around those that points have. A key is a
-    mixed-radix number, sum of coordinate times stride, in one int64 word or two; the last column is 0, as the last
-    coordinate follows from the others.
+    low, high (d,): the range of each scaled feature; rings: of vertices around those that points have. The last column
+    is 0, as the last coordinate follows from the others.
     """
     dimensions = low.size
+    check_reach(float(max(np.abs(low).max(), np.abs(high).max())), dimensions)
     reach = high - low
     extent = np.array([reach[k:].sum() + k * (reach[k - 1] if k else 0.0) for k in range(dimensions)])
     margin = (6 + 2 * rings) * (dimensions + 1)
     bits = np.log2(np.ceil(extent) + margin)
-    largest = float(max(np.abs(low).max(), np.abs(high).max()))
     words: list[list[int]] = [[]]
     used = 0.0
     for k in range(dimensions):
@@ -54,11 +53,8 @@ def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray
             used = 0.0
         words[-1].append(k)
         used += bits[k]
-    if len(words) > 2 or bits.max() > KEY_BITS or largest * (dimensions + 1) > 2.0**50:
-        raise ValueError(
-            f"features: spread over {float(reach.max()):.3g} bandwidths in {dimensions} dimensions, more lattice cells"
-            " than can be numbered; use larger bandwidths or method='exact'"
-        )
+    if len(words) > 2:
+        return np.pad(scattered_strides(dimensions), ((0, 0), (0, 1)))
     strides = np.zeros((len(words), dimensions + 1), np.int64)
     for word, coordinates in enumerate(words):
         stride = 1
@@ -264,8 +260,8 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad: Tensor):
-    count = len(LatticeTensors._fields)
-    lattices, rest = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    count, saved = len(LatticeTensors._fields), ctx.saved_tensors  # read once: gradient checkpointing gives them once
+    lattices, rest = saved[:count], saved[count:]
     of_values, of_features = None, None
     if ctx.needs_input_grad[0]:
         of_values = _filter.op(grad, None, *lattices, ctx.line, not ctx.transposed)

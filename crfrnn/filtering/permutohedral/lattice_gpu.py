@@ -14,12 +14,12 @@ from torch import Tensor
 from crfrnn.filtering.feature_gradient import DifferentiableSums
 from crfrnn.filtering.operator import Lattice
 from crfrnn.filtering.permutohedral import triton_gpu
+from crfrnn.filtering.permutohedral.keys import KEY_BITS, check_reach, scattered_strides
 from crfrnn.filtering.permutohedral.reference import axis_scale, gain
 from crfrnn.runtime import layout_gpu
 from crfrnn.runtime.custom_ops import CustomOp, each_a_tensor, like_the_first
 from crfrnn.runtime.layout_gpu import blocks, padded, programs
 
-KEY_BITS = 62  # in each of at most two words
 MOST_ENTRIES = 2**31 - 2**16  # entries are numbered in 32 bits, with room for the last block's numbers
 RUN = 128  # entries that a row sums at most: what a program does for a vertex where a thousand points meet
 POINTS = 128  # in a block of the kernels that build
@@ -56,10 +56,9 @@ def radices(low: Tensor, high: Tensor) -> Tensor:
 
 
 def key_strides(low: Tensor, high: Tensor, batch: int, words: int) -> Tensor:
-    """(2, d + 1) int64: strides that give every vertex within reach of the features a key of its own, on their device.
+    """(2, d + 1) int64, on their device: strides of the keys of every vertex within reach of the features; `keys.py`.
 
-    A key is a mixed-radix number, the sum of coordinate times stride, the last for the image; what one word does not
-    hold begins the second one.
+    The last is for the image. What one word does not hold begins the second one; what both do not hold is scattered.
     """
     radix = torch.cat([radices(low, high), torch.full_like(low[:1], batch)])
     second = radix.cumprod(0) > 2.0**KEY_BITS if words == 2 else torch.zeros_like(radix, dtype=torch.bool)
@@ -67,7 +66,14 @@ def key_strides(low: Tensor, high: Tensor, batch: int, words: int) -> Tensor:
     for inside in (~second, second):
         own = torch.where(inside, radix, torch.ones_like(radix)).to(torch.int64)
         rows.append(torch.where(inside, own.cumprod(0) // own, 0))
-    return torch.stack(rows)
+    in_second = torch.where(second, radix, torch.ones_like(radix)).prod()
+    scattered = _scattered(radix.numel(), radix.device)
+    return torch.where(in_second <= 2.0**KEY_BITS, torch.stack(rows), scattered)
+
+
+@functools.cache
+def _scattered(count: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(scattered_strides(count)).to(device)
 
 
 @functools.cache
@@ -78,23 +84,14 @@ def _scale(dimensions: int, device: torch.device) -> Tensor:
 def words_needed(features: Tensor, batch: int) -> int:
     """How many words the keys need, 1 or 2: the only question that the host asks. features (B, d, N).
 
-    Raises ValueError where two are not enough.
+    Raises ValueError where coordinates are too large to be told apart.
     """
     dimensions = features.shape[1]
     ends = torch.stack([features.amin(dim=(0, 2)), features.amax(dim=(0, 2))]).double().cpu()
     low, high = ends * axis_scale(dimensions)
-    bits = [*radices(low, high).log2().tolist(), math.log2(batch)]
-    used = [0.0]
-    for number in bits:
-        if used[-1] + number > KEY_BITS - 1 and used[-1]:
-            used.append(0.0)
-        used[-1] += number
-    if len(used) > 2 or max(used) > KEY_BITS - 1 or float(ends.abs().max()) * (dimensions + 1) ** 2 > 2.0**50:
-        raise ValueError(
-            f"features: spread over {float((high - low).max()):.3g} bandwidths in {dimensions} dimensions, more lattice"
-            " cells than can be numbered; use larger bandwidths or method='exact'"
-        )
-    return len(used)
+    check_reach(max(float(-low.min()), float(high.max())), dimensions)
+    bits = radices(low, high).log2().sum().item() + math.log2(batch)
+    return 1 if bits <= KEY_BITS - 1 else 2
 
 
 @layout_gpu.on_its_device

@@ -16,6 +16,7 @@ def sparsemax(values: Tensor) -> Tensor:
     >>> sparsemax(torch.tensor([[1.0, 0.8, -1.0]]))
     tensor([[0.6000, 0.4000, 0.0000]])
     """
+    values = values - values.detach().amax(dim=1, keepdim=True)  # far from 0 the sums would lose the digits of z
     with torch.no_grad():
         support = torch.ones_like(values, dtype=torch.bool)
         for _ in range(values.shape[1]):

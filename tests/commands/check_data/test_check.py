@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from crfrnn.cli import main
-from crfrnn.commands.check_data.check import check
+from crfrnn.commands.check_data.check import check, describe
 from crfrnn.data.config import DataConfig, data_config, read_data_config
 from crfrnn.data.splits import open_split
 from tests.support import made
@@ -66,6 +66,18 @@ def test_nothing_but_void(config):
         Image.new("L", (32, 24), 255).save(path)
     _, problems = check(config, ("train",))
     assert problems == ["train: every pixel is void, there is nothing to learn from"]
+
+
+def test_masks_of_0_and_255_are_doubted_in_their_split(config):
+    for path in Path(config.root, "masks/val").iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 1, 255, 0).astype(np.uint8)).save(path)
+    reports, problems = check(config, ("train", "val"))
+    assert problems == []
+    notes = [line for line in describe(reports, ("ground", "red", "green")).splitlines() if line.startswith("note: ")]
+    assert [note.partition(":")[2][:6] for note in notes] == [" val: "] * 2
+    assert "2 of 3 classes never occur in the truth (red, green)" in notes[0]
+    assert "store them as 0 and 1" in notes[1]
 
 
 def test_an_empty_split(config):

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image, ImageColor
 
 from crfrnn.cli import main
+from crfrnn.commands.evaluate import evaluate as evaluate_module
 from crfrnn.commands.evaluate.evaluate import measure
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, draw_boundary_curves
 from crfrnn.commands.metrics import Evaluation, Scores
@@ -115,6 +116,35 @@ def test_what_is_left_out(folder, capsys):
     assert "3 images of folders, train" in out
     assert main(["evaluate", "plain", "--data", "c.yaml", "--crf", "trained"]) == 1
     assert "crf: none of the models has a trained CRF" in capsys.readouterr().err
+
+
+def test_the_pairs_that_there_are(folder, capsys):
+    Path("data/masks/val/01.png").unlink()
+    assert main(["evaluate", "joint", "--data", "c.yaml"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "note: 2 images are measured; left out: 1 of the images (no mask in data/masks/val)"
+    assert "2 images of folders, val, on cpu" in lines
+    for path in Path("data/masks/val").iterdir():
+        path.unlink()
+    assert main(["evaluate", "joint", "--data", "c.yaml"]) == 1
+    assert "data: the split 'val' of data is empty; left out: 3 of the images" in capsys.readouterr().err
+
+
+def test_doubts_are_said_first(folder, capsys, monkeypatch):
+    """Masks stored as 0 and 255, of which only the ground counts."""
+    for path in Path("data/masks/val").iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == mask[0, 0], 0, 255).astype(np.uint8)).save(path)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "measure", interrupt)
+    assert main(["evaluate", "joint", "--data", "c.yaml"]) == 130
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("note: 2 of 3 classes never occur in the truth (")
+    assert "is void" in second
+    assert "store them as 0 and 1" in second
 
 
 USAGE = {

@@ -66,6 +66,22 @@ def test_fit_then_refine(folder, capsys):
     assert CRFRNN.from_config("crf.yaml").temperature == parameters.temperature
 
 
+def test_a_binary_network(folder, capsys):
+    """Its foreground alone, as logits (height, width): two classes."""
+    for path in Path("maps").iterdir():
+        if path.stem > "1":  # two are enough
+            path.unlink()
+            Path(f"truth/{path.stem}.png").unlink()
+            continue
+        logits = np.load(path)
+        np.save(path, logits[1:].max(0) - logits[0])
+        truth = np.asarray(Image.open(f"truth/{path.stem}.png"))
+        Image.fromarray(np.minimum(truth, 1)).save(f"truth/{path.stem}.png")
+    Path("names.txt").write_text("nothing\nsomething\n")
+    assert run(*CALL, "--classes", "names.txt") == 0
+    assert "something" in capsys.readouterr().out
+
+
 def test_a_crf_that_does_not_help(folder, capsys):
     for number in range(6):
         truth = np.asarray(Image.open(f"truth/{number}.png"))
@@ -104,8 +120,34 @@ def test_every_file_is_read_twice_and_the_first_once_more(folder, monkeypatch):
     assert {path.partition(".")[0]: times for path, times in opened.items()} == expected
 
 
-def remove(name):
-    return lambda: Path(name).unlink()
+def test_the_pairs_that_there_are(folder, capsys):
+    for name in ("photos/1.png", "maps/2.npy", "truth/3.png", "truth/4.png"):
+        Path(name).unlink()
+    np.save("maps/another.npy", np.load("maps/0.npy"))
+    Path("maps/another.npz").write_bytes(b"")
+    assert run(*CALL, "--preset", "deeplab-v2") == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "note: fitting on 2 images with predictions and label map; left out: 4 of the predictions (maps/1.npy: no image"
+        " 1.* in photos) and 2 of the label maps (truth/1.png: no image 1.* in photos)"
+    )
+    assert yaml.safe_load(Path("crf.yaml").read_text())["fitted"]["images"] == 2
+
+
+def test_a_class_that_never_occurs_is_said(folder, capsys):
+    Path("names.txt").write_text("background\ndisc\npole\nmoon\n")
+    for number in range(6):
+        logits = np.load(f"maps/{number}.npy")
+        np.save(f"maps/{number}.npy", np.concatenate([logits, logits[:1] - 9]))
+    assert run(*CALL, "--preset", "deeplab-v2", "--classes", "names.txt") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("note: truths: moon never occurs in the truth: the mean IoU leaves it out\n")
+    assert err == ""
+    assert "0.00" not in next(row for row in out.splitlines() if "moon " in row and "note" not in row)
+
+
+def rename_truths():
+    for path in sorted(Path("truth").iterdir()):
+        path.rename(path.with_name(f"mask{path.name}"))
 
 
 def keep_one():
@@ -123,10 +165,13 @@ def other_class():
 
 
 FAILING = {
-    "no label map": (remove("truth/3.png"), (), "maps/3.npy: no label map of that name in truth"),
-    "no predictions": (remove("maps/3.npy"), (), "truth/3.png: no predictions of that name in maps"),
-    "no photo": (remove("photos/3.png"), (), "maps/3.npy: no image 3.* in photos (and 1 more"),
-    "one image": (keep_one, (), "images: 1 with predictions and labels, but a fit needs at least 2"),
+    "one image": (keep_one, (), "images: 1 with predictions and label map, but a fit needs at least 2\n"),
+    "other names": (
+        rename_truths,
+        (),
+        "images: 0 with predictions and label map, but a fit needs at least 2; left out: 6 of the predictions"
+        " (maps/0.npy: no label map of that name in truth) and 6 of the label maps (truth/mask0.png: no image mask0.*",
+    ),
     "another size": (other_size, (), "photos/3.png: truths: (9, 7) (height, width), but the image has (44, 60)"),
     "another class": (other_class, (), "truth/3.png: holds 7, outside the 3 classes and void (255)"),
     "no such folder": (lambda: None, ("--key", "x"), None),

@@ -122,6 +122,35 @@ class TestHeldOut:
         assert painted_over(gone, alone) == []
         assert merit(gone, alone) > scores(alone.sum(0)).mean_iou
 
+    def test_a_class_that_never_occurs_changes_nothing(self):
+        """The network calls one pixel a class that is nowhere, the CRF none, and that is no gain."""
+        before, worse = [[90, 10, 0], [10, 89, 1], [0, 0, 0]], [[80, 20, 0], [20, 80, 0], [0, 0, 0]]
+        alone, fitted = (torch.tensor([counts] * 4) for counts in (before, worse))
+        lost = gain(fitted, alone)
+        assert lost.high == pytest.approx(lost.low) == pytest.approx(lost.value)
+        assert lost.value == pytest.approx(80 / 120 - (90 / 110 + 89 / 109) / 2, abs=0.01)
+        assert lost.chance == 1
+        assert merit(fitted, alone) < scores(fitted.sum(0)).mean_iou < scores(alone.sum(0)).mean_iou
+        found = CrossValidation({ALONE: alone, START: alone, **dict.fromkeys(RUNGS, fitted)})
+        assert not found.pays(RUNGS[0])
+        verdict = Fit(CRFParameters.of_preset("crfrnn"), START, False, found).verdict()
+        assert verdict.startswith("A CRF does not help here: -1")
+
+    def test_resampled_sets_count_what_occurs_in_their_truth(self):
+        """The third class is in one image alone: a set without it counts two classes, in both predictions."""
+        common = torch.tensor([[9, 1, 0], [1, 9, 0], [0, 0, 0]])
+        rare = torch.tensor([[9, 1, 0], [1, 9, 0], [2, 0, 8]])
+        alone = torch.stack([common] * 3 + [rare])
+        stray = alone.clone()
+        stray[:3, 0] = torch.tensor([9, 0, 1])  # what was called 1 is called 2, in images where 2 is nowhere
+        found = gain(stray, alone)
+        assert found.low < 0 < found.high
+
+    def test_less_what_classes_lose_is_a_mean_over_those_that_occur(self):
+        alone, fitted = torch.tensor([[[80, 20], [20, 80]]]), torch.tensor([[[90, 10], [40, 60]]])
+        wider = [torch.nn.functional.pad(counts, (0, 5, 0, 5)) for counts in (fitted, alone)]
+        assert merit(*wider) == pytest.approx(merit(fitted, alone))
+
     def test_the_verdict_names_the_class_that_is_lost(self):
         alone = torch.tensor([[[80, 20, 0], [20, 80, 0], [2, 2, 6]]] * 4)
         gone = torch.tensor([[[100, 0, 0], [0, 100, 0], [5, 5, 0]]] * 4)
@@ -175,6 +204,29 @@ class TestParts:
     def test_subset_is_spread(self):
         assert subset(list(range(48)))[:3] == [0, 2, 4]  # type: ignore[arg-type]
         assert subset(list(range(5))) == list(range(5))  # type: ignore[arg-type]
+
+
+class TestDoubts:
+    def test_masks_of_0_and_255(self, monkeypatch):
+        """Said before anything is computed."""
+        images, logits, truths = scenes(3)
+
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(descent, "descend", stop)
+        masks = [np.where(truth == 0, 0, 255).astype(np.uint8) for truth in truths]
+        with pytest.warns(UserWarning, match="truths: ") as said, pytest.raises(KeyboardInterrupt):
+            fit(images, logits, masks, logits=True)
+        first, second = (str(one.message) for one in said)
+        assert first.startswith("truths: 2 of 3 classes never occur in the truth (class 1, class 2)")
+        assert "store them as 0 and 1" in second
+
+    def test_counted_in_the_images_own_size(self):
+        truth = torch.zeros(400, 500, dtype=torch.uint8)
+        truth[3, 3], truth[5] = 4, 255
+        sample = Sample.of(torch.rand(1, 3, 400, 500), torch.randn(1, 6, 400, 500), truth)
+        assert (sample.pixels.tolist(), sample.void) == ([199_499, 0, 0, 0, 1, 0], 500)
 
 
 class TestBadInput:

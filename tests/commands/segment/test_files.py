@@ -12,6 +12,7 @@ from skimage import data
 from crfrnn import SegmentationNetwork, build_unary
 from crfrnn.cli import main
 from crfrnn.commands.segment import files as segment_files
+from crfrnn.networks import photo_size
 from crfrnn.networks.models import MODELS, load_model
 
 HEIGHT, WIDTH = 48, 64
@@ -70,6 +71,69 @@ def test_iterations_and_the_network_alone():
         assert run("one.png", "--out", "labels.png", "--iterations", str(iterations)) == 0
         with Image.open("labels.png") as image:
             np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_zero_iterations_leave_the_crf_out_of_a_large_photo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Where the CRF would see a smaller copy, and one of short reach would place the edges."""
+    monkeypatch.setattr(photo_size, "CRF_VALUES", 11 * 200)
+    network, _ = load_model()
+    alone = network.predict(photo(), crf=False)
+    assert (network.predict(photo(), iterations=0) == alone).all()
+    assert (network.predict(photo(), iterations=1) != alone).any()
+    for inputs, out in (("one.png", "labels.png"), ("photos", "labels")):
+        assert run(inputs, "--out", out, "--iterations", "0") == 0
+        said = capsys.readouterr().out
+        assert "; 0 iterations: the CRF is left out" in said
+        assert "changed" not in said
+    assert run("one.png", "--out", "x.png", "--compare", "y.png", "--iterations", "0") == 2
+    assert "compare: 0 iterations leave the CRF out, so there is nothing to compare" in capsys.readouterr().err
+
+
+RED, TRANSPARENT, WHITE = (230, 25, 75, 255), (0, 0, 0, 0), (255, 255, 255)
+STROKES = {
+    "one": (
+        lambda image: image.paste(RED, (5, 5, 20, 8)),
+        "only one colour is drawn, #e6194b, and transparent means nothing drawn; draw on each thing and on the",
+    ),
+    "another, too thin": (
+        lambda image: (image.paste(RED, (5, 5, 35, 15)), image.paste(WHITE, (9, 30, 12, 31))),
+        "only one colour is drawn, #e6194b, and transparent means nothing drawn; draw on each thing and on the"
+        " background, in a colour of its own for each and at least two pixels wide\n",
+    ),
+    "specks": (
+        lambda image: [image.putpixel((2 * n, 3), (9 * n, 0, 0, 255)) for n in range(25)],
+        "no colour is drawn, and transparent means nothing drawn; draw on each thing",
+    ),
+    "none": (lambda image: None, "every pixel is unsure or transparent, there is no label and no stroke in it\n"),
+}
+
+
+@pytest.mark.parametrize("case", STROKES)
+def test_strokes_that_are_no_two_classes_are_told_in_their_colours(case: str, capsys: pytest.CaptureFixture[str]):
+    draw, expected = STROKES[case]
+    strokes = Image.new("RGBA", (WIDTH, HEIGHT), TRANSPARENT)
+    draw(strokes)
+    strokes.save("strokes.png")
+    assert run("one.png", "--strokes", "strokes.png", "--out", "labels.png") == 1
+    assert capsys.readouterr().err.startswith(f"crfrnn segment: strokes.png: {expected}")
+    assert files() == ["one.png", "strokes.png"]
+
+
+@pytest.mark.parametrize(("palette", "name"), [(True, "1 (#e6194b)"), (False, "1")])
+def test_one_stroke_by_its_index(palette: bool, name: str, capsys: pytest.CaptureFixture[str]):
+    drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+    drawn[5:8, 5:20] = 1
+    strokes = Image.fromarray(drawn)
+    if palette:
+        strokes.putpalette([255, 255, 255, *RED[:3]])
+    strokes.save("strokes.png")
+    assert run("one.png", "--strokes", "strokes.png", "--out", "labels.png") == 1
+    assert (
+        f"strokes.png: only one colour is drawn, {name}, and 0 means nothing drawn, as it covers most of the picture;"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_existing_folder_takes_one_photo():

@@ -168,7 +168,7 @@ WHATEVER = {"data": DataConfig("camvid", "x"), "network": NetworkConfig(), "out"
         (StageConfig, {"name": "s", "epochs": 1, "learning_rates": {"crf": float("inf")}}, r"learning_rates\.crf"),
         (StageConfig, {"name": "s", "epochs": 1, "class_weights": "yes"}, "class_weights"),
         (layer, {"preset": "best"}, "preset"),
-        (layer, {"kernels": ["bilateral:1"]}, "kernel"),
+        (layer, {"kernels": ["bilateral:1"]}, "kernels"),
         (layer, {"normalization": "no"}, "normalization"),
         (layer, {"kernel_weights": "all"}, "kernel_weights"),
         (HardwareConfig, {"log": "paper"}, "log"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from tests.support.tiny import Tiny
 
 pytest.importorskip("lightning", reason="training needs the extra train")
 from crfrnn.commands.train.stage import fit, keeper
+from crfrnn.commands.train.stage.run import Position, StageRun
 from tests.support.places import ROOT
 
 KERNELS = ["bilateral:8,30,3", "spatial:2,1"]
@@ -404,3 +406,23 @@ def test_without_lightning(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(ValueError, match=r"^train: needs Lightning .*pip install 'crfrnn\[train\]'"):
         train(recipe(root, out=str(tmp_path / "run")))
+
+
+def test_the_best_epoch_is_chosen_by_the_classes_of_the_truth(root, tmp_path, monkeypatch):
+    """The first epoch is better but for one pixel of a class that is nowhere; the second has none."""
+    config = recipe(root, out=str(tmp_path))
+    run = StageRun(config.stages[0], 0, 0, config.data, config.hardware, tmp_path, None)
+    keeping, exported = keeper.Keeper(run, print), []
+    monkeypatch.setattr(keeper, "export", lambda network, folder: exported.append(network))
+    for name in ("_log", "_save"):
+        monkeypatch.setattr(keeping, name, lambda *_: None)
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value), world_size=1, is_global_zero=True
+    )
+    for epoch, counts in enumerate(([[90, 10, 0], [10, 89, 1], [0, 0, 0]], [[80, 20, 0], [20, 80, 0], [0, 0, 0]])):
+        module = SimpleNamespace(
+            network=epoch, confusion=torch.tensor(counts), loss_sum=torch.tensor(1.0), position=Position(epoch, 3)
+        )
+        keeping.on_train_epoch_end(trainer, module)
+    assert exported == [0]
+    assert keeping.best == pytest.approx((90 / 110 + 89 / 110) / 2)

@@ -50,6 +50,35 @@ def test_a_folder_without_the_expected_folders(tmp_path, name):
             DATASETS[name](tmp_path, "best")
 
 
+def test_the_pairs_that_there_are(tmp_path):
+    made.make_camvid(tmp_path)
+    (tmp_path / "trainannot/1.png").unlink()
+    (tmp_path / "train/2.png").unlink()
+    whole, found = CamVid(tmp_path, "val"), CamVid(tmp_path, "train", partial=True)
+    assert whole.left_out == ""
+    assert [pair.name for pair in found.pairs] == ["0"]
+    assert found.left_out == (
+        f"1 of the images (no mask in {tmp_path}/trainannot) and 1 of the masks ({tmp_path}/trainannot/2.png:"
+        f" no image 2.* in {tmp_path}/train)"
+    )
+    with pytest.raises(ValueError, match=r"2.png: no image 2"):
+        CamVid(tmp_path, "train")
+
+
+def test_the_pairs_of_a_list_that_there_are(tmp_path):
+    for number in range(4):
+        image, mask = made.scene(number)
+        made.save(image, tmp_path / f"images/{number}.png")
+        if number < 2:
+            made.save(mask, tmp_path / f"masks/{number}.png")
+    (tmp_path / "val.txt").write_text("1\n2\n3\n")
+    found = Folders(tmp_path, "val", classes=["a", "b", "c"], partial=True)
+    assert [pair.name for pair in found.pairs] == ["1"]
+    assert found.left_out == f"2 of the names in {tmp_path}/val.txt ('2' has no image and mask)"
+    with pytest.raises(ValueError, match=r"2 images in .* have no mask here"):
+        Folders(tmp_path, "val", classes=["a", "b", "c"])
+
+
 def test_masks_are_class_indices_never_colours(tmp_path):
     image, mask = made.scene(0)
     made.save(image, tmp_path / "images" / "a.png")

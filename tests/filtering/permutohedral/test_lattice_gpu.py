@@ -117,9 +117,27 @@ class TestKeys:
             by_row = name in ("ghosts", "following", "previous")  # what is behind the last row says nothing
             assert torch.equal(a[..., :rows], b[..., :rows]) if by_row else torch.equal(a, b), name
 
+    def test_many_features(self):
+        """More bits than two words hold, of one image and of several; neighbours are among the points."""
+        for batch, dimensions in ((1, 12), (2, 16)):
+            features = random_features(batch, dimensions, (3,), spread=3e4, dtype=torch.float64)
+            features = torch.cat([features, features + 0.3], dim=2)
+            assert module().words_needed(features, batch) == 2
+            check_equal(features, 2)
+
+    def test_scattered_keys_give_the_same_filter(self, monkeypatch):
+        features, x = random_features(2, 3, (9,)).to(device_for(ROW)), random_values(2, 2, 9).to(device_for(ROW))
+        expected = prepare(features, implementation="triton")(x)
+        monkeypatch.setattr(module(), "KEY_BITS", 3)
+        assert module().words_needed(features, 2) == 2
+        assert_equal("filtered values", prepare(features, implementation="triton")(x), expected, 1e-6)
+
     def test_what_cannot_be_numbered(self):
-        with pytest.raises(ValueError, match=r"^features: spread over .* bandwidths in 12 dimensions"):
-            prepare(random_features(1, 12, (4,), spread=1e5).to(device_for(ROW)), implementation="triton")
+        features = random_features(1, 12, (4,), spread=1e15, dtype=torch.float64).to(device_for(ROW))
+        with pytest.raises(
+            ValueError, match=r"^features: as far as .* lattice cells from 0, more than can be numbered"
+        ):
+            prepare(features, implementation="triton")
 
     def test_too_many_points(self):
         with pytest.raises(ValueError, match=r"^features: 16 images .* split the batch, at most 5 images at a time"):

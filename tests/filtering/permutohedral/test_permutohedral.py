@@ -1,12 +1,14 @@
 """The lattice: its geometry, rung 3 against exact (per cent), rung 4 against its reference (rounding)."""
 
+import numpy as np
 import pytest
 import torch
 
 from crfrnn import Bilateral
 from crfrnn.filtering import methods
 from crfrnn.filtering.gaussian_filter import prepare
-from crfrnn.filtering.permutohedral import reference
+from crfrnn.filtering.permutohedral import lattice_cpu, reference
+from crfrnn.filtering.permutohedral.keys import scattered_strides
 from crfrnn.filtering.permutohedral.stencil import axis_scale
 from tests.support.compare import assert_approximates, assert_equal
 from tests.support.each import each
@@ -119,6 +121,27 @@ class TestGeometry:
         assert torch.equal(ids.unsqueeze(0) == ids.unsqueeze(1), (keys.unsqueeze(0) == keys.unsqueeze(1)).all(dim=2))
 
 
+class TestKeys:
+    @each("accuracy", [1, 2])
+    @each("dimensions", [2, 5, 7])
+    def test_scattered_ones_make_the_same_lattice(self, dimensions, accuracy, monkeypatch):
+        """Vertices are numbered in the order of their first use, so that the sums are equal to the last bit."""
+        features, values = random_features(2, dimensions, (9, 11), spread=6.0), random_values(2, 3, 9, 11)
+        expected = prepare(features, accuracy=accuracy)(values)
+        with monkeypatch.context() as patch:
+            patch.setattr(lattice_cpu, "KEY_BITS", 3)
+            strides = lattice_cpu.key_strides(np.zeros(dimensions), np.full(dimensions, 6.0))
+            assert np.array_equal(strides[:, :-1], scattered_strides(dimensions))
+            assert_equal("filtered values", prepare(features, accuracy=accuracy)(values), expected, 0)
+
+    def test_scattered_ones_differ(self):
+        """No two of a million points of a lattice in 16 dimensions, chosen at random, share both words."""
+        points = np.random.default_rng(0).integers(-(1 << 15), 1 << 15, (1_000_000, 16))
+        points[500_000:] = points[:500_000] + 17 * np.eye(16, dtype=int)[np.arange(500_000) % 16]  # and neighbours
+        words = points @ scattered_strides(16).T
+        assert len(np.unique(words.view("i8,i8"))) == len(np.unique(points, axis=0)) == len(points)
+
+
 @pytest.mark.usefixtures("strips")
 @pytest.mark.parametrize("row", fast_rows("permutohedral"))
 class TestEqualsTheReference:
@@ -204,6 +227,15 @@ class TestEqualsTheReference:
         features = Bilateral(2.0, 1e-3).features(photo("coffee", size, size + 3))
         features[:, 2:, :, 1::2] = features[:, 2:, :, : size + 3 - 1 : 2][..., : (size + 3) // 2] + 0.4  # neighbours
         self.check(row, features)
+
+    @pytest.mark.parametrize("points", [pytest.param(3, marks=small), 40])
+    @each("dimensions", [9, 12, 16, 20])
+    def test_many_features(self, row, dimensions, points):
+        """More bits than two words hold, at least the 16 of pydensecrf for each axis; every second is a neighbour."""
+        features = random_features(1, dimensions, (points,), spread=3e4, dtype=torch.float64)
+        features = (features - 1.5e4).repeat_interleave(2, dim=2)
+        features[..., 1::2] += 0.3 * random_features(1, dimensions, (points,), dtype=torch.float64, seed=5)
+        self.check(row, features, tolerance=1e-12)
 
     def test_many_vertices(self, row):
         """More vertices than points: the hash table grows, and vertices are divided between threads."""

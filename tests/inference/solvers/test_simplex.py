@@ -28,6 +28,20 @@ class TestSparsemax:
         assert torch.autograd.gradcheck(sparsemax, (values,))
         assert torch.autograd.gradgradcheck(sparsemax, (values,))
 
+    @each("c", [-1000.0, 1000.0, 2.0**20, -(2.0**40)])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+    def test_what_all_labels_have_in_common_is_nothing(self, dtype, c):
+        """Numbers that stay as they are when c is added: so does the result, which sums to 1."""
+        values = random_values(2, 21, 50, dtype=dtype)
+        shifted = values + c
+        got = sparsemax(shifted)
+        assert_equal("q", got, sparsemax(shifted - c), 0)
+        assert_equal("sums", got.sum(dim=1), torch.ones(2, 50, dtype=dtype), 1e-6 if dtype == torch.float32 else 1e-14)
+
+    def test_forbidden_labels(self):
+        values = torch.tensor([0.2, -torch.inf, 0.1]).view(1, 3, 1)
+        assert sparsemax(values).flatten().tolist() == pytest.approx([0.55, 0, 0.45])
+
     def test_ties(self):
         assert sparsemax(torch.zeros(1, 4, 1)).flatten().tolist() == [0.25] * 4
 

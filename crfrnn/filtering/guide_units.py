@@ -1,0 +1,52 @@
+"""A guide in other units than theta_beta: the bilateral kernel sees a picture of one colour, and nothing fails.
+
+It happens where a CRF that counts in 0..255 gets what a network gets: colours in 0..1, or normalised by their mean and
+deviation.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crfrnn.runtime.layout_gpu import readable
+
+NARROW = 0.5  # bandwidths: two colours so far apart are neighbours all the same, exp(-1/8)
+NARROW_AROUND_ZERO = 2.0  # colours are not negative: normalised ones spread over four to five units
+
+_warned: set[Any] = set()  # bandwidths that were warned of
+_asked: set[Any] = set()  # bandwidths for which a GPU was asked, once: the host waits for its answer
+
+
+def notice_other_units(guide: Tensor, colours: Tensor, theta_beta: Any) -> None:
+    """Warn, once for each bandwidth, of a guide whose whole range is a fraction of it.
+
+    Args:
+        guide: (B, C, *S); whole numbers are colours, and one colour alone is a plain picture: neither is judged.
+        colours: the same over `theta_beta`.
+        theta_beta: the bandwidth; tensors, which learn, count as one.
+
+    On the CPU every guide is looked at, on a GPU one for each bandwidth; none while torch compiles, exports or traces.
+    """
+    if not readable(guide) or not guide.is_floating_point() or not guide.numel():
+        return
+    key = "learned" if isinstance(theta_beta, Tensor) else str(theta_beta)
+    if key in _warned:
+        return
+    if guide.device.type != "cpu":
+        if key in _asked:
+            return
+        _asked.add(key)
+    low, high = torch.stack(colours.detach().aminmax()).tolist()
+    if not 0 < high - low < (NARROW_AROUND_ZERO if low < 0 else NARROW):
+        return
+    _warned.add(key)
+    low, high = torch.stack(guide.detach().aminmax()).tolist()
+    theta = theta_beta.tolist() if isinstance(theta_beta, Tensor) else theta_beta
+    warnings.warn(
+        f"guide: its values {low:.3g}..{high:.3g} are all alike for theta_beta = {theta}, the bilateral kernel sees no"
+        " edges; theta_beta counts in the units of the guide (the image): multiply colours in 0..1 by 255, take the"
+        " picture from before it was normalised, or give the kernel a theta_beta in these units",
+        stacklevel=4,
+    )
