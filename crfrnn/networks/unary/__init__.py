@@ -28,9 +28,9 @@ def build_unary(name: str, num_classes: int | None, **options: Any) -> nn.Module
     """A network by name: normalised image (B, 3, H, W) -> logits (B, L, H, W), any H and W.
 
     Args:
-        name: ``fast-scnn``, ``fcn8s``, ``deeplab``, ``efficientnet-lite0``, ``hf:`` and a model on the Hugging Face hub or in a folder, or
-            ``torchvision:`` and one of its segmentation models. A builder of your own that you put into `UNARIES`
-            counts as well.
+        name: ``fast-scnn``, ``fcn8s``, ``deeplab``, ``efficientnet-lite0``, ``hf:`` and a model on the Hugging Face hub
+            or in a folder, or ``torchvision:`` and one of its segmentation models. A builder of your own that you put
+            into `UNARIES` counts as well.
         num_classes: L, number of labels; None is for ``hf:`` alone and takes the model's own.
         options: further arguments of the network.
 

@@ -70,17 +70,19 @@ class EfficientNetLite0(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The stem and the sixteen blocks: normalised image (B, 3, H, W) -> the last features of strides 4, 8, 16 and 32."""
+    """The stem and the sixteen blocks: image (B, 3, H, W) -> the last features of strides 2, 4, 8, 16 and 32."""
 
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(3, STEM, 3, stride=2, padding=1)
         self.blocks = nn.ModuleList()
         self.channels: dict[int, int] = {}  # of the last block of each stride
+        self.steps: list[int] = []  # of the blocks: 2 halves height and width
         channels, at = STEM, 2
         for expansion, size, stride, wider, count in STAGES:
             for number in range(count):
-                self.blocks.append(Block(channels, wider, size, stride if number == 0 else 1, expansion))
+                self.steps.append(stride if number == 0 else 1)
+                self.blocks.append(Block(channels, wider, size, self.steps[-1], expansion))
                 channels = wider
             at *= stride
             self.channels[at] = channels
@@ -91,9 +93,10 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         x = functional.relu6(self.stem(image))
-        features, stride = {}, 2
-        for block in self.blocks:
-            stride *= block.stride
+        features: dict[int, Tensor] = {}
+        stride = 2
+        for block, step in zip(self.blocks, self.steps, strict=True):
+            stride *= step
             x = features[stride] = block(x)
         return features
 
@@ -104,7 +107,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, out_channels: int, size: int, stride: int, expansion: int):
         super().__init__()
         wide = channels * expansion
-        self.stride, self.shortcut = stride, stride == 1 and channels == out_channels
+        self.shortcut = stride == 1 and channels == out_channels
         self.expand = nn.Conv2d(channels, wide, 1) if expansion > 1 else None
         self.depthwise = nn.Conv2d(wide, wide, size, stride, padding=size // 2, groups=wide)
         self.project = nn.Conv2d(wide, out_channels, 1)
