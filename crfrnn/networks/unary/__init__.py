@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from crfrnn.networks.unary.deeplab import DeepLabLargeFov
+from crfrnn.networks.unary.efficientnet_lite0 import EfficientNetLite0
 from crfrnn.networks.unary.fast_scnn import FastScnn
 from crfrnn.networks.unary.fcn8s import Fcn8s
 from crfrnn.networks.unary.huggingface import HuggingFace
@@ -15,6 +16,7 @@ UNARIES: dict[str, Callable[..., nn.Module]] = {
     "fast-scnn": FastScnn,
     "fcn8s": Fcn8s,
     "deeplab": DeepLabLargeFov,
+    "efficientnet-lite0": EfficientNetLite0,
 }
 LIBRARIES: dict[str, Callable[..., nn.Module]] = {
     "hf": HuggingFace,
@@ -26,9 +28,9 @@ def build_unary(name: str, num_classes: int | None, **options: Any) -> nn.Module
     """A network by name: normalised image (B, 3, H, W) -> logits (B, L, H, W), any H and W.
 
     Args:
-        name: ``fast-scnn``, ``fcn8s``, ``deeplab``, ``hf:`` and a model on the Hugging Face hub or in a folder, or
-            ``torchvision:`` and one of its segmentation models. A builder of your own that you put into `UNARIES`
-            counts as well.
+        name: ``fast-scnn``, ``fcn8s``, ``deeplab``, ``efficientnet-lite0``, ``hf:`` and a model on the Hugging Face hub
+            or in a folder, or ``torchvision:`` and one of its segmentation models. A builder of your own that you put
+            into `UNARIES` counts as well.
         num_classes: L, number of labels; None is for ``hf:`` alone and takes the model's own.
         options: further arguments of the network.
 
