@@ -299,7 +299,6 @@ class TestDispatch:
         assert "float64" in reason
 
     def test_other_devices(self):
-        elsewhere: Any = SimpleNamespace(
-            scores=torch.zeros(1, 2, 4, 5, device="meta"), filters=[]
-        )  # as an mps would be
+        scores = torch.zeros(1, 2, 4, 5, device="meta")  # for any device that we have no kernels for
+        elsewhere: Any = SimpleNamespace(scores=scores, filters=[])
         assert "meta" in str(choice.fused(elsewhere))
