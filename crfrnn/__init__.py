@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from crfrnn.runtime import forks as _forks  # noqa: F401 (forked children, from here on)
+
 if TYPE_CHECKING:
     from crfrnn.commands.fit.fit import fit
     from crfrnn.commands.metrics import Evaluation

@@ -29,7 +29,6 @@ def _import(module: str, name: str) -> None:
     place = _attribute(module, name)
     if hasattr(_Loaded, place):
         return
-    importlib.import_module("crfrnn.runtime.threads").expect_forks()  # needs torch, for which no help text waits
     setattr(_Loaded, place, getattr(importlib.import_module(module), name))
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -111,17 +111,6 @@ def _forget_pool() -> None:
     global _pool, _pool_lock
     _pool = None
     _pool_lock = threading.Lock()
-
-
-@cache
-def expect_forks() -> None:
-    """From now on a forked child has one thread in torch, too.
-
-    OpenMP, which torch's operations divide their work with, would wait for ever for the team that the child lacks.
-    Before our first call it may not have one: so `loading` says this, not the import of the package.
-    """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 if hasattr(os, "register_at_fork"):
