@@ -60,14 +60,20 @@ def holds_several(image: ImageFile.ImageFile) -> bool:
     return True
 
 
+def note_storage(image: ImageFile.ImageFile) -> None:
+    """Note in `info` how an open file stores its pixels, which nobody knows any more when they are loaded."""
+    if image.tile:
+        stored = image.tile[0][3]  # the arguments of its decoder
+        image.info[STORED] = str(stored[0] if isinstance(stored, tuple) else stored)
+
+
 def decode(image: ImageFile.ImageFile) -> None:
     """Load the pixels of an open file, and note in `info` how it stores them.
 
     Raises ValueError where Pillow loses them: of 16-bit colours it keeps the upper 8 bits, so of 12 bits nearly none.
     """
-    stored = image.tile[0][3] if image.tile else ""  # the arguments of its decoder
+    note_storage(image)
     image.load()
-    image.info[STORED] = str(stored[0] if isinstance(stored, tuple) else stored)
     if _stored_deep(image) and not image.mode.startswith("I"):
         highest = np.reshape(image.getextrema(), (-1, 2))[:3, 1].max()  # of the first three channels
         if highest < 1 << 6:  # 14 bits and fewer

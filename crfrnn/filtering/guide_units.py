@@ -14,6 +14,9 @@ from crfrnn.runtime.layout_gpu import readable
 
 NARROW = 0.5  # bandwidths: two colours so far apart are neighbours all the same, exp(-1/8)
 NARROW_AROUND_ZERO = 2.0  # colours are not negative: normalised ones spread over four to five units
+LARGEST = (
+    5.0  # of a guide in 0..1, or normalised by mean and deviation; a dark or an overexposed crop has larger values
+)
 
 _warned: set[Any] = set()  # bandwidths that were warned of
 _asked: set[Any] = set()  # bandwidths for which a GPU was asked, once: the host waits for its answer
@@ -23,7 +26,8 @@ def notice_other_units(guide: Tensor, colours: Tensor, theta_beta: Any) -> None:
     """Warn, once for each bandwidth, of a guide whose whole range is a fraction of it.
 
     Args:
-        guide: (B, C, *S); whole numbers are colours, and one colour alone is a plain picture: neither is judged.
+        guide: (B, C, *S); whole numbers, in whatever dtype, are colours, and one colour alone is a plain picture:
+            neither is judged.
         colours: the same over `theta_beta`.
         theta_beta: the bandwidth; tensors, which learn, count as one.
 
@@ -41,8 +45,10 @@ def notice_other_units(guide: Tensor, colours: Tensor, theta_beta: Any) -> None:
     low, high = torch.stack(colours.detach().aminmax()).tolist()
     if not 0 < high - low < (NARROW_AROUND_ZERO if low < 0 else NARROW):
         return
-    _warned.add(key)
     low, high = torch.stack(guide.detach().aminmax()).tolist()
+    if max(-low, high) > LARGEST or not bool(guide.detach().frac().any()):
+        return
+    _warned.add(key)
     theta = theta_beta.tolist() if isinstance(theta_beta, Tensor) else theta_beta
     warnings.warn(
         f"guide: its values {low:.3g}..{high:.3g} are all alike for theta_beta = {theta}, the bilateral kernel sees no"

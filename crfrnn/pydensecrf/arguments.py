@@ -28,21 +28,28 @@ def choice(name: str, kind: type[Enum], value: Any) -> Enum:
         raise ValueError(f"{name}: expected one of {', '.join(kind.__members__)}, got {value!r}") from error
 
 
+def array(name: str, values: Any) -> NDArray[Any]:
+    """As an array; a mask, which would be lost, is refused."""
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name}: a masked array, and a CRF knows no mask; say what is there with .filled(...)")
+    return np.asarray(values)
+
+
 def real(name: str, values: Any) -> NDArray[np.float32]:
     """Real numbers of any dtype, memory layout and container, as float32; read-only where the caller's are."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name}: expected real numbers, got {array.dtype}; convert with .astype(np.float32)")
+    numbers = array(name, values)
+    if numbers.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected real numbers, got {numbers.dtype}; convert with .astype(np.float32)")
     with np.errstate(over="ignore"):
-        return array.astype(np.float32, copy=False)
+        return numbers.astype(np.float32, copy=False)
 
 
 def matrix(name: str, values: Any) -> NDArray[np.float32]:
     """Real numbers in two dimensions."""
-    array = real(name, values)
-    if array.ndim != 2:
-        raise ValueError(f"{name}: expected 2 dimensions, points last, got {array.shape}; use .reshape(len(array), -1)")
-    return array
+    rows = real(name, values)
+    if rows.ndim != 2:
+        raise ValueError(f"{name}: expected 2 dimensions, points last, got {rows.shape}; use .reshape(len(array), -1)")
+    return rows
 
 
 def product(name: str, model: NDArray[np.float32], f: NDArray[np.float32]) -> NDArray[np.float32]:

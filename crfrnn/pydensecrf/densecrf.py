@@ -279,14 +279,17 @@ class DenseCRF2D(DenseCRF):
             rgbim: (h, w, 3) uint8.
             compat, kernel, normalization: as in `addPairwiseEnergy`.
         """
-        image = np.asarray(rgbim)
+        image = arguments.array("rgbim", rgbim)
         if image.shape != (self._h, self._w, 3):
             raise ValueError(
                 f"rgbim: expected (h, w, 3) = {(self._h, self._w, 3)}, got {image.shape}; DenseCRF2D takes the width"
                 " first, and other channels go through utils.create_pairwise_bilateral and addPairwiseEnergy"
             )
         if image.dtype != np.uint8:
-            raise ValueError(f"rgbim: expected uint8 in 0..255, got {image.dtype}; convert with .astype(np.uint8)")
+            raise ValueError(
+                f"rgbim: expected uint8 in 0..255, got {image.dtype}; convert with"
+                " .astype(np.uint8), an image in 0..1 with (255 * image).astype(np.uint8)"
+            )
         thetas = torch.tensor(arguments.bandwidths("srgb", srgb, 3, "the channels"))
         colours = torch.from_numpy(image.reshape(-1, 3).T.astype(np.float32)) / thetas.view(-1, 1)
         self._add(torch.cat([self._positions(sxy), colours]), compat, kernel, normalization, "sxy, srgb")

@@ -31,7 +31,7 @@ def unary_from_labels(
     count = arguments.whole("n_labels", n_labels, 2)
     if not 0 < gt_prob < 1:
         raise ValueError(f"gt_prob: expected a probability inside (0, 1), got {gt_prob!r}")
-    flat = np.asarray(labels).ravel()
+    flat = arguments.array("labels", labels).ravel()
     if flat.dtype.kind not in "iub":
         raise ValueError(f"labels: expected whole numbers, got {flat.dtype}; convert with .astype(int)")
     flat = flat.astype(np.int64)
@@ -61,7 +61,7 @@ def unary_from_softmax(sm: ArrayLike, scale: float | None = None, clip: float | 
     Returns:
         (L, N) float32, -log p.
     """
-    probabilities = np.asarray(sm)
+    probabilities = arguments.array("sm", sm)
     if probabilities.ndim == 0 or probabilities.dtype.kind not in "fiub":
         raise ValueError(f"sm: expected (labels, ...) real numbers, got {probabilities.dtype} {probabilities.shape}")
     if probabilities.dtype not in (np.float32, np.float64):

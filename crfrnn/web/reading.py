@@ -13,9 +13,19 @@ from PIL import ExifTags, Image
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.refine.inputs import unary_logits, with_background
-from crfrnn.data.images import SIDEWAYS, alpha_of, as_shown, decode, holds_several, rgb_pixels, was_stretched
+from crfrnn.data.images import (
+    SIDEWAYS,
+    alpha_of,
+    as_shown,
+    decode,
+    holds_several,
+    note_storage,
+    rgb_pixels,
+    was_stretched,
+)
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
 from crfrnn.data.predictions import SUFFIXES, Form, read_predictions
+from crfrnn.data.soft_masks import FOREGROUND, looks_soft, read_soft_mask
 from crfrnn.networks.photo_size import CRF_VALUES, fitting_size
 from crfrnn.web.limits import MEGA, Limits
 from crfrnn.web.wording import Refusal
@@ -87,6 +97,7 @@ def _decode(path: Path, limits: Limits, most: float) -> Photo:
             raise Refusal("too_large", limit=limits.photo_megapixels)
         if min(width, height) < SHORTEST_SIDE:
             raise Refusal("too_thin")
+        note_storage(image)  # the EXIF data of a PNG stand behind its pixels
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         full_size = (width, height) if orientation in SIDEWAYS else (height, width)
         small = fitting_size(full_size, most)
@@ -165,7 +176,8 @@ def read_scores(
     height, width = photo.full_size
     if abs(w * height / (h * width) - 1) > ASPECT:
         raise Refusal("other_shape", w=w, h=h, width=width, height=height)
-    return Predictions(logits, style, ("resized",) if (h, w) not in (photo.full_size, photo.size) else ())
+    notes = ("soft",) if style is FOREGROUND else ()
+    return Predictions(logits, style, (*notes, "resized") if (h, w) not in (photo.full_size, photo.size) else notes)
 
 
 def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tuple[torch.Tensor, LabelStyle]:
@@ -174,6 +186,8 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
         if image.width * image.height > limits.photo_megapixels * MEGA:
             raise Refusal("too_large", limit=limits.photo_megapixels)
     coarse = read_labels(path, parse_unsure(unsure) if unsure.strip() else None)
+    if looks_soft(coarse.style):
+        return _unary(read_soft_mask(path)[None], limits), FOREGROUND
     labels = len(coarse.style.values)
     if labels < 2:
         raise ValueError(f"only one label, {coarse.style.names()[0]}, so there is nothing to tell apart")
@@ -188,7 +202,12 @@ def _read_map(path: Path, limits: Limits, confidence: float, unsure: str) -> tup
 def _read_array(path: Path, photo: Photo, limits: Limits) -> tuple[torch.Tensor, LabelStyle]:
     _check_unpacked(path, limits)
     values = read_predictions(path)
-    values = Form.of(values.shape, (photo.full_size, photo.size)).planes(values)
+    logits = _unary(Form.of(values.shape, (photo.full_size, photo.size)).planes(values), limits)
+    return logits, LabelStyle.voc(logits.shape[1])
+
+
+def _unary(values: np.ndarray, limits: Limits) -> torch.Tensor:
+    """The logits (1, L, h, w) of predictions (L, H, W), or (1, H, W) of a foreground, within the limits."""
     planes = torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(0)
     small = fitting_size(values.shape[1:], pixels_for(len(values), limits))
     if small != values.shape[1:]:
@@ -196,8 +215,7 @@ def _read_array(path: Path, photo: Photo, limits: Limits) -> tuple[torch.Tensor,
     most = 1.05 if len(values) == 1 else 2.0  # a foreground's probability, the sum of several labels'
     scores = bool((planes < 0).any()) or float(planes.float().sum(dim=1).max()) > most
     name = "logits" if scores else "probabilities"
-    planes = with_background(planes[0], name).unsqueeze(0)
-    return unary_logits(planes, name), LabelStyle.voc(planes.shape[1])
+    return unary_logits(with_background(planes[0], name).unsqueeze(0), name)
 
 
 def _check_weight(path: Path, limits: Limits) -> None:

@@ -91,6 +91,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Not all of this picture’s 16 bits are in use; those that are were stretched to the whole range.",
         "此图片未用满 16 位；已将实际使用的范围拉伸到全范围。",
     ),
+    "soft": (
+        "The map has many levels of grey, and is taken for a soft mask: the whiter, the more probable the foreground.",
+        "该图含有大量灰阶，因此被视为软掩膜：越白表示越可能是前景。",
+    ),
     "resized": (
         "The predictions were scaled to the photo.",
         "预测已缩放到照片尺寸。",

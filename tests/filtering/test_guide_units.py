@@ -26,6 +26,7 @@ TAKERS: dict[str, Any] = {
     "mean_field": lambda guide: mean_field(LOGITS, CRFParameters.of_preset("crfrnn").prepare(guide), WEIGHTS, potts(3)),
     "refine": lambda guide: refine(guide[0], logits=LOGITS[0], kernels=[Bilateral(160, 3), Spatial(3)]),
 }
+CROPS = (250 + PHOTO % 2, PHOTO % 2, 6 + UNIT, UNIT - 9)  # overexposed, dark, of 0..255 minus a mean
 WARNING = r"^guide: its values .* are all alike for theta_beta = 3.*multiply colours in 0..1 by 255"
 
 
@@ -51,7 +52,7 @@ def test_no_word_of_pictures(taker):
     plain = torch.full_like(PHOTO, 0.3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for guide in (PHOTO, PHOTO.byte(), plain, torch.zeros_like(PHOTO), PHOTO / 10, (PHOTO > 99).byte()):
+        for guide in (PHOTO, PHOTO.byte(), plain, torch.zeros_like(PHOTO), PHOTO / 10, (PHOTO > 99).byte(), *CROPS):
             TAKERS[taker](guide)
         CRFRNN(3, kernels=[Bilateral(160, 0.2)])(LOGITS, UNIT)
         CRFRNN(3, kernels=[Bilateral(160, (0.5, 0.5, 0.4))])(LOGITS, NORMALISED)

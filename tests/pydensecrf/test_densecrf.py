@@ -274,6 +274,7 @@ WRONG = {
     "energy NaN": (lambda: small(energy=NAN), "u: NaN"),
     "energy -infinity": (lambda: small(energy=-np.inf * ENERGY), "u: .*infinity"),
     "energy all infinite": (lambda: small(energy=np.inf * ENERGY), "u: .*infinite"),
+    "masked energy": (lambda: small(energy=np.ma.masked_less(ENERGY, 1)), "u: a masked array.*filled"),
     "energy of words": (lambda: small(energy=ENERGY.astype(str)), "u: .*real"),
     "setUnary of an array": (lambda: small().setUnary(ENERGY), "u: .*setUnaryEnergy"),  # pyright: ignore
     "setUnary of another size": (lambda: small().setUnary(dcrf.ConstUnary(ENERGY[:2])), "u: expected shape"),

@@ -298,3 +298,33 @@ def test_every_word_is_there_in_every_language():
 def test_limits_are_positive(name):
     with pytest.raises(ValueError, match=f"^{name}: must be (at least 1|more than 0), got 0"):
         Limits(**{name: 0})
+
+
+def deep_colours(path: Path, white: int) -> Path:
+    """A PNG of 16-bit colours, which Pillow cannot write, as high as `white`."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = np.linspace(0, white, 80 * 3, dtype=">u2").tobytes()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 80, 60, 16, 2, 0, 0, 0))
+    content = chunk(b"IDAT", zlib.compress(60 * (b"\0" + lines))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + content)
+    return path
+
+
+def test_colours_of_16_bits(tmp_path):
+    """Those of which 12 bits are in use are nearly black when they are read."""
+    assert read_photo(deep_colours(tmp_path / "a.png", 65535), LIMITS).pixels.max() == 255
+    refused("unreadable", read_photo, deep_colours(tmp_path / "b.png", 4095), LIMITS)
+
+
+def test_a_soft_mask_is_a_foreground(tmp_path):
+    levels = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (60, 1))
+    shot = read_photo(saved(photo(), tmp_path / "a.png"), LIMITS)
+    for name, image in {"L": Image.fromarray(levels), "RGB": Image.fromarray(levels).convert("RGB")}.items():
+        scores = read_scores(saved(image, tmp_path / f"{name}.png"), shot, LIMITS)
+        assert scores.notes == ("soft",)
+        assert scores.logits.shape == (1, 2, 60, 80)
+        assert scores.style.values == (0, 255)
+        np.testing.assert_allclose(scores.logits.softmax(1)[0, 1].numpy(), (levels + 0.5) / 256, atol=1e-6)

@@ -22,11 +22,9 @@ from crfrnn.data.files import IMAGE_SUFFIXES, pair_by_stem
 from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
 from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized, write_predictions
-from crfrnn.data.soft_masks import read_soft_mask
+from crfrnn.data.soft_masks import FOREGROUND, looks_soft, read_soft_mask
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.parameters import CRFParameters, parse_kernel
-
-GREY_LABELS = 32  # a grey map with more levels may be a soft mask, and is asked about
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ def _read(source: Path, settings: _Settings, sizes: Sequence[Sequence[int]]) -> 
         probabilities = coarse.probabilities(options.confidence)
         return _Coarse(probabilities, Form(axes=3, rows=1, labels=0), coarse.style, coarse.indices)
     if options.kind == "foreground":
-        values, style = read_soft_mask(source), LabelStyle((0, 255))
+        values, style = read_soft_mask(source), FOREGROUND
     elif source.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{source}: no array but a picture; a soft mask goes to --foreground, a label map to --labels")
     else:
@@ -226,9 +224,8 @@ def _read(source: Path, settings: _Settings, sizes: Sequence[Sequence[int]]) -> 
 
 
 def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:
-    """UsageError for what is rather a soft mask: a map of 8-bit grey levels, and many of them."""
-    grey = style.palette is None and not style.colour_coded and not style.deep
-    if grey and len(style.values) > GREY_LABELS and not allowed:
+    """UsageError for what is rather a soft mask."""
+    if looks_soft(style) and not allowed:
         raise UsageError(
             f"{path}: {len(style.values)} levels of grey; is it a soft mask, how probable a foreground is?"
             " Then give --foreground instead of --labels. If each level is a label, add --many-labels"

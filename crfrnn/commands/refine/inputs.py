@@ -138,10 +138,8 @@ def _form(shape: Sequence[int], size: tuple[int, ...]) -> Form | None:
 def _misfit(image: tuple[int, ...], channels_last: bool, shape: tuple[int, ...], name: str) -> str:
     """Why an image and predictions of these shapes do not belong together: the one that is wrong, and the repair."""
     layout = "(height, width, channels)" if channels_last else "(channels, height, width)"
-    if len(image) in (3, 4):
-        grid, channels = (image[:3], image[-1]) if channels_last else (image[-3:], image[0])
-        if len(shape) == 4 and shape[-3:] == grid and (len(image) == 4 or channels > 4):
-            return f"image: shape {image} is a volume; crfrnn.refine takes images, crfrnn.mean_field and CRFRNN volumes"
+    if len(image) == 3 and len(shape) == 4 and shape[-3:] == image and image[-1 if channels_last else 0] > 4:
+        return f"image: shape {image} is a volume; crfrnn.refine takes images, crfrnn.mean_field and CRFRNN volumes"
     if len(image) not in (2, 3):
         several = f"; several go in lists, refine(list(images), list({name})), volumes through crfrnn.mean_field"
         return f"image: shape {image}, expected one of (height, width) or {layout}{several * (len(image) == 4)}"

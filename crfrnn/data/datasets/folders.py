@@ -56,12 +56,24 @@ class Folders(SegmentationDataset):
         pairs, left_out = pairs_in(folder / images.format(split=split), folder / masks.format(split=split), partial)
         if "{split}" not in images and split != "all":
             listed = folder / f"{split}.txt"
+            if not listed.exists():
+                _refuse_split_folders(pairs, images, masks)
             pairs, missing = _chosen(pairs, split, listed, validation_share)
             if missing and not partial:
                 raise ValueError(f"{listed}: {missing[0]!r} and {len(missing) - 1} more have no image and mask")
             if missing:
                 left_out = f"{len(missing)} of the names in {listed} ({missing[0]!r} has no image and mask)"
         super().__init__(pairs, named, size, left_out)
+
+
+def _refuse_split_folders(pairs: Sequence[Pair], images: str, masks: str) -> None:
+    """ValueError where folders inside of the two have the names of splits: else images for the test are trained on."""
+    tops = {pair.name.partition("/")[0] for pair in pairs if "/" in pair.name}
+    if splits := tops.intersection(("train", "val", "test")):
+        raise ValueError(
+            f"images: {images} has folders of its own for {', '.join(sorted(splits))};"
+            f" give images: {images}/{{split}} and masks: {masks}/{{split}}, or lists such as train.txt"
+        )
 
 
 def pairs_in(images: Path, masks: Path, partial: bool = False) -> tuple[list[Pair], str]:

@@ -189,10 +189,14 @@ REFUSED = {
     "channels first, foreground": (lambda i, p: refine(i.transpose(2, 0, 1), p[0]), r"^image: .*transpose\(1, 2, 0\)$"),
     "channels last": (lambda i, p: refine(torch.from_numpy(i), torch.from_numpy(p)), r"^image: .*permute\(2, 0, 1\)$"),
     "grey volume": (lambda i, p: refine(np.zeros(VOLUME), np.zeros((2, *VOLUME))), "^image: .*a volume.*mean_field"),
-    "volume": (lambda i, p: refine(np.zeros((*VOLUME, 3)), np.zeros((2, *VOLUME))), "^image: .*a volume.*mean_field"),
+    "volume": (lambda i, p: refine(np.zeros((*VOLUME, 3)), np.zeros((2, *VOLUME))), "^image: .*volumes .*mean_field"),
     "volume of torch": (
         lambda i, p: refine(torch.zeros(3, *VOLUME), torch.zeros(2, *VOLUME)),
-        "^image: .*a volume.*mean_field",
+        "^image: .*volumes .*mean_field",
+    ),
+    "two images of two labels": (
+        lambda i, p: refine(np.stack([i, i]), np.stack([p[:2], p[:2]])),
+        r"^image: .*lists, refine\(list\(images\), list",
     ),
     "images": (
         lambda i, p: refine(np.stack([i, i]), np.stack([p, p])),

@@ -202,6 +202,23 @@ def test_folders_inside_of_images_and_masks(tmp_path):
         Folders(tmp_path, "all", classes=["a", "b", "c"], images="images", masks="images/masks")
 
 
+def test_folders_of_splits_inside_of_others(tmp_path):
+    """Images for the test are never trained on because nobody said that the folders are splits."""
+    for split in ("train", "val", "test"):
+        image, mask = made.scene(0)
+        made.save(image, tmp_path / "images" / split / "0.png")
+        made.save(mask, tmp_path / "masks" / split / "0.png")
+    message = r"^images: images has folders of its own for test, train, val; give images: images/\{split\} and masks"
+    names = ["a", "b", "c"]
+    for split in ("train", "val"):
+        with pytest.raises(ValueError, match=message):
+            Folders(tmp_path, split, classes=names)
+        told = Folders(tmp_path, split, classes=names, images="images/{split}", masks="masks/{split}")
+        assert [pair.name for pair in told.pairs] == ["0"]
+    (tmp_path / "train.txt").write_text("train/0\n")
+    assert [pair.name for pair in Folders(tmp_path, "train", classes=names).pairs] == ["train/0"]
+
+
 def test_images_and_masks_must_be_pairs(tmp_path):
     root = made.make_folders(tmp_path)
     (root / "images" / "train" / "03.png").unlink()
