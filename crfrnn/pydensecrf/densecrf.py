@@ -175,7 +175,7 @@ class DenseCRF:
         try:
             gaussian = prepare(features.unsqueeze(0), method="permutohedral", normalization=OUR_NORMALIZATION[kind])
         except ValueError as error:
-            raise ValueError(f"{source}: more lattice cells than can be numbered; use larger bandwidths") from error
+            raise ValueError(f"{source}: {str(error).removeprefix('features: ')}") from error
         if kind is NO_NORMALIZATION:
             dimensions = features.shape[0]
             penalty = penalty * (1 / (1 + 2.0**-dimensions) / gain(dimensions))  # pydensecrf's gain instead of ours
