@@ -147,7 +147,7 @@ def load_efficientnet_lite0(unary: nn.Module, source: str | Path = "efficientnet
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give the path of {Path(LITE0_FILE).name}, or efficientnet-lite0")
     state = read_state(path)
-    layers = {"stem": ("_conv_stem", "_bn0")}
+    layers = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
     for number, block in enumerate(unary.backbone.blocks):
         for k, (ours, theirs) in enumerate(LITE0_NAMES.items()):
             if getattr(block, ours) is not None:

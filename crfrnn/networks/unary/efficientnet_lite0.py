@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-STEM = 32
+STEM, HEAD = 32, 1280
 # (expansion, size, stride, channels, how many), Lite's table
 STAGES = (
     (1, 3, 1, 16, 1),
@@ -48,9 +48,9 @@ class EfficientNetLite0(nn.Module):
         self.recipe = {"name": "efficientnet-lite0", "num_classes": num_classes, "width": width, "dropout": dropout}
         self.backbone = Backbone()
         channels = self.backbone.channels
-        self.context = nn.Conv2d(channels[32], width, 1)
-        self.whole = nn.Conv2d(channels[32], width, 1)
-        self.lateral = nn.ModuleDict({str(s): nn.Conv2d(channels[s], width, 1) for s in FINER})
+        self.context = lateral(channels[COARSEST], width)
+        self.whole = nn.Conv2d(channels[COARSEST], width, 1)
+        self.lateral = nn.ModuleDict({str(s): lateral(channels[s], width) for s in FINER})
         self.merged = nn.ModuleDict({str(s): merging(width) for s in FINER})
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(width, num_classes, 1)
@@ -70,7 +70,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The stem and the sixteen blocks: image (B, 3, H, W) -> the last features of strides 2, 4, 8, 16 and 32."""
+    """The stem, the blocks and the head: image (B, 3, H, W) -> the last features of strides 2, 4, 8, 16 and 32."""
 
     def __init__(self):
         super().__init__()
@@ -86,6 +86,8 @@ class Backbone(nn.Module):
                 channels = wider
             at *= stride
             self.channels[at] = channels
+        self.head = nn.Conv2d(channels, HEAD, 1)  # what ImageNet's classes were told by
+        self.channels[COARSEST] = HEAD
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out" if layer.groups == 1 else "fan_in")
@@ -98,6 +100,7 @@ class Backbone(nn.Module):
         for block, step in zip(self.blocks, self.steps, strict=True):
             stride *= step
             x = features[stride] = block(x)
+        features[COARSEST] = functional.relu6(self.head(x))
         return features
 
 
@@ -117,6 +120,11 @@ class Block(nn.Module):
         y = x if self.expand is None else functional.relu6(self.expand(x))
         y = self.project(functional.relu6(self.depthwise(y)))
         return x + y if self.shortcut else y
+
+
+def lateral(channels: int, width: int) -> nn.Sequential:
+    """Features of one stride as the decoder takes them, normalised: the finer ones are ten times as large as it is."""
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(GROUPS, width))
 
 
 def merging(width: int) -> nn.Sequential:
