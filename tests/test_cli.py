@@ -1,8 +1,5 @@
 """The command line from end to end: files, folders, configurations, refusals and exit statuses."""
 
-import dataclasses
-import importlib
-import inspect
 import shutil
 import subprocess
 import sys
@@ -15,7 +12,7 @@ from PIL import ExifTags, Image
 from skimage import data
 
 from crfrnn import __version__
-from crfrnn.cli import VERBS, main, warning_format
+from crfrnn.cli import main
 from crfrnn.commands.refine import files as refine_files
 from crfrnn.commands.refine.refine import refine
 from crfrnn.commands.segment import stroke_training as training
@@ -23,7 +20,6 @@ from crfrnn.data.labels import voc_palette
 from crfrnn.parameters import parse_kernel
 
 HEIGHT, WIDTH = 36, 50
-HEAVY = ("torch", "numba", "PIL", "rich", "lightning", "gradio")
 
 
 @pytest.fixture
@@ -309,23 +305,6 @@ def test_folders_inside_of_folders(many, capsys):
     assert "left 3 images without" in capsys.readouterr().out
 
 
-def test_16_bits_are_read_as_by_the_function(folder, capsys):
-    with Image.open("cat.png") as photo:
-        deep = np.asarray(photo.convert("L")).astype(np.uint16) * 16
-    Image.fromarray(deep).save("deep.tif")
-    with pytest.warns(UserWarning, match="no value is above 4095"):
-        assert run("refine", "deep.tif", "--probabilities", "cat.npy", "--out", "o.png", "--iterations", "2") == 0
-    with pytest.warns(UserWarning, match="no value is above 4095"):
-        expected = refine(np.stack([deep] * 3, axis=2), predictions(), iterations=2)
-    assert (labels_in("o.png") == expected.argmax(0)).all()
-
-
-def test_a_warning_of_the_package_is_one_line():
-    as_text = warning_format("refine")
-    assert as_text("image: dark", UserWarning, warning_format.__code__.co_filename, 3) == "crfrnn refine: image: dark\n"
-    assert as_text("image: dark", UserWarning, "elsewhere.py", 3, "") == "elsewhere.py:3: UserWarning: image: dark\n"
-
-
 def test_a_rerun_does_what_is_left(many, capsys):
     command = ["refine", "photos", "--probabilities", "maps", "--out", "labels", "--iterations", "1"]
     assert run(*command) == 1
@@ -404,55 +383,6 @@ def test_segment_by_strokes(folder, monkeypatch, capsys):
     assert Path("again.png").read_bytes() == Path("new/labels.png").read_bytes()
     assert run(*command, "--out", "again.png", "--unsure", "255") == 1
     assert "is colour-coded" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_tells_every_option(verb, capsys):
-    assert run(*verb.split(), "--help") == 0
-    out = capsys.readouterr().out
-    assert "--config" in out
-    options = VERBS[verb].options
-    described = inspect.getdoc(options) or ""
-    for field in dataclasses.fields(options):
-        assert (f"--{field.name.replace('_', '-')}" if field.kw_only else field.name) in out
-        assert f"\n    {field.name}: " in described
-
-
-def test_a_verb_is_a_dataclass_and_a_function_that_takes_it():
-    for options, module, function in VERBS.values():
-        (parameter,) = inspect.signature(getattr(importlib.import_module(module), function)).parameters.values()
-        assert parameter.annotation is options
-        assert dataclasses.is_dataclass(options)
-
-
-def test_help_waits_for_no_torch():
-    """Neither do refusals of what is mistyped: every verb's parser is built and asked, in a fresh process."""
-    script = f"""
-import sys
-from crfrnn.cli import VERBS, main
-for arguments in [[], *(verb.split() for verb in VERBS)]:
-    for word in ("--help", "--nonsense"):
-        try:
-            main([*arguments, word])
-        except SystemExit:
-            pass
-    main(["serve", "--port", "-1"])
-    main(["refine", "cat.png", "--out", "labels.png"])
-print(*sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "")
-    assert all(f"crfrnn {verb}: " in done.stderr for verb in VERBS)
-
-
-def test_verbs_of_two_words(capsys):
-    assert run("data", "--help") == 0
-    assert "check" in capsys.readouterr().out
-    for arguments in (["data"], ["data", "chek"], ["data", "check"]):
-        assert run(*arguments) == 2
-        assert capsys.readouterr().err.count("\n") == 1
-    assert run("data", "check", "absent.yaml") == 1
-    assert capsys.readouterr().err == "crfrnn data check: absent.yaml: there is no such file\n"
 
 
 def test_as_a_program(folder):

@@ -42,6 +42,8 @@ from numba.misc.appdirs import AppDirs
 
 logger = logging.getLogger("crfrnn")
 
+SEAL = 2 * hashlib.sha256().digest_size  # bytes at the beginning of a file, the digest of all that it is about
+
 
 class KernelCache(_Cache):
     """What a dispatcher of Numba has as its `_cache`: it asks for a signature, and gives what it had to compile."""
@@ -60,9 +62,9 @@ class KernelCache(_Cache):
             # What is absent, cut off, of other sources or not for us to read is as if it were not there.
             with suppress(Exception):
                 content = (folder / self._file(key)).read_bytes()
-                begin = len(_seal(key, b""))
-                if content.startswith(_seal(key, content[begin:])):
-                    return CompileResult._rebuild(target_context, *pickle.loads(content[begin:]))
+                seal, payload = content[:SEAL], content[SEAL:]
+                if seal == _seal(key, payload):
+                    return CompileResult._rebuild(target_context, *pickle.loads(payload))
         _say_once("compiling CPU kernels, once on this machine: about fifteen seconds for all of them")
         return None
 

@@ -3,6 +3,8 @@
 import importlib.util
 import shutil
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,3 +41,12 @@ def serving(limits: Limits | None = None) -> Iterator[tuple[str, Studio, Path]]:
         blocks.close(verbose=False)
         shutil.rmtree(folder, ignore_errors=True)
         torch.set_num_threads(threads)
+
+
+def status(address: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    request = urllib.request.Request(address, data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), dict(error.headers)

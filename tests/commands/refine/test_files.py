@@ -203,3 +203,15 @@ def test_a_confidence_that_is_too_low_for_one_map_is_refused_for_all(maps, capsy
     assert run(*command, "0.4") == 1
     assert "1 of 3 failed" in capsys.readouterr().err
     assert sorted(path.name for path in Path("out").iterdir()) == ["1.png", "3.png"]
+
+
+def test_16_bits_are_read_as_by_the_function(folder):
+    deep, scores = PHOTO.mean(axis=2).astype(np.uint16) * 16, np.random.default_rng(0).random((3, *PHOTO.shape[:2]))
+    p = (scores / scores.sum(0)).astype(np.float32)
+    Image.fromarray(deep).save("deep.tif")
+    np.save("p.npy", p)
+    with pytest.warns(UserWarning, match="no value is above 4095"):
+        assert run("deep.tif", "--probabilities", "p.npy", "--out", "o.png", "--iterations", "2") == 0
+    with pytest.warns(UserWarning, match="no value is above 4095"):
+        expected = refine(np.stack([deep] * 3, axis=2), p, iterations=2)
+    assert_array_equal(np.asarray(Image.open("o.png")), expected.argmax(0))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +27,6 @@ from tests.support.tiny import Tiny
 
 pytest.importorskip("lightning", reason="training needs the extra train")
 from crfrnn.commands.train.stage import fit, keeper
-from crfrnn.commands.train.stage.run import Position, StageRun
 from tests.support.places import ROOT
 
 KERNELS = ["bilateral:8,30,3", "spatial:2,1"]
@@ -391,8 +389,8 @@ def test_files_that_do_not_fit_stop_it_before_it_begins(root, tmp_path, capsys):
 
 
 def test_a_crf_at_another_size_than_the_photographs_is_told(root, tmp_path, capsys):
-    small = DataConfig("folders", str(root), size=(16, 12), options=made.FOLDERS, workers=0)
-    large = DataConfig("folders", str(root), options=made.FOLDERS, workers=0)
+    sizes = (16, 12), None
+    small, large = (DataConfig("folders", str(root), size=size, options=made.FOLDERS, workers=0) for size in sizes)
     larger = "bilateral:8,30,3 spatial:2,1 are bilateral:16,30,3 spatial:4,1 in photographs of 32 x 24\n"
     for number, (data, crf, notes) in enumerate([(small, "trained", 1), (small, "none", 0), (large, "trained", 0)]):
         stages = [StageConfig("only", epochs=1, crf=crf)]
@@ -400,29 +398,3 @@ def test_a_crf_at_another_size_than_the_photographs_is_told(root, tmp_path, caps
         out = capsys.readouterr().out
         assert out.count(f"note: crf: kernels count in pixels of 16 x 12 (data.size): {larger}") == notes
         assert "note" not in out or notes
-
-
-def test_without_lightning(root, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
-    with pytest.raises(ValueError, match=r"^train: needs Lightning .*pip install 'crfrnn\[train\]'"):
-        train(recipe(root, out=str(tmp_path / "run")))
-
-
-def test_the_best_epoch_is_chosen_by_the_classes_of_the_truth(root, tmp_path, monkeypatch):
-    """The first epoch is better but for one pixel of a class that is nowhere; the second has none."""
-    config = recipe(root, out=str(tmp_path))
-    run = StageRun(config.stages[0], 0, 0, config.data, config.hardware, tmp_path, None)
-    keeping, exported = keeper.Keeper(run, print), []
-    monkeypatch.setattr(keeper, "export", lambda network, folder: exported.append(network))
-    for name in ("_log", "_save"):
-        monkeypatch.setattr(keeping, name, lambda *_: None)
-    trainer = SimpleNamespace(
-        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value), world_size=1, is_global_zero=True
-    )
-    for epoch, counts in enumerate(([[90, 10, 0], [10, 89, 1], [0, 0, 0]], [[80, 20, 0], [20, 80, 0], [0, 0, 0]])):
-        module = SimpleNamespace(
-            network=epoch, confusion=torch.tensor(counts), loss_sum=torch.tensor(1.0), position=Position(epoch, 3)
-        )
-        keeping.on_train_epoch_end(trainer, module)
-    assert exported == [0]
-    assert keeping.best == pytest.approx((90 / 110 + 89 / 110) / 2)
