@@ -26,14 +26,12 @@ HEIGHT, WIDTH = 36, 50
 def folder(tmp_path, monkeypatch) -> Path:
     """The current folder, with a photo, its predictions in several forms, and coarse label maps."""
     monkeypatch.chdir(tmp_path)
-    photo = data.chelsea()[60 : 60 + HEIGHT, 100 : 100 + WIDTH]
-    Image.fromarray(photo).save("cat.png")
+    Image.fromarray(data.chelsea()[60 : 60 + HEIGHT, 100 : 100 + WIDTH]).save("cat.png")
     np.save("cat.npy", predictions())
     np.savez("two.npz", first=predictions(), logits=np.log(predictions()))
     coarse = predictions().argmax(0).astype(np.uint8)
-    grey = Image.fromarray(np.where(coarse == 2, 255, coarse).astype(np.uint8))
-    grey.save("grey.png")
-    palette = grey.copy()
+    palette = Image.fromarray(np.where(coarse == 2, 255, coarse).astype(np.uint8))
+    palette.save("grey.png")
     palette.putpalette(voc_palette().tobytes())
     palette.save("palette.png")
     palette.convert("RGB").save("colours.png")
