@@ -97,16 +97,42 @@ def test_folded_into_the_same_function(tmp_path: Path):
         torch.testing.assert_close(found[stride], expected[stride], rtol=1e-4, atol=1e-4)
 
 
-def test_logits_lie_where_their_pixels_are():
-    """Only the finest features speak: in the bright half they rise, and the logits rise at the same pixel."""
-    unary = build_unary("efficientnet-lite0", 2).eval()
-    points = torch.zeros(1, 128, 17, 25)
-    points[..., 9:] = 1  # stride 4: the pixels 36, 40, ... of a width of 97
-    unary.get_submodule("merged.4").forward = lambda x: points
+@pytest.mark.parametrize("stride", [4, 8])
+def test_logits_lie_where_their_pixels_are(stride: int):
+    """Only the finest features speak: from pixel 48 on they are bright, and the logits rise just before it."""
+    unary = build_unary("efficientnet-lite0", 2, stride=stride).eval()
+    points = torch.zeros(1, 128, 64 // stride + 1, 96 // stride + 1)
+    points[..., 48 // stride :] = 1
+    unary.get_submodule(f"merged.{stride}").forward = lambda x: points
     with torch.no_grad():
         logits = unary(torch.zeros(1, 3, 65, 97))[0, 0, 0]
     rises = (logits - logits[0]).abs() > 0.5 * (logits[-1] - logits[0]).abs()
-    assert rises.nonzero()[0].item() == 35  # half way from 32 to 36 is 34
+    assert rises.nonzero()[0].item() == 48 - stride // 2 + 1  # half way between two points they are equal
+
+
+def test_stride():
+    """Stride 8 leaves out what belongs to stride 4 alone; another is refused, and the recipe builds it again."""
+    finer, coarser = (build_unary("efficientnet-lite0", 2, stride=stride) for stride in (4, 8))
+    left = finer.state_dict().keys() - coarser.state_dict().keys()
+    assert {".".join(name.split(".")[:2]) for name in left} == {"lateral.4", "merged.4"}
+    assert coarser.recipe["stride"] == 8
+    with pytest.raises(ValueError, match=r"^stride: must be 4 or 8, got 16$"):
+        build_unary("efficientnet-lite0", 2, stride=16)
+
+
+def test_bfloat16():
+    """On a CPU the depthwise convolutions stay in 32 bits; what comes out is the same but for rounding."""
+    unary = build_unary("efficientnet-lite0", 3).eval()
+    kinds = []
+    unary.get_submodule("backbone.blocks.1.depthwise").register_forward_hook(lambda *call: kinds.append(call[2].dtype))
+    image = torch.rand(1, 3, 65, 97)
+    with torch.inference_mode():
+        expected = unary(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = unary(image)
+    assert kinds == [torch.float32] * 2
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).norm() < 0.02 * expected.norm()
 
 
 def test_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
