@@ -3,8 +3,8 @@
     python docs/experiments/run.py RECIPE.yaml --data TRAINING_SET --out runs/NAME [--test TEST_SET] [--seeds 0 1 2]
 
 The recipe's last two stages are called `longer` and `end-to-end`. For each seed a network is trained with those before
-them, and from there two go on for the same number of updates: the network alone, and network and CRF-RNN as one. The
-separate CRF stands behind the first of the two; its parameters are what `crfrnn.fit` finds on the validation split. Test
+them, and from there two go on for as many updates: the network alone, and network and CRF-RNN as one. The
+separate CRF stands behind the first of the two, with what `crfrnn.fit` finds on the validation split. Test
 figures are computed once, at the end: on the split `test`, or on all of TEST_SET. A run that was interrupted goes on.
 Further arguments are those of `crfrnn train`, such as `--hardware.precision bf16-mixed`.
 """
