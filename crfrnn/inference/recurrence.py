@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.inference.alike import merged
 from crfrnn.inference.fused import choice
 from crfrnn.inference.iteration import iteration, normalization
 from crfrnn.inference.problem import Problem
@@ -69,11 +70,18 @@ def marginals(
 ) -> Tensor:
     """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory.
 
+    Labels that nothing tells apart are computed once (`alike.py`).
+
     With `floor` above 0 the logits are probabilities; see `Problem`.
     """
     with torch.no_grad():
         problem = Problem(logits, filters, kernel_weights, compatibility, floor)
-        return _run(problem, iterations, solver, normalize=True).to(_result_dtype(logits))
+        few = merged(problem) if solver is None else None
+        if few is None:
+            q = _run(problem, iterations, solver, normalize=True)
+        else:
+            q = few.marginals(_run(few.problem, iterations, solver, normalize=True))
+        return q.to(_result_dtype(logits))
 
 
 def iterates(

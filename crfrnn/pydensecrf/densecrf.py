@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare
 from crfrnn.filtering.permutohedral.stencil import gain
-from crfrnn.inference.recurrence import mean_field
+from crfrnn.inference.recurrence import marginals
 from crfrnn.pydensecrf import arguments
 
 Marginals = NDArray[np.float32]  # (L, N)
@@ -102,6 +102,7 @@ class DenseCRF:
         self._nvar = arguments.whole("nvar", nvar, 1)
         self._nlabels = arguments.whole("nlabels", nlabels, 1)
         self._logits: Tensor | None = None  # (1, L, N), the negative unary energy
+        self._excludes = False  # whether labels are impossible somewhere
         self._pairwise: list[_Pairwise] = []
 
     @property
@@ -140,6 +141,7 @@ class DenseCRF:
         lowest, highest = torch.aminmax(logits.amax(dim=0))
         if not (torch.isfinite(lowest) and torch.isfinite(highest)):  # NaN passes through both
             raise ValueError("u: NaN, -infinity, or a point whose energies are all infinite; clip the probabilities")
+        self._excludes = bool(logits.amin() < IMPOSSIBLE)
         self._logits = logits.clamp_(min=IMPOSSIBLE).unsqueeze(0)
 
     def addPairwiseEnergy(
@@ -186,9 +188,13 @@ class DenseCRF:
         iterations = arguments.whole("niter", niter, 0)
         logits = self._unary_logits()
         with torch.no_grad():
-            if iterations and self._pairwise:
-                logits = mean_field(logits, [term.gaussian for term in self._pairwise], *self._weights(), iterations)
-            return torch.softmax(logits, dim=1)[0].numpy()
+            if not (iterations and self._pairwise):
+                return torch.softmax(logits, dim=1)[0].numpy()
+            filters = [term.gaussian for term in self._pairwise]
+            q = marginals(logits, filters, *self._weights(), iterations)
+            if self._excludes:
+                q[logits == IMPOSSIBLE] = 0
+            return q[0].numpy()
 
     def startInference(self) -> tuple[Marginals, NDArray[np.float32], NDArray[np.float32]]:
         """The marginals before the first iteration, and two scratch arrays that `stepInference` takes.

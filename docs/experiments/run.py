@@ -147,8 +147,9 @@ def main() -> None:
     for seed in options.seeds:
         folder, arguments = options.out / f"seed{seed}", ["--seed", str(seed), *further]
         train(recipe, before, None, folder / "network", arguments)
+        final(folder / "network", before[-1])
         for stage in ("longer", "end-to-end"):
-            train(recipe, [stage], folder / "network" / "model", folder / stage, arguments)
+            train(recipe, [stage], folder / "network" / "final", folder / stage, arguments)
         results.append(rows(folder, val, test))
         print(f"\nseed {seed}\n\n{gains(results[-1])}\n\nafter seed {seed}\n\n{table(results)}\n", flush=True)
 

@@ -140,8 +140,8 @@ def test_number_vector_and_matrix_of_the_same_penalty_agree():
 def test_numbers_and_vectors_reach_the_engine_as_potts_weights(monkeypatch, compats, shape):
     """Potts with scalar or class weights is what the fused recurrence is fastest at."""
     calls = []
-    engine = dcrf.mean_field
-    monkeypatch.setattr(dcrf, "mean_field", lambda *call: calls.append(call) or engine(*call))
+    engine = dcrf.marginals
+    monkeypatch.setattr(dcrf, "marginals", lambda *call: calls.append(call) or engine(*call))
     crf = small(compats[0])
     crf.addPairwiseGaussian(3, compats[1])
     crf.inference(1)
