@@ -16,8 +16,8 @@ class ServeOptions:
         host: the address to listen on; 0.0.0.0 for other machines, too.
         port: the port to listen on; 0 takes any free one.
         share: also make the page reachable through a public address of Gradio's, for some days.
-        model: a folder that training or save_pretrained left, or a name on the hub; camvid, which comes with the
-            package, where it is left out.
+        model: voc or camvid, which come with the package, a folder that training or save_pretrained left, or a name on
+            the hub; voc where it is left out.
         pixels: the size at which the CRF works; larger photos are scaled to it, and the result back.
         photo_megapixels: photos with more are refused.
         upload_megabytes: files with more are refused.

@@ -32,7 +32,7 @@ def serving(limits: Limits | None = None) -> Iterator[tuple[str, Studio, Path]]:
     """(address, studio, the folder with the visitors' files) of a server that stops afterwards."""
     threads = torch.get_num_threads()
     folder = Path(tempfile.mkdtemp(prefix="crfrnn-serve-")).resolve()
-    network, name = load_model()
+    network, name = load_model("camvid")  # the faster one
     studio = Studio(network, name, limits or Limits())
     blocks, address = launch(studio, folder)
     try:

@@ -38,7 +38,7 @@ with_gradio = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 @pytest.fixture(scope="module")
 def studio() -> Studio:
-    network, name = load_model()
+    network, name = load_model("camvid")  # the faster one
     return Studio(network, name, Limits(pixels=6000))
 
 
@@ -313,7 +313,7 @@ def test_ctrl_c_stops_it_cleanly(tmp_path):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            assert line.startswith("serving camvid on http://127.0.0.1:"), line
+            assert line.startswith("serving voc on http://127.0.0.1:"), line
             assert any(tmp_path.iterdir())
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)

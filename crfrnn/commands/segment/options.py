@@ -9,8 +9,10 @@ from crfrnn.commands.errors import UsageError, check_not_negative
 class SegmentOptions:
     """Segment photographs with a trained model, or one photograph from a few strokes of colour on it.
 
-    The model that comes with the package knows road scenes: sky, building, pole, road, pavement, tree, sign symbol,
-    fence, car, pedestrian and bicyclist. Folders work too, and a second run does what the first one left.
+    The model that comes with the package knows people, six kinds of animals (bird, cat, cow, dog, horse, sheep), seven
+    of vehicles (aeroplane, bicycle, boat, bus, car, motorbike, train) and bottle, chair, dining table, potted plant,
+    sofa and tv monitor; all else is background. --model camvid knows road scenes. Folders work too, and a second run
+    does what the first one left.
 
     For anything else draw strokes: over a copy of the photograph's size, one colour for each thing and one for the
     background, on a transparent or plain ground. A small network and its CRF-RNN are trained together on these
@@ -19,8 +21,8 @@ class SegmentOptions:
     Args:
         image: photographs, and folders of photographs.
         out: the label map, a PNG in the colours of the model or the strokes, or a folder for several.
-        model: a folder that training or save_pretrained left, or a name on the hub; camvid, which comes with the
-            package, where it is left out.
+        model: voc or camvid, which come with the package, a folder that training or save_pretrained left, or a name on
+            the hub; voc where it is left out.
         strokes: instead of a model, the strokes: a PNG of the photograph's size, palette, grey or colours.
         unsure: with --strokes, the index (0) or colour (0,0,0 or "#000000") that means "nothing drawn"; without it,
             what is transparent or else covers most of the picture.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from crfrnn.networks.network import CONFIG, SegmentationNetwork
 
-MODELS = {"camvid": Path(__file__).with_name("camvid")}  # name -> folder; each has a model card, README.md
-DEFAULT = "camvid"
+MODELS = {name: Path(__file__).with_name(name) for name in ("voc", "camvid")}  # each has a model card, README.md
+DEFAULT = "voc"
 
 
 def load_model(name: str | None = None) -> tuple[SegmentationNetwork, str]:
@@ -20,7 +20,7 @@ def load_model(name: str | None = None) -> tuple[SegmentationNetwork, str]:
 
     >>> network, name = load_model()
     >>> name, network.class_names[:3]
-    ('camvid', ['sky', 'building', 'pole'])
+    ('voc', ['background', 'aeroplane', 'bicycle'])
     """
     name = name if name is not None else DEFAULT
     source = MODELS.get(name, name)

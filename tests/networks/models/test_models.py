@@ -52,9 +52,9 @@ def test_it_segments_a_photograph(no_network: None):
     network, name = load_model()
     photo = data.rocket()[:200, :300]
     result = segment_photo(network, photo, iterations=2, probabilities=True)
-    assert name == "camvid"
+    assert name == "voc"
     assert result.labels.shape == result.network_labels.shape == photo.shape[:2]
-    assert result.classes == tuple(range(11))
+    assert result.classes == tuple(range(21))
     assert set(np.unique(result.labels)) <= set(result.classes)
     assert result.probabilities is not None
     np.testing.assert_allclose(result.probabilities.sum(0, dtype=np.float32), 1, atol=5e-3)
@@ -121,7 +121,7 @@ def test_an_unknown_name_out_of_reach(monkeypatch: pytest.MonkeyPatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(hub, "hf_hub_download", unreachable)
-    with pytest.raises(ValueError, match=r"^model: camvit: no such folder, .*with the package comes camvid$") as caught:
+    with pytest.raises(ValueError, match=r"^model: camvit: no such folder, .*with the package comes voc, camvid$") as caught:
         load_model("camvit")
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"^model: some/one: no such folder, .*\(no route to host\)$"):
@@ -129,5 +129,5 @@ def test_an_unknown_name_out_of_reach(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_config_is_what_the_network_says():
-    config = json.loads((MODELS["camvid"] / "config.json").read_text())
-    assert load_model()[0].config() == config
+    for name, folder in MODELS.items():
+        assert load_model(name)[0].config() == json.loads((folder / "config.json").read_text())
