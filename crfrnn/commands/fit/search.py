@@ -1,0 +1,102 @@
+"""What is chosen from some of the images. What parameters do to an image is computed once, whoever asks for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crfrnn.commands.fit import surface
+from crfrnn.commands.fit.candidates import presets, variants
+from crfrnn.commands.fit.held_out import gain, merit
+from crfrnn.commands.fit.sample import Sample
+from crfrnn.commands.fit.surface import Surface
+from crfrnn.commands.fit.workers import Workers
+from crfrnn.parameters import CRFParameters
+
+START = "start"
+RUNGS = ("scalar weights", "class weights")  # from few parameters to many; more only where held-out images pay for them
+LIKELY = 0.1  # a gain that bootstrap does not find on so many of the resampled sets is none
+SHRINKAGES = (1e-5, 3e-5, 1e-4, 3e-4)  # what moving a weight by a factor of 2 must bring, in mean IoU
+FOLDS = 4  # in which the shrinkage is chosen
+
+
+@dataclass(frozen=True)
+class Learned:
+    """`start`, the best preset as it is; `parameters`, what is better, and which of `START` and `RUNGS` they are."""
+
+    start: CRFParameters
+    parameters: CRFParameters
+    rung: str
+
+
+class Search:
+    """Choices from labelled images, all of them or some: those of a fold see nothing of the others."""
+
+    def __init__(self, samples: Sequence[Sample], preset: str | None, iterations: int, pool: Workers, seed: int = 0):
+        self._samples, self._pool, self._seed = samples, pool, seed
+        self._presets = presets(preset)
+        self.candidates = [*self._presets, *variants(preset, iterations)]
+        found = pool.over(samples, self._candidates_on)
+        self.alone = torch.stack([alone for alone, _ in found])  # (N, 3, L)
+        self.counts = torch.stack([counts for _, counts in found], dim=1)  # (candidates, N, 3, L)
+        self._moves: dict[tuple[int, int], Tensor] = {}
+
+    def _candidates_on(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        groups = groupby(self.candidates, key=lambda one: [replace(kernel, weight=1) for kernel in one.kernels])
+        counts = []
+        for _, group in groups:
+            several = list(group)
+            filters = sample.filters(several[0])
+            counts += [sample.counts(one, filters) for one in several]
+        return sample.alone(), torch.stack(counts)
+
+    def learn(self, images: Sequence[int]) -> Learned:
+        """The best of the candidates on these images; moved where that pays, and more so with a factor for each class."""
+        chosen = torch.as_tensor(images)
+        alone = self.alone[chosen]
+        merits = [merit(counts[chosen], alone) for counts in self.counts]
+        start = max(range(len(self._presets)), key=merits.__getitem__)
+        best = max(range(len(merits)), key=lambda number: (merits[number], number == start))
+        base = self.candidates[best]
+        rung = START if best == start else RUNGS[0]
+        if len(images) < FOLDS:  # too few to hold some out
+            return Learned(self.candidates[start], base, rung)
+        moved = self._moved(best, images)
+        counts, delta = self.counts[best][chosen].double(), None
+        for name, coordinates in zip(RUNGS, (surface.scalars(base), moved.shape[1]), strict=True):
+            found = [_held_out(moved, shrinkage, coordinates) for shrinkage in SHRINKAGES]
+            values = [merit(one, alone) for one in found]
+            at = values.index(max(values))
+            if values[at] > merit(counts, alone) and gain(found[at], counts, self._seed).chance < LIKELY:
+                rung, counts = name, found[at]
+                delta = Surface.of(moved.sum(0)).best(SHRINKAGES[at], coordinates)
+        parameters = base if delta is None else surface.at(base, delta)
+        return Learned(self.candidates[start], parameters, rung)
+
+    def _moved(self, base: int, images: Sequence[int]) -> Tensor:
+        """(images, K, 3, 3, L), `moves` of each from a candidate."""
+        missing = [number for number in images if (base, number) not in self._moves]
+
+        def work(number: int) -> Tensor:
+            return surface.moves(self._samples[number], self.candidates[base])
+
+        self._moves |= zip([(base, number) for number in missing], self._pool.over(missing, work), strict=True)
+        return torch.stack([self._moves[base, number] for number in images])
+
+
+def folds_of(images: Sequence[int], folds: int) -> list[tuple[list[int], list[int]]]:
+    """Runs of neighbours, each with all the others: of the numbers of images, those to learn from and those held out."""
+    parts = [part.tolist() for part in np.array_split(np.asarray(images), min(folds, len(images)))]
+    return [([one for one in images if one not in set(part)], part) for part in parts]
+
+
+def _held_out(moved: Tensor, shrinkage: float, coordinates: int) -> Tensor:
+    """(N, 3, L), what the images come to with what the other folds' images would choose."""
+    found = torch.empty(len(moved), *moved.shape[-2:], dtype=torch.float64)
+    for training, part in folds_of(range(len(moved)), FOLDS):
+        delta = Surface.of(moved[training].sum(0)).best(shrinkage, coordinates)
+        found[part] = Surface.of(moved[part]).at(delta)
+    return found
