@@ -22,6 +22,7 @@ from crfrnn.inference.recurrence import check_iterations
 from crfrnn.parameters import CRFParameters
 
 ALONE, FITTED = "predictions", "fitted"
+Measure = Callable[[int, Mapping[str, CRFParameters | None]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,11 @@ class Fit:
         """Whether it helps, and by how much: one sentence or two."""
         found, images = self.held_out, len(self.held_out.counts[ALONE])
         if self.helps and found.best == FITTED:
+            chosen = "a preset as it is" if self.chosen == START else self.chosen
             return (
                 f"The CRF helps: mean IoU {100 * found.mean_iou(ALONE):.2f} -> {100 * found.mean_iou(FITTED):.2f},"
                 f" {found.gain(FITTED)} on held-out images ({images}); {found.gain(FITTED, START)} over the best preset."
-                f" Chosen: {'a preset as it is' if self.chosen == START else self.chosen}."
+                f" Chosen: {chosen}."
             )
         if self.helps:
             return (
@@ -223,22 +225,26 @@ def fit_images(
         samples = data.samples(pool)
         for doubt in _doubts(samples, classes):
             say(doubt)
+        _check_agreement(samples)
         search = Search(samples, preset, iterations, pool, seed)
-        held_out = cross_validate(data, search, folds, pool, seed)
-        learned = search.learn(range(len(data)))
+        everything = range(len(data))
+        held_out = cross_validate(search, everything, folds, data.measured, pool, seed)
+        learned = search.learn(everything)
     helps = held_out.pays(held_out.best)
     fitted = helps and held_out.best == FITTED
     chosen, parameters = (learned.rung, learned.parameters) if fitted else (START, learned.start)
     return Fit(replace(parameters, fitted=_provenance(held_out, chosen, helps, folds)), chosen, helps, held_out)
 
 
-def cross_validate(data: Images, search: Search, folds: int, pool: Workers, seed: int = 0) -> CrossValidation:
-    """Every image measured, in its own size, with what was learned from the other folds."""
+def cross_validate(
+    search: Search, images: Sequence[int], folds: int, measured: Measure, pool: Workers, seed: int = 0
+) -> CrossValidation:
+    """Every image measured with what was learned from the other folds."""
     counts: list[dict[str, Tensor]] = []
-    for training, held_out in folds_of(range(len(data)), folds):
+    for training, held_out in folds_of(images, folds):
         learned = search.learn(training)
         options = {ALONE: None, START: learned.start, FITTED: learned.parameters}
-        counts += pool.over(held_out, lambda number, options=options: data.measured(number, options))
+        counts += pool.over(held_out, lambda number, options=options: measured(number, options))
     return CrossValidation({name: torch.stack([one[name] for one in counts]) for name in counts[0]}, seed)
 
 
@@ -273,6 +279,13 @@ def _doubts(samples: Sequence[Sample], classes: Sequence[str] | None) -> list[st
     return [f"truths: {doubt}" for doubt in doubts(pixels, sum(one.void for one in samples), names)]
 
 
+def _check_agreement(samples: Sequence[Sample]) -> None:
+    if not any(bool(one.alone()[0].any()) for one in samples):
+        raise ValueError(
+            "truths: no pixel of any image is what the predictions call it; their class numbers must mean the same"
+        )
+
+
 def _provenance(held_out: CrossValidation, chosen: str, helps: bool, folds: int) -> dict[str, Any]:
     value = held_out.gain(held_out.best)
     return {
@@ -286,8 +299,8 @@ def _provenance(held_out: CrossValidation, chosen: str, helps: bool, folds: int)
 
 
 def steps(images: int, folds: int) -> int:
-    """Pieces of work, at most: each is one image read, searched, measured, or moved from where a fold begins."""
-    return images * (3 + folds)
+    """Pieces of work, at most: each is one image read, searched, measured, moved, or moved far."""
+    return images * (3 + 2 * folds)
 
 
 def ticks(bar: Callable[[int, int], None], total: int) -> Callable[[], None]:

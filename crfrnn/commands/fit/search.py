@@ -19,7 +19,8 @@ from crfrnn.parameters import CRFParameters
 START = "start"
 RUNGS = ("scalar weights", "class weights")  # from few parameters to many; more only where held-out images pay for them
 LIKELY = 0.1  # a gain that bootstrap does not find on so many of the resampled sets is none
-SHRINKAGES = (1e-5, 3e-5, 1e-4, 3e-4)  # what moving a weight by a factor of 2 must bring, in mean IoU
+SHRINKAGES = (1e-5, 3e-5, 1e-4, 3e-4)  # what moving a weight by a factor of 2 must bring
+FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of a move, which are measured
 FOLDS = 4  # in which the shrinkage is chosen
 
 
@@ -54,27 +55,46 @@ class Search:
         return sample.alone(), torch.stack(counts)
 
     def learn(self, images: Sequence[int]) -> Learned:
-        """The best of the candidates on these images; moved where that pays, and more so with a factor for each class."""
+        """The best of the candidates on these images; moved from there where that pays, and factors for classes likewise.
+
+        A move must be better in cross-validation among these images, hardly by chance, and then on them as measured.
+        """
         chosen = torch.as_tensor(images)
         alone = self.alone[chosen]
         merits = [merit(counts[chosen], alone) for counts in self.counts]
         start = max(range(len(self._presets)), key=merits.__getitem__)
         best = max(range(len(merits)), key=lambda number: (merits[number], number == start))
         base = self.candidates[best]
-        rung = START if best == start else RUNGS[0]
+        found, value = (START if best == start else RUNGS[0], base), merits[best]
         if len(images) < FOLDS:  # too few to hold some out
-            return Learned(self.candidates[start], base, rung)
+            return Learned(self.candidates[start], found[1], found[0])
         moved = self._moved(best, images)
-        counts, delta = self.counts[best][chosen].double(), None
-        for name, coordinates in zip(RUNGS, (surface.scalars(base), moved.shape[1]), strict=True):
-            found = [_held_out(moved, shrinkage, coordinates) for shrinkage in SHRINKAGES]
-            values = [merit(one, alone) for one in found]
+        counts = self.counts[best][chosen].double()
+        for rung, coordinates in zip(RUNGS, (surface.scalars(base), moved.shape[1]), strict=True):
+            held_out = [_held_out(moved, shrinkage, coordinates) for shrinkage in SHRINKAGES]
+            values = [merit(one, alone) for one in held_out]
             at = values.index(max(values))
-            if values[at] > merit(counts, alone) and gain(found[at], counts, self._seed).chance < LIKELY:
-                rung, counts = name, found[at]
+            if values[at] > merit(counts, alone) and gain(held_out[at], counts, self._seed).chance < LIKELY:
+                counts = held_out[at]
                 delta = Surface.of(moved.sum(0)).best(SHRINKAGES[at], coordinates)
-        parameters = base if delta is None else surface.at(base, delta)
-        return Learned(self.candidates[start], parameters, rung)
+                there, worth = self._along(base, delta, images)
+                if worth > value:
+                    found, value = (rung, there), worth
+        return Learned(self.candidates[start], found[1], found[0])
+
+    def _along(self, base: CRFParameters, delta: Tensor, images: Sequence[int]) -> tuple[CRFParameters, float]:
+        """The best on the way from the base to delta, and its merit: measured, as a sum of parabolas may go too far."""
+        way = [surface.at(base, fraction * delta) for fraction in FRACTIONS]
+
+        def work(number: int) -> Tensor:
+            sample = self._samples[number]
+            filters = sample.filters(base)
+            return torch.stack([sample.counts(one, filters) for one in way])
+
+        counts = torch.stack(self._pool.over(images, work), dim=1)
+        merits = [merit(one, self.alone[torch.as_tensor(images)]) for one in counts]
+        best = merits.index(max(merits))
+        return way[best], merits[best]
 
     def _moved(self, base: int, images: Sequence[int]) -> Tensor:
         """(images, K, 3, 3, L), `moves` of each from a candidate."""
@@ -88,7 +108,7 @@ class Search:
 
 
 def folds_of(images: Sequence[int], folds: int) -> list[tuple[list[int], list[int]]]:
-    """Runs of neighbours, each with all the others: of the numbers of images, those to learn from and those held out."""
+    """Runs of neighbours: the numbers of images to learn from, and of those held out, for each."""
     parts = [part.tolist() for part in np.array_split(np.asarray(images), min(folds, len(images)))]
     return [([one for one in images if one not in set(part)], part) for part in parts]
 

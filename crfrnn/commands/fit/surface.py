@@ -1,11 +1,10 @@
 """Temperature and weights around some parameters, from what each of them does by itself.
 
 The coordinates are logarithms, in units of `STEP`: the temperature (weights move against it, so that the CRF's say
-against the network's stays), each kernel's weight, and one factor of all weights for each class. What images come to is
-measured at delta = 0 and with one coordinate at -1 and 1; a parabola goes through the three, and what several
-coordinates do is added:
+against the network's stays), each kernel's weight, and a factor of it for each class. What images come to is measured
+at delta = 0 and with one coordinate at -1 and 1; a parabola goes through the three, and what several do is added:
 
-    counts(delta) = counts(0) + sum_k [ delta_k (plus_k - minus_k) / 2 + delta_k^2 (plus_k + minus_k - 2 counts(0)) / 2 ]
+    counts(delta) = counts(0) + sum_k delta_k (plus_k - minus_k) / 2 + delta_k^2 ((plus_k + minus_k) / 2 - counts(0))
 
 Its mean IoU, less `shrinkage` |delta|^2, is climbed one coordinate at a time. Nothing is computed anew for another part
 of the images: their counts are sums. So the shrinkage is chosen by cross-validation for the price of additions.
@@ -72,11 +71,12 @@ def scalars(parameters: CRFParameters) -> int:
 
 def moves(sample: Sample, parameters: CRFParameters) -> Tensor:
     """(K, 3, 3, L): what the image comes to with each coordinate at -1, 0 and 1."""
-    few = scalars(parameters)
+    few, kernels = scalars(parameters), len(parameters.kernels)
     filters = sample.filters(parameters)
     still = sample.counts(parameters, filters)
-    moved = still.expand(few + sample.classes, 3, *still.shape).clone()
-    for number in [*range(few), *(few + sample.seen(SEEN)).tolist()]:
+    moved = still.expand(few + kernels * sample.classes, 3, *still.shape).clone()
+    factors = torch.arange(few, len(moved)).view(kernels, -1)[:, sample.seen(SEEN)]
+    for number in [*range(few), *factors.flatten().tolist()]:
         for side in (-1, 1):
             delta = torch.zeros(len(moved))
             delta[number] = side
@@ -87,9 +87,9 @@ def moves(sample: Sample, parameters: CRFParameters) -> Tensor:
 def at(parameters: CRFParameters, delta: Tensor) -> CRFParameters:
     """The parameters at delta (K,); without factors for the classes where these are all 1."""
     kernels = len(parameters.kernels)
-    temperature, weights, classes = (STEP * delta).exp().split([1, kernels, len(delta) - 1 - kernels])
+    temperature, weights, factors = (STEP * delta).exp().tensor_split([1, 1 + kernels])
     found = times(parameters, (weights / temperature).tolist())
     found = replace(found, temperature=parameters.temperature * temperature.item())
-    if bool((classes != 1).any()):
-        found = replace(found, class_weights=(tuple(classes.tolist()),) * kernels)
+    if bool((factors != 1).any()):
+        found = replace(found, class_weights=factors.view(kernels, -1))
     return found
