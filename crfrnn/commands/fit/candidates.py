@@ -12,13 +12,10 @@ def presets(name: str | None) -> list[CRFParameters]:
     return [CRFParameters.of_preset(one) for one in ([name] if name else PRESETS)]
 
 
-def variants(name: str | None, iterations: int) -> list[CRFParameters]:
-    """The presets' kernels, weaker and stronger, those of the same kernels together."""
-    return [
-        replace(times(one, [strength] * len(one.kernels)), iterations=iterations)
-        for one in presets(name)
-        for strength in STRENGTHS
-    ]
+def variants(parameters: CRFParameters, iterations: int) -> list[CRFParameters]:
+    """The same kernels, weaker and stronger."""
+    changed = [times(parameters, [strength] * len(parameters.kernels)) for strength in STRENGTHS]
+    return [replace(one, iterations=iterations) for one in changed]
 
 
 def times(parameters: CRFParameters, factors: list[float]) -> CRFParameters:

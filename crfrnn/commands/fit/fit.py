@@ -146,8 +146,8 @@ class Fit:
             chosen = "a preset as it is" if self.chosen == START else self.chosen
             return (
                 f"The CRF helps: mean IoU {100 * found.mean_iou(ALONE):.2f} -> {100 * found.mean_iou(FITTED):.2f},"
-                f" {found.gain(FITTED)} on held-out images ({images}); {found.gain(FITTED, START)} over the best preset."
-                f" Chosen: {chosen}."
+                f" {found.gain(FITTED)} on held-out images ({images});"
+                f" {found.gain(FITTED, START)} over the best preset. Chosen: {chosen}."
             )
         if self.helps:
             return (

@@ -57,9 +57,9 @@ class Sample:
         kernels = tuple(kernel.scaled(self.factor) for kernel in parameters.kernels)
         return replace(parameters, kernels=kernels).prepare(self.guide)
 
-    def seen(self, least: float) -> Tensor:
+    def seen(self, least: float) -> list[int]:
         """The classes whose probability is at least so high somewhere."""
-        return self.labels[torch.softmax(self.unary[0].float(), dim=0).flatten(1).amax(dim=1) >= least]
+        return self.labels[torch.softmax(self.unary[0].float(), dim=0).flatten(1).amax(dim=1) >= least].tolist()
 
     def alone(self) -> Tensor:
         """(3, L), the `class_counts` of the network alone."""

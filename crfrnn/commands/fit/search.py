@@ -1,15 +1,14 @@
 """What is chosen from some of the images. What parameters do to an image is computed once, whoever asks for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crfrnn.commands.fit import surface
-from crfrnn.commands.fit.candidates import presets, variants
+from crfrnn.commands.fit.candidates import STRENGTHS, presets, variants
 from crfrnn.commands.fit.held_out import gain, merit
 from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.surface import Surface
@@ -19,7 +18,8 @@ from crfrnn.parameters import CRFParameters
 START = "start"
 RUNGS = ("scalar weights", "class weights")  # from few parameters to many; more only where held-out images pay for them
 LIKELY = 0.1  # a gain that bootstrap does not find on so many of the resampled sets is none
-SHRINKAGES = (1e-5, 3e-5, 1e-4, 3e-4)  # what moving a weight by a factor of 2 must bring
+COMMON, ENOUGH = 0.25, 40  # share of the images, or number of them, with a class whose weights may have a factor
+SHRINKAGES = (3e-4, 1e-3, 3e-3)  # what moving a weight by a factor of 2 must bring
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of a move, which are measured
 FOLDS = 4  # in which the shrinkage is chosen
 
@@ -38,32 +38,33 @@ class Search:
 
     def __init__(self, samples: Sequence[Sample], preset: str | None, iterations: int, pool: Workers, seed: int = 0):
         self._samples, self._pool, self._seed = samples, pool, seed
-        self._presets = presets(preset)
-        self.candidates = [*self._presets, *variants(preset, iterations)]
+        self.candidates = [one for start in presets(preset) for one in (start, *variants(start, iterations))]
+        self._presets = range(0, len(self.candidates), 1 + len(STRENGTHS))
         found = pool.over(samples, self._candidates_on)
         self.alone = torch.stack([alone for alone, _ in found])  # (N, 3, L)
         self.counts = torch.stack([counts for _, counts in found], dim=1)  # (candidates, N, 3, L)
+        occurs = torch.stack([sample.pixels > 0 for sample in samples]).sum(0)
+        self._common = (occurs >= min(ENOUGH, COMMON * len(samples))).nonzero().flatten().tolist()
         self._moves: dict[tuple[int, int], Tensor] = {}
 
     def _candidates_on(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        groups = groupby(self.candidates, key=lambda one: [replace(kernel, weight=1) for kernel in one.kernels])
         counts = []
-        for _, group in groups:
-            several = list(group)
-            filters = sample.filters(several[0])
-            counts += [sample.counts(one, filters) for one in several]
+        for number, one in enumerate(self.candidates):
+            if number in self._presets:  # those that follow have the same kernels
+                filters = sample.filters(one)
+            counts.append(sample.counts(one, filters))
         return sample.alone(), torch.stack(counts)
 
     def learn(self, images: Sequence[int]) -> Learned:
-        """The best of the candidates on these images; moved from there where that pays, and factors for classes likewise.
+        """The best of the candidates on these images, moved from there where that pays, with factors for classes too.
 
         A move must be better in cross-validation among these images, hardly by chance, and then on them as measured.
         """
         chosen = torch.as_tensor(images)
         alone = self.alone[chosen]
         merits = [merit(counts[chosen], alone) for counts in self.counts]
-        start = max(range(len(self._presets)), key=merits.__getitem__)
-        best = max(range(len(merits)), key=lambda number: (merits[number], number == start))
+        start = self._surely(max(self._presets, key=merits.__getitem__), 0, merits, chosen)
+        best = self._surely(max(range(len(merits)), key=merits.__getitem__), start, merits, chosen)
         base = self.candidates[best]
         found, value = (START if best == start else RUNGS[0], base), merits[best]
         if len(images) < FOLDS:  # too few to hold some out
@@ -81,6 +82,11 @@ class Search:
                 if worth > value:
                     found, value = (rung, there), worth
         return Learned(self.candidates[start], found[1], found[0])
+
+    def _surely(self, better: int, than: int, merits: Sequence[float], images: Tensor) -> int:
+        """The first of two candidates if that is hardly by chance; with few images the best of many is so by chance."""
+        by_chance = gain(self.counts[better][images], self.counts[than][images], self._seed).chance >= LIKELY
+        return than if by_chance and merits[than] >= 0 else better
 
     def _along(self, base: CRFParameters, delta: Tensor, images: Sequence[int]) -> tuple[CRFParameters, float]:
         """The best on the way from the base to delta, and its merit: measured, as a sum of parabolas may go too far."""
@@ -101,7 +107,7 @@ class Search:
         missing = [number for number in images if (base, number) not in self._moves]
 
         def work(number: int) -> Tensor:
-            return surface.moves(self._samples[number], self.candidates[base])
+            return surface.moves(self._samples[number], self.candidates[base], self._common)
 
         self._moves |= zip([(base, number) for number in missing], self._pool.over(missing, work), strict=True)
         return torch.stack([self._moves[base, number] for number in images])

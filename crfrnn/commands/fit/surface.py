@@ -13,6 +13,7 @@ Source: Box and Wilson, "On the Experimental Attainment of Optimum Conditions", 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,13 +70,13 @@ def scalars(parameters: CRFParameters) -> int:
     return 1 + len(parameters.kernels)
 
 
-def moves(sample: Sample, parameters: CRFParameters) -> Tensor:
-    """(K, 3, 3, L): what the image comes to with each coordinate at -1, 0 and 1."""
+def moves(sample: Sample, parameters: CRFParameters, classes: Sequence[int]) -> Tensor:
+    """(K, 3, 3, L): what the image comes to with each coordinate at -1, 0 and 1; factors of these classes alone."""
     few, kernels = scalars(parameters), len(parameters.kernels)
     filters = sample.filters(parameters)
     still = sample.counts(parameters, filters)
     moved = still.expand(few + kernels * sample.classes, 3, *still.shape).clone()
-    factors = torch.arange(few, len(moved)).view(kernels, -1)[:, sample.seen(SEEN)]
+    factors = torch.arange(few, len(moved)).view(kernels, -1)[:, sorted({*sample.seen(SEEN)} & {*classes})]
     for number in [*range(few), *factors.flatten().tolist()]:
         for side in (-1, 1):
             delta = torch.zeros(len(moved))

@@ -96,10 +96,10 @@ class TestSurface:
 
     def test_coordinates(self):
         begun = CRFParameters.of_preset("deeplab-v2", temperature=0.5)
-        found = surface.at(begun, torch.tensor([1.0, 0.5, 0, 0, 0, 0]))
+        found = surface.at(begun, torch.tensor([1.0, 0.5, 0, *[0] * 6]))
         assert found.temperature == pytest.approx(1)
         weights = [kernel.weight for kernel in found.kernels]  # type: ignore[attr-defined]
         assert weights == pytest.approx([4 / 2 * math.exp(STEP / 2), 3 / 2])
         assert found.class_weights is None
-        factors = surface.at(begun, torch.tensor([0, 0, 0, 1.0, 0, -1])).class_weights
-        assert factors == ((2, 1, 0.5),) * 2
+        factors = surface.at(begun, torch.tensor([0, 0, 0, 1.0, 0, -1, 0, 0, 1])).class_weights
+        assert factors == ((2, 1, 0.5), (1, 1, 2))
