@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.commands.fit import surface
-from crfrnn.commands.fit.candidates import STRENGTHS, presets, variants
+from crfrnn.commands.fit.candidates import groups, presets
 from crfrnn.commands.fit.held_out import gain, merit
 from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.surface import Surface
@@ -38,8 +38,9 @@ class Search:
 
     def __init__(self, samples: Sequence[Sample], preset: str | None, iterations: int, pool: Workers, seed: int = 0):
         self._samples, self._pool, self._seed = samples, pool, seed
-        self.candidates = [one for start in presets(preset) for one in (start, *variants(start, iterations))]
-        self._presets = range(0, len(self.candidates), 1 + len(STRENGTHS))
+        self._groups = groups(preset, iterations)  # each of the same kernels
+        self.candidates = [one for group in self._groups for one in group]
+        self._presets = [self.candidates.index(one) for one in presets(preset)]
         found = pool.over(samples, self._candidates_on)
         self.alone = torch.stack([alone for alone, _ in found])  # (N, 3, L)
         self.counts = torch.stack([counts for _, counts in found], dim=1)  # (candidates, N, 3, L)
@@ -49,10 +50,9 @@ class Search:
 
     def _candidates_on(self, sample: Sample) -> tuple[Tensor, Tensor]:
         counts = []
-        for number, one in enumerate(self.candidates):
-            if number in self._presets:  # those that follow have the same kernels
-                filters = sample.filters(one)
-            counts.append(sample.counts(one, filters))
+        for group in self._groups:
+            filters = sample.filters(group[0])
+            counts += [sample.counts(one, filters) for one in group]
         return sample.alone(), torch.stack(counts)
 
     def learn(self, images: Sequence[int]) -> Learned:
