@@ -52,7 +52,8 @@ class TestWhereACRFHelps:
     def test_new_images_gain_what_was_promised(self, found):
         new = Images(Together(*scenes(12, seed=2)), logits=True)
         counts = [new.measured(number, {ALONE: None, FITTED: found.parameters}) for number in range(12)]
-        kept = gain(*(torch.stack([one[name] for one in counts]) for name in (FITTED, ALONE)))
+        fitted, alone = (torch.stack([one[name] for one in counts]) for name in (FITTED, ALONE))
+        kept = gain(fitted, alone)
         promised = found.held_out.gain(FITTED)
         assert promised.low < kept.high
         assert 0.02 < kept.low < promised.high
