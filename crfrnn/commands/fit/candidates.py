@@ -5,7 +5,7 @@ from dataclasses import replace
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.parameters import PRESETS, CRFParameters
 
-STRENGTHS = (0.3, 0.6, 1.2)  # a common factor of the weights
+STRENGTHS = (0.4, 0.8, 1.6)  # a common factor of the weights
 FURTHER = (  # beside the presets' kernels
     # Far and of almost one colour, near and of similar colours: with factors for the classes, each chooses among them.
     CRFParameters((Bilateral(67, 3, weight=2), Bilateral(15, 8, weight=0.5), Spatial(1, weight=1)), "symmetric"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crfrnn.commands.fit.held_out import Gain, gain, iou, mean_iou, merit, painted_over, table
 from crfrnn.commands.fit.sample import Sample
-from crfrnn.commands.fit.search import LIKELY, START, Search, folds_of
+from crfrnn.commands.fit.search import START, Search, folds_of
 from crfrnn.commands.fit.workers import Workers, workers
 from crfrnn.commands.metrics import class_counts, confusion_matrix, doubts
 from crfrnn.commands.progress import steps_bar
@@ -22,6 +22,7 @@ from crfrnn.inference.recurrence import check_iterations
 from crfrnn.parameters import CRFParameters
 
 ALONE, FITTED = "predictions", "fitted"
+LIKELY = 0.1  # a gain that bootstrap does not find on so many of the resampled sets is none
 Measure = Callable[[int, Mapping[str, CRFParameters | None]], dict[str, Tensor]]
 
 

@@ -17,7 +17,7 @@ from crfrnn.parameters import CRFParameters
 
 START = "start"
 RUNGS = ("scalar weights", "class weights")  # from few parameters to many; more only where held-out images pay for them
-LIKELY = 0.1  # a gain that bootstrap does not find on so many of the resampled sets is none
+LIKELY = 0.05  # a choice that is no better on so many of the resampled sets is not made
 COMMON, ENOUGH = 0.25, 40  # share of the images, or number of them, with a class whose weights may have a factor
 SHRINKAGES = (3e-4, 1e-3, 3e-3)  # what moving a weight by a factor of 2 must bring
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of a move, which are measured
