@@ -44,6 +44,7 @@ class Search:
         found = pool.over(samples, self._candidates_on)
         self.alone = torch.stack([alone for alone, _ in found])  # (N, 3, L)
         self.counts = torch.stack([counts for _, counts in found], dim=1)  # (candidates, N, 3, L)
+        # of all images: that a class is common says nothing of what parameters do to it
         occurs = torch.stack([sample.pixels > 0 for sample in samples]).sum(0)
         self._common = (occurs >= min(ENOUGH, COMMON * len(samples))).nonzero().flatten().tolist()
         self._moves: dict[tuple[int, int], Tensor] = {}
