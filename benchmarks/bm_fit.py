@@ -1,36 +1,47 @@
-"""What `crfrnn.fit` gains on real networks' outputs, cross-validated: Pascal VOC 2012 and CamVid.
+"""What `crfrnn.fit` promises and what is kept, on real networks' outputs: Pascal VOC 2012 and CamVid.
 
-    python -m benchmarks.bm_fit --data PATH_TO/data [--sets camvid native ...] [--every N] [--out docs/fit.md]
+    python -m benchmarks.bm_fit --data PATH_TO/data [--sets camvid native ...] [--every N] [--splits N]
+                                [--out docs/fit.md]
 
 PATH_TO/data holds ``voc2012`` (see `bm_voc2012`); and ``camvid_coarse_logits/ID.npz`` with ``logits`` (11, h, w), of
 images ``camvid/test/ID.*`` with labels ``camvid/testannot/ID.png`` (11 is void). Logits are upsampled bilinearly to
-the image. Two folds, in the order of the names: no image is measured with parameters that it was fitted on. Each set
-leaves its counts in benchmarks/results/fit, so that the table can be written again, or a set run again by itself.
+the image.
+
+First two folds, in the order of the names, measured in the images' own size: what `fit` reports. Then splits: of
+`BLOCKS` runs of neighbours a random half is fitted, and what is promised there (cross-validated within it, as `fit`
+does) is compared with what is kept on the other half, in the size of the search. Each set leaves its counts in
+benchmarks/results/fit, so that the tables can be written again, or a set run again by itself.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.bm_voc2012 import POOLS, VOID, logits_of
 from benchmarks.inputs import machine
-from crfrnn.commands.fit.fit import ALONE, RUNGS, START, CrossValidation, Images, cross_validate, steps, ticks
-from crfrnn.commands.fit.workers import workers
-from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.fit.fit import ALONE, FITTED, CrossValidation, Images, cross_validate
+from crfrnn.commands.fit.held_out import gain, iou
+from crfrnn.commands.fit.sample import Sample
+from crfrnn.commands.fit.search import START, Search
+from crfrnn.commands.fit.workers import Workers, workers
 from crfrnn.data.datasets.camvid import CLASSES as CAMVID
 from crfrnn.data.datasets.voc import CLASSES as VOC
+from crfrnn.parameters import CRFParameters
 
 RESULTS = Path(__file__).parent / "results" / "fit"
 CAMVID_VOID = 11
 SETS = ("camvid", *POOLS)
+BLOCKS = 12  # of a split; neighbours in a video stay together
+ITERATIONS = 5
 
 
 class Lazy(Sequence[Any]):
@@ -84,50 +95,102 @@ def camvid(folder: Path, every: int) -> Images:
     return Images(Lazy(files, read), logits=True)
 
 
-def run(name: str, folder: Path, every: int) -> None:
-    """Cross-validate on one set; the counts and the time go to `RESULTS`."""
+def run(name: str, folder: Path, every: int, splits: int) -> None:
+    """Cross-validate and split one set; counts, gains and times go to `RESULTS`."""
     data = camvid(folder, every) if name == "camvid" else voc2012(folder / "voc2012", POOLS[name], every)
     start, processor = time.time(), time.process_time()
-    with steps_bar(name) as bar, workers(ticks(bar, steps(len(data), folds=2))) as pool:
+    with workers() as pool:
         samples = data.samples(pool)
-        found = cross_validate(data, samples, pool)
+        search = Search(samples, None, ITERATIONS, pool)
+        found = cross_validate(search, range(len(data)), 2, data.measured, pool)
+        about: dict[str, Any] = {"images": len(data), "chosen": search.learn(range(len(data))).rung}
+        about |= {"minutes": round((time.time() - start) / 60, 1), "machine": machine()}
+        about["core minutes"] = round((time.process_time() - processor) / 60, 1)
+        about["splits"] = [split(search, samples, pool, seed) for seed in range(splits)]
     RESULTS.mkdir(parents=True, exist_ok=True)
     counts = {key: value.numpy().astype(np.int32) for key, value in found.counts.items()}
     np.savez_compressed(RESULTS / f"{name.replace(' ', '-')}.npz", **counts)  # type: ignore[arg-type]
-    about = {"images": len(data), "minutes": round((time.time() - start) / 60, 1), "machine": machine()}
-    about["core minutes"] = round((time.process_time() - processor) / 60, 1)
     (RESULTS / f"{name.replace(' ', '-')}.json").write_text(json.dumps(about, indent=2) + "\n")
-    print("\n".join(table([name])))
 
 
-def table(names: Sequence[str]) -> list[str]:
-    """The report on the sets that were run: gains over the network alone, then each class."""
-    lines = [
-        "| | network alone | best preset | scalar weights | class weights | worst class |",
-        "|---|---|---|---|---|---|",
+def split(search: Search, samples: Sequence[Sample], pool: Workers, seed: int) -> dict[str, Any]:
+    """One random half is fitted; what it promises, and what the other half keeps, in points of mean IoU."""
+
+    def measured(number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
+        one = samples[number]
+        return {name: one.alone() if crf is None else one.counts(crf) for name, crf in options.items()}
+
+    blocks = np.array_split(np.arange(len(samples)), BLOCKS)
+    fitted = set(np.random.default_rng(seed).permutation(BLOCKS)[: BLOCKS // 2].tolist())
+    halves = [
+        [i for number, block in enumerate(blocks) if (number in fitted) == half for i in block.tolist()]
+        for half in (True, False)
     ]
-    details = []
+    promised = cross_validate(search, halves[0], 2, measured, pool)
+    learned = search.learn(halves[0])
+    options = {ALONE: None, START: learned.start, FITTED: learned.parameters}
+    kept = pool.over(halves[1], lambda number: measured(number, options))
+    alone, preset, counts = (torch.stack([one[name] for one in kept]) for name in options)
+    promise, outcome = promised.gain(FITTED), gain(counts, alone)
+    return {
+        "chosen": learned.rung,
+        "promised": [100 * value for value in (promise.value, promise.low, promise.high)],
+        "kept": [100 * value for value in (outcome.value, outcome.low, outcome.high)],
+        "over the preset": 100 * gain(counts, preset).value,
+        "preset": 100 * gain(preset, alone).value,
+    }
+
+
+def stored(names: Sequence[str]) -> list[tuple[str, CrossValidation, dict[str, Any]]]:
+    """Of the sets that were run."""
+    found = []
     for name in names:
         path = RESULTS / f"{name.replace(' ', '-')}.npz"
-        if not path.exists():
-            continue
-        with np.load(path) as stored:
-            found = CrossValidation({key: torch.from_numpy(stored[key]).long() for key in stored.files})
-        alone = found.scores(ALONE)
-        cells = [str(found.gain(kind)) for kind in (START, *RUNGS)]
-        change = 100 * (found.scores(found.best).iou - alone.iou)
+        if path.exists():
+            with np.load(path) as file:
+                counts = CrossValidation({key: torch.from_numpy(file[key]).long() for key in file.files})
+            found.append((name, counts, json.loads(path.with_suffix(".json").read_text())))
+    return found
+
+
+def tables(names: Sequence[str]) -> list[str]:
+    """The report: gains over the network alone, then each class, then the splits."""
+    lines = ["| | network alone | best preset | fitted | over the preset | worst class |", "|---|---|---|---|---|---|"]
+    details, splits = [], []
+    for name, found, about in stored(names):
+        change = 100 * (iou(found.counts[FITTED]) - iou(found.counts[ALONE]))
         classes = (CAMVID if name == "camvid" else VOC).names
-        worst = int(change.argmin())
+        worst = min(range(len(classes)), key=lambda label: np.nan_to_num(change[label].item(), nan=0))
+        cells = [found.gain(START), found.gain(FITTED), found.gain(FITTED, START)]
         lines.append(
-            f"| {name} | {100 * alone.mean_iou:.2f} | {' | '.join(cells)} | {classes[worst]} {change[worst]:+.2f} |"
+            f"| {name} | {100 * found.mean_iou(ALONE):.2f} | {' | '.join(map(str, cells))} |"
+            f" {classes[worst]} {change[worst]:+.2f} |"
         )
-        about = json.loads(path.with_suffix(".json").read_text())
         each = ", ".join(f"{label} {value:+.1f}" for label, value in zip(classes, change.tolist(), strict=True))
         details.append(
-            f"{name}: {about['images']} images, chosen {found.best}, {found.gain(found.best, START)} over the preset;"
-            f" {about['core minutes']} core minutes, {about['minutes']} minutes on {about['machine']}. {each}."
+            f"- {name}: {about['images']} images, all of them: {about['chosen']}; {about['core minutes']} core minutes,"
+            f" {about['minutes']} minutes on {about['machine']}. {each}."
         )
-    return [*lines, "", *(f"- {detail}" for detail in details)]
+        splits.append(_split_row(name, about["splits"]))
+    heading = (
+        "| | splits | promised | kept | kept within the promised interval | intervals meet | over the best preset |"
+    )
+    return [*lines, "", *details, "", heading, "|---|---|---|---|---|---|---|", *splits]
+
+
+def _split_row(name: str, splits: Sequence[Mapping[str, Any]]) -> str:
+    if not splits:
+        return f"| {name} | 0 | | | | | |"
+    promised, kept = (np.array([one[what] for one in splits]) for what in ("promised", "kept"))
+    over = np.array([one["over the preset"] for one in splits])
+    within = int(((promised[:, 1] <= kept[:, 0]) & (kept[:, 0] <= promised[:, 2])).sum())
+    meet = int(((promised[:, 1] <= kept[:, 2]) & (kept[:, 1] <= promised[:, 2])).sum())
+    cells = [_spread(promised[:, 0]), _spread(kept[:, 0]), str(within), str(meet), _spread(over)]
+    return f"| {name} | {len(splits)} | {' | '.join(cells)} |"
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.mean():+.2f} ({values.min():+.2f} to {values.max():+.2f})"
 
 
 def main() -> None:
@@ -135,12 +198,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--every", type=int, default=1, help="only every N-th image, for a trial")
+    parser.add_argument("--splits", type=int, default=6)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.data:
         for name in options.sets:
-            run(name, options.data, options.every)
-    rows = table(SETS)
+            run(name, options.data, options.every, options.splits)
+            print("\n".join(tables([name])), flush=True)
+    rows = tables(SETS)
     if options.out:
         head = options.out.read_text().split("<!-- table -->")[0] if options.out.exists() else ""
         options.out.write_text(head + "<!-- table -->\n\n" + "\n".join(rows) + "\n")

@@ -42,7 +42,7 @@ def test_class_weights_may_be_an_array():
         replace(PARAMETERS, class_weights=np.ones(3))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["crfrnn", "pydensecrf", "deeplab-v1", "deeplab-v2"])
+@pytest.mark.parametrize("name", ["present", "crfrnn", "pydensecrf", "deeplab-v1", "deeplab-v2"])
 def test_a_preset_is_refines_preset(name, tmp_path):
     path = tmp_path / "crf.yaml"
     path.write_text(CRFParameters.of_preset(name).as_yaml())
@@ -143,7 +143,7 @@ def test_the_layer_asks_for_the_number_of_classes(tmp_path):
         ("kernel: ['spatial:3,3']\nclass_weights: 3", "class_weights: a list"),
         ("kernels: ['spatial:3,3']", "kernels: is none of"),
         ("kernel: spatial:3,3", "kernel: a list is expected, got 'spatial:3,3'"),
-        ("preset: [a]", "preset: .* is none of crfrnn, "),
+        ("preset: [a]", "preset: .* is none of present, crfrnn, "),
         ("- 3", "expected a YAML file of names and values"),
     ],
 )

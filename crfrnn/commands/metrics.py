@@ -43,6 +43,15 @@ def _count(group: Tensor, prediction: Tensor, truth: Tensor, num_classes: int, g
     return torch.bincount(places, minlength=groups * num_classes**2).view(groups, num_classes, num_classes)
 
 
+def class_counts(confusion: Tensor) -> Tensor:
+    """(3, L): of each class the pixels that are of it and were called so, those called so, and those that are of it.
+
+    >>> class_counts(torch.tensor([[3, 1], [0, 4]])).tolist()
+    [[3, 4], [3, 5], [4, 4]]
+    """
+    return torch.stack([confusion.diagonal(), confusion.sum(0), confusion.sum(1)])
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a confusion matrix says. All in 0..1; NaN where there was nothing to count.
@@ -68,7 +77,7 @@ def scores(confusion: Tensor) -> Scores:
     0.75
     """
     counts = confusion.double()
-    iou = class_iou(counts.diagonal(), counts.sum(0), counts.sum(1))
+    iou = class_iou(*class_counts(counts))
     return Scores(iou, iou.nanmean().item(), (counts.diagonal().sum() / counts.sum()).item())
 
 

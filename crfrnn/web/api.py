@@ -8,6 +8,7 @@ import gradio as gr
 from gradio import FileData
 from gradio.events import api
 
+from crfrnn.parameters import DEFAULT
 from crfrnn.web.downloads import fresh_folder
 from crfrnn.web.studio import Studio, View
 from crfrnn.web.wording import Refusal
@@ -41,7 +42,7 @@ def add_api(studio: Studio, folder: Path) -> None:
         return give(lambda: studio.learn(sent(photo), sent(strokes), [""] * 6, "en"))
 
     def refine(
-        photo: FileData, predictions: FileData, preset: str = "crfrnn", confidence: float = 0.7, unsure: str = ""
+        photo: FileData, predictions: FileData, preset: str = DEFAULT, confidence: float = 0.7, unsure: str = ""
     ) -> list[FileData]:
         """Refine predictions, a label PNG or probabilities in .npz or .npy, with the kernels of a preset."""
 

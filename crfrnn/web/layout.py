@@ -8,7 +8,7 @@ from gradio.themes import Soft
 from gradio.themes.utils.fonts import Font
 
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
-from crfrnn.parameters import PRESETS
+from crfrnn.parameters import DEFAULT, PRESETS
 from crfrnn.web.components import Canvas, PhotoInput
 from crfrnn.web.explore import Settings
 from crfrnn.web.limits import MEGA, Limits
@@ -196,9 +196,9 @@ def _result(page: Layout) -> None:
         )
     page.put("curve", gr.HTML("", elem_id="curve"))
     with page.put("accordion", gr.Accordion(say("en", "settings"), open=False, elem_id="settings"), "settings"):
-        start = Settings.of(PRESETS["crfrnn"])
+        start = Settings.of(PRESETS[DEFAULT])
         choices = [*PRESETS]
-        page.put("preset", gr.Dropdown(choices, value="crfrnn", label=say("en", "preset"), elem_id="preset"), "preset")
+        page.put("preset", gr.Dropdown(choices, value=DEFAULT, label=say("en", "preset"), elem_id="preset"), "preset")
         for name, (least, most, step) in RANGES.items():
             slider = gr.Slider(
                 least, most, getattr(start, name), step=step, label=say("en", name), elem_id=name.replace("_", "-")

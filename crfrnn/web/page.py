@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from crfrnn.parameters import DEFAULT
 from crfrnn.web.api import add_api
 from crfrnn.web.downloads import fresh_folder
 from crfrnn.web.expiry import CHECKS
@@ -208,7 +209,7 @@ class Page:
             return [*first, *(gr.skip() for _ in range(len(RANGES) + 2))]
         chosen = gr.update(
             choices=preset_choices(view.learned, language),
-            value=preset if view.learned or preset != LEARNED else "crfrnn",
+            value=preset if view.learned or preset != LEARNED else DEFAULT,
         )
         controls = [round(getattr(view.settings, name), 3) for name in RANGES]
         return [*first, chosen, *controls, view.settings.normalization]

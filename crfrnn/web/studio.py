@@ -15,7 +15,7 @@ from crfrnn.commands.segment.segment import learn_strokes
 from crfrnn.data.labels import LabelStyle
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.networks.network import SegmentationNetwork
-from crfrnn.parameters import PRESETS, CRFParameters
+from crfrnn.parameters import DEFAULT, PRESETS, CRFParameters
 from crfrnn.runtime import threads
 from crfrnn.web.downloads import write_downloads
 from crfrnn.web.drawing import curve, entries, legend, overlays
@@ -148,7 +148,7 @@ class Studio:
         """The same picture with the settings of a preset, or with those that were learned."""
         exploration = self.workspaces.find(key).exploration
         settings = exploration.learned if preset == LEARNED else Settings.of(CRFParameters.of_preset(preset))
-        return self.change(key, vars(settings or Settings.of(PRESETS["crfrnn"])), preset, language)
+        return self.change(key, vars(settings or Settings.of(PRESETS[DEFAULT])), preset, language)
 
     def view(self, key: str, t: int, language: str) -> View:
         """What is to be seen at iteration t; nothing is computed again."""
@@ -192,7 +192,7 @@ class Studio:
             labels = exploration.occurring[labels]
         workspace = Workspace(kind, exploration, labels, photo.full_size, style, photo.notes)
         workspace.learned = exploration.learned is not None
-        workspace.settings = exploration.learned or Settings.of(PRESETS["crfrnn"])
+        workspace.settings = exploration.learned or Settings.of(PRESETS[DEFAULT])
         self._run(workspace)
         workspace.seconds = time.perf_counter() - start
         key = self.workspaces.add(workspace, instead=key)

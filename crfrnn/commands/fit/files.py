@@ -36,12 +36,12 @@ def fit_files(options: FitOptions) -> None:
         raise ValueError(f"images: {len(files)} with predictions and label map, but a fit needs at least 2{reason}")
     if not 2 <= options.folds <= len(files):
         raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {options.folds}")
-    number = len(files[0].read(options)[1])
-    names = _names(options.classes, number)
+    first = [files[0].read(options)]  # for the number of classes; it need not be read again
+    names = _names(options.classes, len(first[0][1]))
     truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, options.void})))
 
     def read(one: _Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        photo, values = one.read(options)
+        photo, values = first.pop() if first and one is files[0] else one.read(options)
         return rgb_pixels(photo), values, truth.class_numbers(one.labels)
 
     data = Images(_Lazy(files, read), options.logits, names=[str(one.image) for one in files])

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.fit import candidates, descent
-from crfrnn.commands.fit.held_out import Gain, gain, merit, painted_over, table
+from crfrnn.commands.fit.held_out import Gain, gain, iou, mean_iou, merit, painted_over, table
 from crfrnn.commands.fit.sample import Sample
+from crfrnn.commands.fit.search import START, Search, folds_of
 from crfrnn.commands.fit.workers import Workers, workers
-from crfrnn.commands.metrics import Scores, confusion_matrix, doubts, scores
+from crfrnn.commands.metrics import class_counts, confusion_matrix, doubts
 from crfrnn.commands.progress import steps_bar
 from crfrnn.commands.refine.inputs import checked, fitting
 from crfrnn.commands.refine.refine import refine
@@ -21,9 +21,9 @@ from crfrnn.data.datasets import VOID
 from crfrnn.inference.recurrence import check_iterations
 from crfrnn.parameters import CRFParameters
 
-ALONE, START = "predictions", "start"
-RUNGS = ("scalar weights", "class weights")  # from few parameters to many; more only where held-out images pay for them
+ALONE, FITTED = "predictions", "fitted"
 LIKELY = 0.1  # a gain that bootstrap does not find on so many of the resampled sets is none
+Measure = Callable[[int, Mapping[str, CRFParameters | None]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class Images:
         return samples
 
     def measured(self, number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
-        """Confusion matrices (L, L) of the image in its own size, without a CRF (None) and with these parameters."""
+        """`class_counts` of the image in its own size, without a CRF (None) and with these parameters."""
         image, predictions, truth = self.items[number]
         truth, name = torch.as_tensor(np.asarray(truth)).long(), "logits" if self.logits else "probabilities"
         values = fitting(image, predictions, name, colour_units=True)[1]
-        confusions = {}
+        counts = {}
         for option, parameters in options.items():
             q = values if parameters is None else refine(image, **{name: values}, **parameters.options())
-            confusions[option] = confusion_matrix(q.argmax(0), truth, len(values))
-        return confusions
+            counts[option] = class_counts(confusion_matrix(q.argmax(0), truth, len(values)))
+        return counts
 
 
 class Together(Sequence[tuple[Any, Any, Any]]):
@@ -91,29 +91,32 @@ class Together(Sequence[tuple[Any, Any, Any]]):
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Confusion matrices of every image, (N, L, L), by what was done to it; nothing was fitted on the image itself.
+    """What every image comes to, (N, 3, L), by what was done to it; nothing was chosen on the image itself.
 
-    Without a CRF (`ALONE`), with the best of the presets (`START`), and with each of `RUNGS`.
+    Without a CRF (`ALONE`), with the best of the presets (`START`), and with what was learned (`FITTED`).
     """
 
     counts: dict[str, Tensor]
+    seed: int = 0
 
-    @property
-    def best(self) -> str:
-        """The rung with the highest `held_out.merit`; the one with fewer parameters where they are equal."""
-        return max(RUNGS, key=lambda rung: (merit(self.counts[rung], self.counts[ALONE]), -RUNGS.index(rung)))
-
-    def scores(self, name: str) -> Scores:
-        return scores(self.counts[name].sum(0))
+    def mean_iou(self, name: str) -> float:
+        return mean_iou(self.counts[name])
 
     def gain(self, name: str, over: str = ALONE) -> Gain:
         """What it brings, with its bootstrap interval."""
-        return gain(self.counts[name], self.counts[over])
+        return gain(self.counts[name], self.counts[over], self.seed)
 
     def pays(self, name: str) -> bool:
         """Whether it is better than the predictions alone, in the mean and without harm, and hardly by chance."""
-        better = merit(self.counts[name], self.counts[ALONE]) > self.scores(ALONE).mean_iou
+        better = merit(self.counts[name], self.counts[ALONE]) > self.mean_iou(ALONE)
         return better and self.gain(name).chance < LIKELY
+
+    @property
+    def best(self) -> str:
+        """`FITTED`, but `START` where only that pays, or where it is better and hardly by chance."""
+        if not self.pays(START):
+            return FITTED
+        return START if not self.pays(FITTED) or self.gain(START, FITTED).chance < LIKELY else FITTED
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,7 @@ class Fit:
 
     Args:
         parameters: what to use, `parameters.options()` for `crfrnn.refine`, `parameters.as_yaml()` for a file.
-        chosen: ``scalar weights``, ``class weights``, or ``start``: the unchanged parameters, as nothing fitted was
-            better on held-out images.
+        chosen: ``scalar weights``, ``class weights``, or ``start``: a preset as it is, as nothing fitted was better.
         helps: whether a CRF with these parameters is better than none, on held-out images.
         held_out: what the fit came to on images that it had not seen.
     """
@@ -135,32 +137,29 @@ class Fit:
 
     def table(self, names: Sequence[str] | None = None) -> list[list[str]]:
         """IoU of each class on held-out images, before and after: rows of text, the heading first."""
-        columns = {ALONE: self.held_out.scores(ALONE), START: self.held_out.scores(START)}
-        if self.chosen != START:
-            columns["fitted"] = self.held_out.scores(self.chosen)
-        classes = len(columns[ALONE].iou)
-        return table(columns, names or [str(number) for number in range(classes)])
+        columns = {name: iou(counts) for name, counts in self.held_out.counts.items()}
+        return table(columns, names or [str(number) for number in range(len(columns[ALONE]))])
 
     def verdict(self) -> str:
         """Whether it helps, and by how much: one sentence or two."""
-        images = len(self.held_out.counts[ALONE])
-        best = self.held_out.best
-        if self.chosen != START:
+        found, images = self.held_out, len(self.held_out.counts[ALONE])
+        if self.helps and found.best == FITTED:
+            chosen = "a preset as it is" if self.chosen == START else self.chosen
             return (
-                f"The CRF helps: mean IoU {100 * self.held_out.scores(ALONE).mean_iou:.2f} ->"
-                f" {100 * self.held_out.scores(best).mean_iou:.2f}, {self.held_out.gain(best)} on held-out images"
-                f" ({images}); {self.held_out.gain(best, START)} over the start. Chosen: {best}."
+                f"The CRF helps: mean IoU {100 * found.mean_iou(ALONE):.2f} -> {100 * found.mean_iou(FITTED):.2f},"
+                f" {found.gain(FITTED)} on held-out images ({images});"
+                f" {found.gain(FITTED, START)} over the best preset. Chosen: {chosen}."
             )
         if self.helps:
             return (
-                f"Fitting did not help: {self.held_out.gain(best, START)} over the start on held-out images ({images})."
-                f" The parameters are the unchanged start, which is worth {self.held_out.gain(START)}."
+                f"Fitting did not help: {found.gain(FITTED, START)} over the best preset on held-out images ({images})."
+                f" The parameters are that preset's, unchanged, which is worth {found.gain(START)}."
             )
-        gone = painted_over(self.held_out.counts[best], self.held_out.counts[ALONE])
+        gone = painted_over(found.counts[FITTED], found.counts[ALONE])
         cost = f", and it paints over class {', '.join(map(str, gone))}" if gone else ""
         return (
-            f"A CRF does not help here: {self.held_out.gain(best)} on held-out images ({images}), fitted{cost};"
-            f" {self.held_out.gain(START)} as it was. The parameters are the unchanged start;"
+            f"A CRF does not help here: {found.gain(FITTED)} on held-out images ({images}), fitted{cost};"
+            f" {found.gain(START)} with the best preset. The parameters are that preset's, unchanged;"
             " the predictions are better left as they are."
         )
 
@@ -173,29 +172,30 @@ def fit(
     logits: bool = False,
     preset: str | None = None,
     folds: int = 2,
-    iterations: int = 10,
+    iterations: int = 5,
     seed: int = 0,
 ) -> Fit:
     """Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions.
 
-    First it is cross-validated: fitted on all folds but one and measured on that one, so that the figures are those of
-    images that nothing was fitted on. Then it is fitted on all images, with weights for each class only if these were
-    better held out. Where nothing fitted is better than what it began with, the parameters are the unchanged ones.
-    Means are over the classes that occur in the truths. A UserWarning says, before the search, where some never do, or
-    where much is void.
+    Everything that is chosen is chosen once for each fold, on the others, and measured on that one, so that the figures
+    are those of images that had no part in any choice. Then it is chosen on all images. Weights move from a preset's,
+    and have factors for each class, only where that is hardly by chance; where no CRF is better than the predictions,
+    the parameters are a preset's as it is. Means are over the classes that occur in the truths. A UserWarning says,
+    before the search, where some never do, or where much is void.
 
     Args:
         images: N photographs as `crfrnn.refine` takes them, (H, W, 3) uint8 or (3, H, W) tensors. Lists, or anything
-            with a length that gives an item for a number: an item is read when it is needed, a few times in all.
+            with a length that gives an item for a number: an item is read when it is needed, twice in all.
         predictions: N arrays of probabilities (L, H, W), or of another form that `crfrnn.refine` takes; of a binary
             network the foreground is class 1.
         truths: N arrays of class numbers (H, W), 255 where no class counts.
         logits: the predictions are logits.
-        preset: begin with this one; with the best of several where it is left out.
+        preset: begin with this one; with the best of all where it is left out.
         folds: of the cross-validation, neighbours together: images that resemble each other, as the frames of a video
             do, should follow each other in the lists.
-        iterations: T of the result, and of the measurement.
-        seed: of the order in which images are seen.
+        iterations: T of the result, and of the search: what is best for one is not for another. A preset as it is has
+            its own.
+        seed: of the bootstrap's draws.
 
     Raises:
         ValueError: fewer than two images, lists of different lengths, a truth with other classes or of another size,
@@ -215,7 +215,7 @@ def fit_images(
     data: Images,
     preset: str | None = None,
     folds: int = 2,
-    iterations: int = 10,
+    iterations: int = 5,
     seed: int = 0,
     classes: Sequence[str] | None = None,
     say: Callable[[str], object] = warnings.warn,
@@ -226,52 +226,30 @@ def fit_images(
         samples = data.samples(pool)
         for doubt in _doubts(samples, classes):
             say(doubt)
-        held_out = cross_validate(data, samples, pool, preset, folds, iterations, seed)
-        best = held_out.best
-        start, rungs = learn(samples, pool, preset, seed, only=best)
-    better = merit(held_out.counts[best], held_out.counts[ALONE]) > merit(
-        held_out.counts[START], held_out.counts[ALONE]
-    )
-    fitted = held_out.pays(best) and better
-    chosen = best if fitted else START
-    parameters = replace(rungs[best] if fitted else start, iterations=iterations)
-    helps = held_out.pays(chosen)
+        _check_agreement(samples)
+        search = Search(samples, preset, iterations, pool, seed)
+        everything = range(len(data))
+        held_out = cross_validate(search, everything, folds, data.measured, pool, seed)
+        learned = search.learn(everything)
+    helps = held_out.pays(held_out.best)
+    fitted = helps and held_out.best == FITTED
+    chosen, parameters = (learned.rung, learned.parameters) if fitted else (START, learned.start)
     return Fit(replace(parameters, fitted=_provenance(held_out, chosen, helps, folds)), chosen, helps, held_out)
 
 
-def learn(
-    samples: Sequence[Sample], pool: Workers, preset: str | None, seed: int, only: str | None = None
-) -> tuple[CRFParameters, dict[str, CRFParameters]]:
-    """The start, unchanged, and the parameters of every rung, or of those up to `only`."""
-    start = candidates.best_preset(samples, preset, pool)
-    begun = candidates.begin(samples, preset, pool, seed)
-    scalar = descent.descend(samples, begun, pool, per_class=False, seed=seed)
-    rungs = {RUNGS[0]: scalar}
-    if only != RUNGS[0]:
-        rungs[RUNGS[1]] = descent.descend(samples, scalar, pool, per_class=True, seed=seed)
-    return start, rungs
-
-
 def cross_validate(
-    data: Images,
-    samples: Sequence[Sample],
-    pool: Workers,
-    preset: str | None = None,
-    folds: int = 2,
-    iterations: int = 10,
-    seed: int = 0,
+    search: Search, images: Sequence[int], folds: int, measured: Measure, pool: Workers, seed: int = 0
 ) -> CrossValidation:
-    """Every image measured, in its own size, with what was learned from the other folds."""
-    counts: dict[str, list[Tensor]] = {name: [] for name in (ALONE, START, *RUNGS)}
-    for held_out in np.array_split(np.arange(len(data)), folds):
-        training = [sample for number, sample in enumerate(samples) if number not in set(held_out.tolist())]
-        start, rungs = learn(training, pool, preset, seed)
-        learned = {name: replace(one, iterations=iterations) for name, one in {START: start, **rungs}.items()}
-        options: dict[str, CRFParameters | None] = {ALONE: None, **learned}
-        for measured in pool.over(held_out.tolist(), lambda number, options=options: data.measured(number, options)):
-            for name, confusion in measured.items():
-                counts[name].append(confusion)
-    return CrossValidation({name: torch.stack(confusions) for name, confusions in counts.items()})
+    """Every image measured with what was learned from the other folds."""
+    counts: list[dict[str, Tensor]] = []
+    for training, held_out in folds_of(images, folds):
+        learned = search.learn(training)
+        options = {ALONE: None, START: learned.start, FITTED: learned.parameters}
+        if learned.rung == START:  # the same: not to be measured twice
+            del options[FITTED]
+        for one in pool.over(held_out, lambda number, options=options: measured(number, options)):
+            counts.append({**one, FITTED: one.get(FITTED, one[START])})
+    return CrossValidation({name: torch.stack([one[name] for one in counts]) for name in counts[0]}, seed)
 
 
 def check(data: Images, preset: str | None, folds: int, iterations: int) -> None:
@@ -305,28 +283,28 @@ def _doubts(samples: Sequence[Sample], classes: Sequence[str] | None) -> list[st
     return [f"truths: {doubt}" for doubt in doubts(pixels, sum(one.void for one in samples), names)]
 
 
+def _check_agreement(samples: Sequence[Sample]) -> None:
+    if not any(bool(one.alone()[0].any()) for one in samples):
+        raise ValueError(
+            "truths: no pixel of any image is what the predictions call it; their class numbers must mean the same"
+        )
+
+
 def _provenance(held_out: CrossValidation, chosen: str, helps: bool, folds: int) -> dict[str, Any]:
-    value = held_out.gain(chosen)
+    value = held_out.gain(held_out.best)
     return {
         "images": len(held_out.counts[ALONE]),
         "folds": folds,
         "chosen": chosen,
         "helps": helps,
-        "held_out_mean_iou": {
-            name: round(100 * held_out.scores(name).mean_iou, 2) for name in dict.fromkeys((ALONE, START, chosen))
-        },
+        "held_out_mean_iou": {name: round(100 * held_out.mean_iou(name), 2) for name in held_out.counts},
         "held_out_gain": [round(100 * number, 2) for number in (value.value, value.low, value.high)],
     }
 
 
 def steps(images: int, folds: int) -> int:
-    """Pieces of work, at most: each is one image."""
-
-    def learned(count: int) -> int:
-        return candidates.steps(count) + 2 * descent.steps(count)
-
-    parts = [images - len(part) for part in np.array_split(np.arange(images), folds)]
-    return 2 * images + sum(map(learned, parts)) + learned(images)
+    """Pieces of work, at most: each is one image read, searched, measured, moved, or moved far."""
+    return images * (3 + 3 * folds)
 
 
 def ticks(bar: Callable[[int, int], None], total: int) -> Callable[[], None]:

@@ -26,10 +26,11 @@ class FitOptions:
         resize: scale predictions of another size to the photograph's, bilinearly.
         void: the value of label maps that does not count (255 never counts).
         classes: a text file with the name of a class on each line, for the table.
-        preset: begin with crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of several where it is left out.
+        preset: begin with present, crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of all where it is left
+            out.
         folds: parts of the cross-validation.
-        iterations: mean-field iterations of the result.
-        seed: of the order in which images are seen.
+        iterations: mean-field iterations of the result, and of the search.
+        seed: of the bootstrap's draws.
     """
 
     images: str
@@ -44,7 +45,7 @@ class FitOptions:
     classes: str | None = None
     preset: str | None = None
     folds: int = 2
-    iterations: int = 10
+    iterations: int = 5
     seed: int = 0
 
     def __post_init__(self):

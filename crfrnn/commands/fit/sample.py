@@ -1,14 +1,13 @@
 """One labelled image, in the size in which parameters are searched."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from crfrnn.commands.fit.soft_iou import soft_counts
+from crfrnn.commands.metrics import class_counts, confusion_matrix
 from crfrnn.data.datasets import VOID
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.inference.occurring import occurring
@@ -17,10 +16,8 @@ from crfrnn.inference.recurrence import mean_field
 from crfrnn.parameters import CRFParameters
 
 PIXELS = 50_000  # of an image during the search; kernels are scaled with it
-RARE = 2e-3  # the classes left out of the search hold less than this share of the best one at every pixel
-ITERATIONS = 5  # T during the search
-UNLIKELIEST = -1e4  # the logarithm of an impossible class: float16 holds it, and a gradient of 0 times it is 0
-SHARPNESS = 8.0  # logits times this are what is counted: close to the labels that they decide
+RARE = 2e-2  # the classes left out of the search hold less than this share of the best one at every pixel
+UNLIKELIEST = -1e4  # the logarithm of an impossible class: float16 holds it
 
 
 @dataclass(frozen=True)
@@ -60,22 +57,24 @@ class Sample:
         kernels = tuple(kernel.scaled(self.factor) for kernel in parameters.kernels)
         return replace(parameters, kernels=kernels).prepare(self.guide)
 
-    def counts(self, filters: Sequence[GaussianFilter] | None, temperature: Tensor, weights: Tensor) -> Tensor:
-        """(3, L), what `soft_counts` gives; `weights` (M, L). Without filters, of the network alone.
+    def seen(self, least: float) -> list[int]:
+        """The classes whose probability is at least so high somewhere."""
+        return self.labels[torch.softmax(self.unary[0].float(), dim=0).flatten(1).amax(dim=1) >= least].tolist()
 
-        The result's logits are multiplied by the temperature before they are sharpened: otherwise a low one would seem
-        good for nothing but surer marginals, whatever the labels.
-        """
-        logits = self.unary.float() / temperature
-        if filters is not None:
-            potts = 1 - torch.eye(len(self.labels))
-            logits = mean_field(logits, filters, weights[:, self.labels], potts, ITERATIONS)
-        q = torch.softmax(SHARPNESS * temperature * logits[0], dim=0)
-        everywhere = q.new_zeros(self.classes, *q.shape[1:]).index_copy(0, self.labels, q)
-        return soft_counts(everywhere, self.truth)
+    def alone(self) -> Tensor:
+        """(3, L), the `class_counts` of the network alone."""
+        return self._counted(self.unary)
 
+    def counts(self, parameters: CRFParameters, filters: list[GaussianFilter] | None = None) -> Tensor:
+        """(3, L), the `class_counts` with a CRF; `filters` where they have been prepared."""
+        weights = parameters.kernel_weights(self.classes)
+        weights = weights[:, self.labels] if weights.shape[1] > 1 else weights
+        potts = 1 - torch.eye(len(self.labels))
+        logits = self.unary.float() / parameters.temperature
+        with torch.no_grad():
+            filters = filters or self.filters(parameters)
+            return self._counted(mean_field(logits, filters, weights, potts, parameters.iterations))
 
-def weights_of(parameters: CRFParameters, classes: int) -> Tensor:
-    """(M, L), the weight of each kernel for each class."""
-    weights = parameters.kernel_weights(classes)
-    return weights.repeat(1, classes) if weights.shape[1] == 1 else weights
+    def _counted(self, logits: Tensor) -> Tensor:
+        # torch's argmax over the first axis takes five times as long as its max
+        return class_counts(confusion_matrix(self.labels[logits[0].max(0).indices], self.truth, self.classes))

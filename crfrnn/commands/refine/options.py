@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from crfrnn.commands.errors import UsageError, check_not_negative
+from crfrnn.parameters import DEFAULT
 
 KINDS = ("probabilities", "logits", "labels", "foreground")
 
@@ -27,7 +28,7 @@ class RefineOptions:
         confidence: with --labels, the probability that a given label is right.
         many_labels: with --labels, more than 32 levels of grey are labels all the same, and no soft mask.
         unsure: with --labels, the index (255) or colour (0,0,0 or "#000000") that means "no label here".
-        preset: bandwidths and weights: crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
+        preset: bandwidths and weights: present, crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
         iterations: mean-field iterations.
         kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
@@ -58,7 +59,7 @@ class RefineOptions:
     confidence: float = 0.7
     many_labels: bool = False
     unsure: str | int = ""
-    preset: str = "crfrnn"
+    preset: str = DEFAULT
     iterations: int = 10
     kernel: list[str] | None = None
     normalization: str | None = None

@@ -13,7 +13,7 @@ from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.inference.occurring import occurring
 from crfrnn.inference.recurrence import iterates, marginals
 from crfrnn.inference.solvers import MeanField, Solver
-from crfrnn.parameters import CRFParameters
+from crfrnn.parameters import DEFAULT, CRFParameters
 from crfrnn.runtime import threads
 
 Image = np.ndarray | Tensor
@@ -49,7 +49,7 @@ def refine(
     probabilities: Predictions | None = None,
     *,
     logits: Predictions | None = None,
-    preset: str = "crfrnn",
+    preset: str = DEFAULT,
     iterations: int = 10,
     kernels: Sequence[Kernel | str] | None = None,
     normalization: str | None = None,
@@ -73,7 +73,7 @@ def refine(
             the background is 1 minus it. Further axes may have length 1: (1, L, H, W), nnU-Net's (L, 1, H, W).
         logits: instead of probabilities, the network's output before its softmax; of a binary network before its
             sigmoid. Minus infinity is a label that is impossible there.
-        preset: ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
+        preset: ``present``, ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
         iterations: T.
         kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``, or as texts,
             ``bilateral:50,5,10``; one alone needs no list.

@@ -10,8 +10,8 @@ from PIL import Image
 
 from crfrnn import CRFRNN, refine
 from crfrnn.cli import main
-from crfrnn.commands.fit import descent
 from crfrnn.commands.fit import files as fit_files
+from crfrnn.commands.fit import search
 from crfrnn.parameters import CRFParameters
 from tests.support.scenes import scenes
 
@@ -102,8 +102,8 @@ def test_coarse_predictions(folder, capsys):
     assert run(*CALL, "--resize", "--preset", "deeplab-v2") == 0
 
 
-def test_every_file_is_read_twice_and_the_first_once_more(folder, monkeypatch):
-    """Once to search parameters, once to measure them; the first says how many classes there are."""
+def test_every_file_is_read_twice(folder, monkeypatch):
+    """Once to search parameters, once to measure them."""
     opened: Counter[str] = Counter()
 
     def counted(read):
@@ -116,8 +116,9 @@ def test_every_file_is_read_twice_and_the_first_once_more(folder, monkeypatch):
     for name in ("open_image", "read_predictions"):
         monkeypatch.setattr(fit_files, name, counted(getattr(fit_files, name)))
     assert run(*CALL, "--preset", "deeplab-v2") == 0
-    expected = {f"{place}/{number}": 2 + (number == 0) for place in ("photos", "maps") for number in range(6)}
-    assert {path.partition(".")[0]: times for path, times in opened.items()} == expected
+    assert {path.partition(".")[0]: times for path, times in opened.items()} == {
+        f"{place}/{number}": 2 for place in ("photos", "maps") for number in range(6)
+    }
 
 
 def test_the_pairs_that_there_are(folder, capsys):
@@ -160,6 +161,16 @@ def other_size():
     Image.new("L", (7, 9)).save("truth/3.png")
 
 
+def classes_in_another_order():
+    for number in range(6):
+        np.save(f"maps/{number}.npy", np.roll(np.load(f"maps/{number}.npy"), 1, axis=0) - 99 * one_hot(number))
+
+
+def one_hot(number: int) -> np.ndarray:
+    truth = np.asarray(Image.open(f"truth/{number}.png"))
+    return np.stack([truth == label for label in range(3)])
+
+
 def other_class():
     Image.new("L", (60, 44), 7).save("truth/3.png")
 
@@ -174,6 +185,11 @@ FAILING = {
     ),
     "another size": (other_size, (), "photos/3.png: truths: (9, 7) (height, width), but the image has (44, 60)"),
     "another class": (other_class, (), "truth/3.png: holds 7, outside the 3 classes and void (255)"),
+    "no class in common": (
+        classes_in_another_order,
+        (),
+        "truths: no pixel of any image is what the predictions call it",
+    ),
     "no such folder": (lambda: None, ("--key", "x"), None),
     "names": (lambda: Path("n.txt").write_text("a\nb\n"), ("--classes", "n.txt"), "classes: n.txt has 2 names"),
 }
@@ -205,7 +221,7 @@ def test_an_interrupted_fit_leaves_the_former_file(folder, capsys, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(descent, "descend", interrupt)
+    monkeypatch.setattr(search.Search, "learn", interrupt)
     assert run(*CALL) == 130
     assert "interrupted: crf.yaml was not written" in capsys.readouterr().err
     assert [path.name for path in folder.glob("*crf.yaml*")] == ["crf.yaml"]

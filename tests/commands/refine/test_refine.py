@@ -86,8 +86,9 @@ def test_the_published_presets():
         "deeplab-v1": ((Bilateral(49, 5, weight=4), Spatial(3, weight=3)), "after"),
         "deeplab-v2": ((Bilateral(67, 3, weight=4), Spatial(1, weight=3)), "symmetric"),
     }
-    assert {name: (preset.kernels, preset.normalization) for name, preset in PRESETS.items()} == published
-    assert inspect.signature(refine).parameters["preset"].default == "crfrnn"
+    assert published == {name: (PRESETS[name].kernels, PRESETS[name].normalization) for name in published}
+    assert set(PRESETS) == {"present", *published}
+    assert inspect.signature(refine).parameters["preset"].default == "present"
 
 
 def test_agrees_with_pydensecrf():
