@@ -1,7 +1,6 @@
 """A segmentation network with a CRF-RNN behind it, trained as one (section 5.2)."""
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
+from crfrnn.data.files import writing
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.hub import find_file
 from crfrnn.networks.photo_size import bands, resized
@@ -248,14 +248,11 @@ class SegmentationNetwork(
             raise ValueError(f"unary: its recipe cannot be written as JSON ({error})") from None
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """What `save_pretrained` of the mixin calls for config and weights; the weights are whole or absent."""
-        part = save_directory / f".{WEIGHTS}.part"
-        try:
-            save_model(self, str(part))
-            os.replace(part, save_directory / WEIGHTS)
-        finally:
-            part.unlink(missing_ok=True)
-        (save_directory / CONFIG).write_text(self._config_text(), encoding="utf-8")
+        """What `save_pretrained` of the mixin calls for config and weights; each file is whole or absent."""
+        with writing(save_directory / WEIGHTS) as file:
+            save_model(self, file.name)
+        with writing(save_directory / CONFIG) as file:
+            file.write(self._config_text().encode())
 
     @classmethod
     def from_pretrained(

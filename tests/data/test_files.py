@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crfrnn.data.files import pair_by_stem, writing
+from crfrnn.data.files import PART, clear_parts, is_part, pair_by_stem, writing
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -31,6 +31,25 @@ def test_a_file_is_whole_or_absent(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_half(target, KeyboardInterrupt())
     assert [path.read_bytes() for path in target.parent.iterdir()] == [b"whole"]
+
+
+def test_what_a_killed_process_left_is_deleted_and_what_a_living_one_writes_is_not(tmp_path):
+    killed = tmp_path / PART.format("0123abcd")
+    killed.write_bytes(b"half")
+    with writing(tmp_path / "first") as file:
+        assert not killed.exists()
+        clear_parts.cache_clear()  # as another process
+        clear_parts(tmp_path)
+        file.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert not is_part(tmp_path / "first")
+
+
+def test_the_longest_name_that_there_is(tmp_path):
+    name = "x" * 251 + ".png"
+    with writing(tmp_path / name) as file:
+        file.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")

@@ -29,9 +29,10 @@ from crfrnn.commands.train.recipe import (
 from crfrnn.commands.train.stage.run import LAST, Interrupted, StageRun, UnreadableSample, export
 from crfrnn.data.augmentation import seed_for
 from crfrnn.data.datasets import SegmentationDataset
-from crfrnn.data.files import writing
+from crfrnn.data.files import is_part, writing
 from crfrnn.data.splits import open_split
 from crfrnn.networks.network import SegmentationNetwork
+from crfrnn.networks.saved import read_config
 
 RECIPE, HISTOGRAM, DONE, MODEL = "recipe.json", "classes.json", "done.json", "model"
 
@@ -108,9 +109,11 @@ def _prepare(folder: Path, options: TrainOptions) -> None:
     lasting = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "overwrite")}
     wanted = json.loads(json.dumps(lasting))
     stored = folder / RECIPE
-    before = json.loads(stored.read_text()) if stored.exists() else None
-    if before is None and folder.exists() and any(folder.iterdir()):
+    before = read_config(stored) if stored.exists() else None
+    if before is None and folder.exists() and not all(map(is_part, folder.iterdir())):
         raise ValueError(f"out: {folder} holds other files; give a new folder")
+    if before is not None and not {"stages", "data"} <= before.keys():
+        raise ValueError(f"out: {stored} is no recipe of a training; give a new folder")
     begun = any((folder / stage["name"] / LAST).exists() for stage in before["stages"]) if before else False
     if before and begun and not options.overwrite:
         differing = list(settings_that_differ(_lasting(before), _lasting(wanted)))
