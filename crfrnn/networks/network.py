@@ -212,7 +212,10 @@ class SegmentationNetwork(
         colours = resized(photo, (height, width)).to(self.mean.device)
         dtype = next((parameter.dtype for parameter in self.unary.parameters()), torch.float32)
         with _evaluating(self):
-            return self.unary_logits(self.normalize(colours).to(dtype)).float()
+            logits = self.unary_logits(self.normalize(colours).to(dtype)).float()
+        if not torch.isfinite(logits.amax(dim=1)).all():
+            raise ValueError("unary: the network's logits for this photo are NaN or infinite; are its weights sound?")
+        return logits
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, ready for JSON."""

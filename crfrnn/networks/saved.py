@@ -86,7 +86,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load a state dict into a module that it must fit exactly.
 
-    Raises ValueError, one line, with what is missing, of another shape, or has no place; nothing is loaded then.
+    Raises ValueError, one line, with what is missing, of another shape, or has no place, and with what is not finite;
+    nothing is loaded then.
     Tensors that share memory with another entry of the module may be missing, as safetensors leaves them out.
     """
     expected = module.state_dict()
@@ -106,6 +107,9 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> 
     if any(names for _, names in problems):
         lines = [f"{what}: {listed(names)}" for what, names in problems if names]
         raise ValueError(f"{source}: does not fit the network; {'; '.join(lines)}")
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{source}: NaN or infinity in {listed(broken)}; the training that left it had diverged")
     with torch.no_grad():
         for name, value in state.items():
             expected[name].copy_(value)

@@ -1,6 +1,7 @@
 """Folders of saved networks that are broken: each is told in one line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_missing_and_broken_files_are_told_in_one_line(saved: Path, tmp_path: Pa
         {name: value for name, value in state.items() if "classifier" not in name}, tmp_path / "model.safetensors"
     )
     _one_line(tmp_path, r"does not fit the network; missing: unary\.classifier\..* and \d+ more")
+
+
+@pytest.mark.parametrize("name", ["unary.classifier.", "crf.kernel_weights"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(saved: Path, tmp_path: Path, name: str, bad: float):
+    (tmp_path / "config.json").write_text((saved / "config.json").read_text())
+    state = load_file(saved / "model.safetensors")
+    broken = next(key for key in state if key.startswith(name) and state[key].is_floating_point())
+    state[broken].view(-1)[0] = bad
+    save_file(state, tmp_path / "model.safetensors")
+    _one_line(tmp_path, rf"model\.safetensors: NaN or infinity in {re.escape(broken)};")
 
 
 def _one_line(folder: Path, message: str) -> None:

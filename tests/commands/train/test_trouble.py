@@ -1,4 +1,4 @@
-"""The folder of a run, where a killed or a foreign one left something in it."""
+"""Trouble: a folder in which a killed run or somebody else left something, and a loss that runs away."""
 
 import pytest
 
@@ -33,3 +33,12 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
         (tmp_path / "run" / "recipe.json").write_text(text)
         with pytest.raises(ValueError, match=f"recipe.json.*{message}"):
             train(recipe(root, out=str(tmp_path / "run")))
+
+
+@pytest.mark.parametrize("crf", ["none", "trained"])
+def test_a_loss_that_runs_away(tmp_path, crf):
+    root = made.make_folders(tmp_path / "data", count=6)
+    stages = stages_of(epochs=9, learning_rate=1e30, crf=crf)
+    with pytest.raises(ValueError, match=r"^learning_rate: the loss of stage only is no longer a number") as caught:
+        train(recipe(root, stages=stages, out=str(tmp_path / "run")))
+    assert "\n" not in str(caught.value)
