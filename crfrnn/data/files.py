@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
+from unicodedata import category
 
 try:
     import fcntl
@@ -16,6 +17,7 @@ except ImportError:  # Windows, which deletes no file that is open
     fcntl = None
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+CONTROLS = ("Cc", "Cf", "Cs")  # characters that control, format, or are halves of others
 PART = ".crfrnn-{}.part"  # a file that is being written; its name does not grow with that which it will have
 
 
@@ -39,6 +41,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             os.replace(part, path)  # while it is locked
     finally:
         part.unlink(missing_ok=True)
+
+
+def printable(text: str) -> str:
+    r"""The text with whatever could move a terminal's cursor, or cannot be printed at all, written out: names are not
+    ours.
+
+    >>> print(printable("a\x1b[2Jb.jpg and " + os.fsdecode(b"\xff.jpg")))
+    a\x1b[2Jb.jpg and \udcff.jpg
+    """
+    return "".join(repr(c)[1:-1] if c not in "\n\t" and category(c) in CONTROLS else c for c in text)
 
 
 def is_part(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """What a saved network consists of: settings that can be written as JSON, and weights that must fit."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from crfrnn.inference.solvers import build_solver, solver_config
 from crfrnn.layer import CRFRNN
 
 KERNELS = {"bilateral": Bilateral, "spatial": Spatial, "features": Features}
+MOST_BYTES = 10_000_000  # of config.json
+MOST_NUMBER = 1e6  # in it
+SMALLEST_NUMBER = 2  # bytes of one in half precision
+SMALL = 1_000_000  # numbers that are worth no question
 SHOWN = 4  # entries of a list in an error message
 
 
@@ -74,13 +78,37 @@ def _build_kernel(config: Mapping[str, Any]) -> Kernel:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The dictionary in a JSON file; a ValueError of one line where there is none."""
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"{path}: {size:,} bytes, and settings have at most {MOST_BYTES:,}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not readable as JSON ({error})") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: holds a {type(config).__name__}, expected settings in braces")
     return config
+
+
+def check_numbers(settings: Any, source: str | Path, name: str = "") -> None:
+    """ValueError where one of the numbers in a network's settings is none that a network can have."""
+    if isinstance(settings, dict | list):
+        items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+        for key, value in items:
+            check_numbers(value, source, f"{name}.{key}" if name else str(key))
+    elif isinstance(settings, int | float) and not abs(settings) <= MOST_NUMBER:
+        raise ValueError(f"{source}: {name}: {settings!r} is beyond any network")
+
+
+def check_memory(build: Callable[[], nn.Module], weights: Path) -> None:
+    """ValueError where a network wants far more numbers than its file of weights holds; it is built without memory."""
+    try:
+        with torch.device("meta"):
+            wanted = sum(value.numel() for value in build().state_dict().values())
+    except (NotImplementedError, RuntimeError):  # a network of others, which looks at its numbers as it is made
+        return
+    stored = weights.stat().st_size // SMALLEST_NUMBER
+    if wanted > 2 * stored + SMALL:  # twice, as one tensor may have two places
+        raise ValueError(f"{weights}: does not fit the network, which has {wanted:,} numbers; {stored:,} fit in there")
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crfrnn.data.files import PART, clear_parts, is_part, pair_by_stem, writing
+from crfrnn.data.files import PART, clear_parts, is_part, pair_by_stem, printable, writing
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -96,3 +96,9 @@ def test_pairs_within_one_folder(tmp_path):
     matched = pair_by_stem(folder, folder, (".png",))
     assert matched.pairs == {"a": (folder / "a.jpg", folder / "a.png")}
     assert matched.unused == 1
+
+
+def test_names_are_printed_as_plain_text():
+    assert printable("plain \u00e9 \u4e2d\n") == "plain \u00e9 \u4e2d\n"
+    assert printable("a\x1b[2J\x07\u202e.jpg") == "a\\x1b[2J\\x07\\u202e.jpg"
+    assert printable(os.fsdecode(b"\xff.jpg")) == "\\udcff.jpg"

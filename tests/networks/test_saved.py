@@ -30,6 +30,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda config: config | {"crf": {"num_classes": 3}}, r"config\.json has settings that do not fit .*kernels"),
         (lambda config: config | {"crf": config["crf"] | {"kernels": [{"kind": "cubic"}]}}, "do not fit .*cubic"),
         (lambda config: config | {"class_names": ["a"]}, "num_classes: must be the same everywhere, .*class_names 1"),
+        (lambda config: config | {"size": 10**6}, "size: must be at least 1 pixel and at most 8192, got 1000000"),
+        (lambda config: config | {"size": "big"}, "size: must be at least 1 pixel and at most 8192, got 'big'"),
+        (lambda config: config | {"mean": [float("nan")] * 3}, r"config\.json: mean\.0: nan is beyond any network"),
+        (lambda config: config | {"palette": [[10**9] * 3] * 3}, r"palette\.0\.0: 1000000000 is beyond any network"),
+        (
+            lambda config: config | {"class_names": None, "crf": config["crf"] | {"num_classes": 10**5}, "unary": {}},
+            r"config\.json has settings that do not fit",
+        ),
+        (lambda config: config | {"crf": [1]}, r"config\.json has settings that do not fit"),
+        (lambda config: config | {"crf": config["crf"] | {"iterations": "many"}}, "iterations: must be a whole number"),
+        (lambda config: 400 * "[" + 400 * "]", r"config\.json: holds a list"),
         (lambda config: config | {"crf": None}, r"does not fit the network; unknown: crf\.compatibility, crf\.kernel"),
     ],
 )
@@ -48,6 +59,16 @@ def test_another_number_of_classes_in_the_weights_is_told_in_one_line(saved: Pat
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes((saved / "model.safetensors").read_bytes())
     _one_line(tmp_path, r"of another shape: .*crf\.compatibility \(3, 3\) instead of \(5, 5\)")
+
+
+def test_a_network_that_its_file_cannot_hold_takes_no_memory(saved: Path, tmp_path: Path):
+    """100,000 classes with 10,000,000,000 numbers of compatibility."""
+    config = json.loads((saved / "config.json").read_text()) | {"class_names": None}
+    for part in ("crf", "unary"):
+        config[part] |= {"num_classes": 10**5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((saved / "model.safetensors").read_bytes())
+    _one_line(tmp_path, r"does not fit the network, which has 10,0\d\d,\d\d\d,\d\d\d numbers; ")
 
 
 def test_missing_and_broken_files_are_told_in_one_line(saved: Path, tmp_path: Path):

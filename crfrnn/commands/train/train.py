@@ -17,6 +17,7 @@ from torch import Tensor
 
 from crfrnn.commands.check_data.check import check, describe
 from crfrnn.commands.errors import UsageError
+from crfrnn.commands.progress import say
 from crfrnn.commands.train.options import StageConfig, TrainOptions
 from crfrnn.commands.train.recipe import (
     build_crf,
@@ -68,8 +69,8 @@ def train(options: TrainOptions) -> None:
         export(SegmentationNetwork.from_pretrained(previous), folder / MODEL)
         for stage in options.stages:
             done = json.loads((folder / stage.name / DONE).read_text())
-            print(f"{stage.name}: validation mIoU {done['mean_iou']:.2%} after {done['epochs']} epochs")
-        print(f"wrote {folder / MODEL}; crfrnn evaluate {folder / MODEL} --data CONFIG measures it")
+            say(f"{stage.name}: validation mIoU {done['mean_iou']:.2%} after {done['epochs']} epochs")
+        say(f"wrote {folder / MODEL}; crfrnn evaluate {folder / MODEL} --data CONFIG measures it")
 
 
 def _run(
@@ -146,10 +147,10 @@ def _check_files(folder: Path, options: TrainOptions, training: SegmentationData
     if problems:
         rest = f" and {len(problems) - 1} more; crfrnn data check CONFIG lists them" if len(problems) > 1 else ""
         raise ValueError(f"data: {problems[0]}{rest}")
-    print(describe(reports, training.classes.names))
+    say(describe(reports, training.classes.names))
     note = reach_note(crf_parameters(options.crf), data.size, reports[0].sizes)
     if note and any(stage.crf != "none" for stage in options.stages):
-        print(f"note: {note}")
+        say(f"note: {note}")
     with writing(folder / HISTOGRAM) as file:
         file.write(json.dumps({"pixels": reports[0].histogram.tolist()}).encode())
 
