@@ -26,6 +26,8 @@ from crfrnn.commands.fit.options import FitOptions
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.segment.options import SegmentOptions
 from crfrnn.commands.train.options import TrainOptions
+from crfrnn.data.files import printable
+from crfrnn.data.yaml_file import checked_text, pyyaml
 from crfrnn.runtime.loading import load
 from crfrnn.web.options import ServeOptions
 
@@ -50,6 +52,8 @@ VERBS = {  # a verb of two words has two words on the command line too
 }
 
 WRONG_USAGE, FAILED, INTERRUPTED = 2, 1, 130
+CONFIG = "--config="
+LONGEST = 1000  # characters of a message
 WORDS = (list[str], list[str] | None)  # types of options that are said again for each further word
 
 
@@ -72,7 +76,8 @@ class Parser(ArgumentParser):
         program = self.prog.replace("[options] ", "") if self.prog.startswith("crfrnn") else "crfrnn"
         prefixes = "|".join(name.replace(" ", r"\.") for name in VERBS)
         plain = re.sub(rf"\b({prefixes})\.(\w+)", r"\2", " ".join(message.split()))
-        print(f"{program}: {plain} ({program} --help)", file=sys.stderr)
+        plain = plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."  # a value may be as long as its file
+        print(printable(f"{program}: {plain} ({program} --help)"), file=sys.stderr)
         sys.exit(WRONG_USAGE)
 
 
@@ -91,9 +96,13 @@ class VerbParser(Parser):
         return parser
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **keywords: Any) -> Any:
+        words = _gathered(self.options, args or ())
         try:
-            return super().parse_args(_gathered(self.options, args or ()), *rest, **keywords)
-        except UnicodeDecodeError as error:
+            for word in words:
+                if word.startswith(CONFIG) and Path(word.removeprefix(CONFIG)).is_file():
+                    checked_text(word.removeprefix(CONFIG))
+            return super().parse_args(words, *rest, **keywords)
+        except (ValueError, RecursionError, pyyaml().YAMLError) as error:
             self.error(f"config: not a readable YAML file ({error})")
 
 
@@ -113,7 +122,7 @@ def _gathered(options: type, words: Sequence[str]) -> list[str]:
             several[name].append(value)
         else:
             single += said
-    first = [f"--config={file}" for file in several.pop("--config")]
+    first = [f"{CONFIG}{file}" for file in several.pop("--config")]
     alone = several.pop("", [])
     lists = [f"{name}={json.dumps(values)}" for name, values in several.items() if values]
     return first + [json.dumps(alone)] * bool(alone) + single + lists
@@ -176,10 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = make_options(parser, parsed, verb)
         load(VERBS[verb].module, VERBS[verb].function)(options)
     except UsageError as error:
-        print(f"crfrnn {verb}: {error} (crfrnn {verb} --help)", file=sys.stderr)
+        print(printable(f"crfrnn {verb}: {error} (crfrnn {verb} --help)"), file=sys.stderr)
         return WRONG_USAGE
     except (ValueError, OSError, MemoryError) as error:
-        print(f"crfrnn {verb}: {str(error) or type(error).__name__}", file=sys.stderr)
+        print(printable(f"crfrnn {verb}: {str(error) or type(error).__name__}"), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as error:
         print(f"crfrnn {verb}: {str(error) or 'interrupted'}", file=sys.stderr)
@@ -195,7 +204,7 @@ def warning_format(verb: str) -> Callable[..., str]:
 
     def as_text(message: Warning | str, category: type[Warning], file: str, *rest: Any) -> str:
         ours = file.startswith(package)
-        return f"crfrnn {verb}: {message}\n" if ours else usual(message, category, file, *rest)
+        return printable(f"crfrnn {verb}: {message}\n") if ours else usual(message, category, file, *rest)
 
     return as_text
 

@@ -30,6 +30,7 @@ from crfrnn.inference.solvers import Solver, find_solver
 
 NUMBERS = ("temperature", "iterations", "class_weights")
 NAMES = ("preset", "kernel", "normalization", "solver", *NUMBERS, "fitted")
+EXTREME = 1e6  # temperatures beyond it, or below its inverse, leave nothing of the logits
 DIGITS = 6  # significant ones in the file
 
 
@@ -71,8 +72,10 @@ class CRFParameters:
         object.__setattr__(self, "kernels", as_kernels(self.kernels))
         check_normalization(self.normalization)
         number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
-        if not (number and 0 < self.temperature < math.inf):
-            raise ValueError(f"temperature: must be positive and finite, got {self.temperature!r}")
+        if not (number and 1 / EXTREME <= self.temperature <= EXTREME):
+            raise ValueError(
+                f"temperature: must be positive, from {1 / EXTREME:g} to {EXTREME:g}, got {self.temperature!r}"
+            )
         object.__setattr__(self, "iterations", check_iterations(self.iterations))  # it is frozen for others
         check_solver(self.solver)
         if isinstance(rows := self.class_weights, np.ndarray | Tensor):

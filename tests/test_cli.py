@@ -335,7 +335,7 @@ def test_folders_that_do_not_fit(many, capsys):
         grey.save("photos/0.png")
     before = Path("photos/0.png").read_bytes()
     assert run("refine", "photos", "--labels", "photos", "--out", "photos") == 2
-    assert "would be overwritten" in capsys.readouterr().err
+    assert "photos is read as an input" in capsys.readouterr().err
     assert Path("photos/0.png").read_bytes() == before
     assert run("refine", "photos", "--labels", "photos", "--out", "labels", "--iterations", "1") == 0
 

@@ -134,6 +134,7 @@ def test_the_layer_asks_for_the_number_of_classes(tmp_path):
         ("temperature: 0.5", "kernel: give at least one"),
         ("kernel: ['bilateral:3']", "kernel: 'bilateral:3' is neither"),
         ("kernel: ['spatial:3,3']\ntemperature: 0", "temperature: must be positive"),
+        ("kernel: ['spatial:3,3']\ntemperature: 1e-30", "temperature: must be positive, from 1e-06"),
         ("kernel: ['spatial:3,3']\ntemperature: hot", "temperature: must be positive"),
         ("kernel: ['spatial:3,3']\niterations: 1.5", "iterations: "),
         ("kernel: ['spatial:3,3']\nnormalization: most", "normalization: 'most' is none of"),

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from crfrnn.commands.batch import run_all
 from crfrnn.commands.errors import UsageError
+from crfrnn.commands.progress import say
 from crfrnn.data.images import format_of
 from crfrnn.data.predictions import SUFFIXES
 
@@ -40,7 +41,7 @@ class Targets:
 
     def paths(self) -> list[Path]:
         """Those that are wanted, the label map first."""
-        return [path for _, path in self._wanted()]
+        return [path for _, path in self.wanted()]
 
     def done(self) -> bool:
         """Whether all of them are there."""
@@ -54,7 +55,7 @@ class Targets:
         where these are no folders or have a suffix that says another kind of file.
         """
         placed = {}
-        for kind, path in self._wanted():
+        for kind, path in self.wanted():
             suffix = IN_FOLDERS[kind]
             if several and (path.is_file() or path.suffix.lower() == suffix):
                 raise UsageError(f"{_option(kind)}: {path} must be a folder, as several images go into it")
@@ -62,7 +63,8 @@ class Targets:
             _check_kind(kind, placed[kind])
         return Targets(**placed)
 
-    def _wanted(self) -> list[tuple[str, Path]]:
+    def wanted(self) -> list[tuple[str, Path]]:
+        """Those that are wanted, each with its name here."""
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return [(kind, path) for kind, path in pairs if path is not None]
 
@@ -92,6 +94,14 @@ def check_outputs(inputs: Iterable[Path], targets: Iterable[Targets]) -> None:
             raise UsageError(f"out: {path} is read as an input and would be overwritten")
     if len(set(outputs)) < len(outputs):
         raise UsageError("out: two of the outputs have the same path")
+
+
+def check_folders(photographs: Iterable[Path], targets: Targets) -> None:
+    """UsageError where results would go into a folder of photographs, and be taken for some the next time."""
+    read = {folder.resolve() for folder in photographs}
+    for kind, path in targets.wanted():
+        if path.resolve() in read:
+            raise UsageError(f"{_option(kind)}: {path} is read as an input; give another folder")
 
 
 def run_jobs(
@@ -128,9 +138,9 @@ def run_jobs(
     phrases += summary(finished.results) if count else []
     if len(todo) < len(jobs):
         phrases.append(f"skipped {len(jobs) - len(todo)} that were done (--overwrite redoes them)")
-    print("; ".join([*phrases, note] if note else phrases))
+    say("; ".join([*phrases, note] if note else phrases))
     for path in targets.paths() if count else ():
-        print(f"wrote {count} files into {path}")
+        say(f"wrote {count} files into {path}")
     failures = [*problems.items(), *((job.source, reason) for job, reason in finished.failures)]
     if failures:
         lines = [reason if str(path) in reason else f"{path}: {reason}" for path, reason in failures]

@@ -1,30 +1,91 @@
 """Files that are whole or absent, and folders whose files belong together by their names."""
 
+import functools
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
+from unicodedata import category
+
+try:
+    import fcntl
+except ImportError:  # Windows, which deletes no file that is open
+    fcntl = None
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+CONTROLS = ("Cc", "Cf", "Cs")  # characters that control, format, or are halves of others
+PART = ".crfrnn-{}.part"  # a file that is being written; its name does not grow with that which it will have
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears under `path` when the block ends well, and not at all when it does not.
 
-    Missing folders are made. The bytes go to a hidden neighbour first, which replaces `path` in one step.
+    Missing folders are made. The bytes go to a hidden neighbour first, which replaces `path` in one step. Neighbours
+    that a killed process left are deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    clear_parts(path.parent)
+    file = _open_part(path.parent)
+    part = Path(file.name)
     try:
-        with part.open("xb") as file:
+        with file:
             yield file
-        os.replace(part, path)
+            file.flush()
+            if fcntl is None:
+                file.close()
+            os.replace(part, path)  # while it is locked
     finally:
         part.unlink(missing_ok=True)
+
+
+def printable(text: str) -> str:
+    r"""The text with whatever could move a terminal's cursor, or cannot be printed at all, written out: names are not
+    ours.
+
+    >>> print(printable("a\x1b[2Jb.jpg and " + os.fsdecode(b"\xff.jpg")))
+    a\x1b[2Jb.jpg and \udcff.jpg
+    """
+    return "".join(repr(c)[1:-1] if c not in "\n\t" and category(c) in CONTROLS else c for c in text)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one that `writing` has not finished, by its name.
+
+    >>> is_part(Path("run/.crfrnn-12ab34cd.part")), is_part(Path("part"))
+    (True, False)
+    """
+    return fnmatch(path.name, PART.format("*"))
+
+
+def _open_part(folder: Path) -> BinaryIO:
+    """A new file in a folder, locked as long as it is open: so others know that somebody is writing it."""
+    while True:
+        part = folder / PART.format(secrets.token_hex(4))
+        file = part.open("xb")
+        with suppress(OSError):  # a file system without locks
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if part.exists():  # nobody took it for a left one before it was locked
+            return file
+        file.close()
+
+
+@functools.lru_cache(maxsize=256)  # a folder is looked through once, before the first file that a process writes to it
+def clear_parts(folder: Path) -> None:
+    """Delete what killed processes were writing in a folder; what a living one writes is locked, and stays."""
+    for part in list(folder.glob(PART.format("*"))):
+        with suppress(OSError):  # it is locked or gone, or locks are unknown here
+            if fcntl is None:
+                part.unlink()
+                continue
+            with part.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
 
 
 def files_by_stem(folder: Path, suffixes: Sequence[str], besides: Iterable[Path] = ()) -> dict[str, list[Path]]:

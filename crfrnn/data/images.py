@@ -1,7 +1,6 @@
 """Photographs of every kind into (H, W, 3) uint8, the units in which theta_beta counts."""
 
 import math
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,9 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 JPEG_QUALITY = 92
 ONE_PICTURE = ("MPO", "PSD")  # formats whose further pictures belong to the first: a phone's depth map, layers
 REDUCED_OR_MASK = 1 | 4  # bits of TIFF's NewSubfileType: a page is a smaller copy of another one, or its mask
-MOST_PAGES = 100  # of these that are looked at
+MOST_PAGES = 10  # of these that are looked at
+SCAN, MOST_SCANS = b"\xff\xda", 100  # of a progressive JPEG, which has some ten
+MOST_TILES = 100_000  # and strips, of a TIFF
 STORED = "stored as"  # in an image's info: the raw mode of its pixels in the file, which Pillow holds otherwise
 STATED_WHITE = {"I;12": 4095}  # by a TIFF that says it has 12 bits
 FEW_BITS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey values of 2 and 4 bits by
@@ -34,8 +35,8 @@ def open_image(path: Path) -> Image.Image:
         raise ValueError(f"{path}: there is no such file") from None
     except Image.DecompressionBombError:
         raise ValueError(f"{path}: more pixels than are safe to open; cut it into tiles") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
+    except Exception as error:  # what a broken file makes of Pillow's many decoders, nobody can list
+        raise ValueError(f"{path}: not a readable image ({' '.join(str(error).split())})") from None
     if several:
         raise ValueError(f"{path}: holds several pages or frames; save the one that is meant as a file of its own")
     return image
@@ -70,9 +71,11 @@ def note_storage(image: ImageFile.ImageFile) -> None:
 def decode(image: ImageFile.ImageFile) -> None:
     """Load the pixels of an open file, and note in `info` how it stores them.
 
-    Raises ValueError where Pillow loses them: of 16-bit colours it keeps the upper 8 bits, so of 12 bits nearly none.
+    Raises ValueError where Pillow loses them (of 16-bit colours it keeps the upper 8 bits, so of 12 bits nearly none),
+    and where they would take far longer than their number does.
     """
     note_storage(image)
+    _check_work(image)
     image.load()
     if _stored_deep(image) and not image.mode.startswith("I"):
         highest = np.reshape(image.getextrema(), (-1, 2))[:3, 1].max()  # of the first three channels
@@ -81,6 +84,18 @@ def decode(image: ImageFile.ImageFile) -> None:
                 f"16-bit colours, but none above {highest * 256 + 255:.0f}, and only the upper 8 bits can be read;"
                 " stretch them to 0..65535, or save 8 bits"
             )
+
+
+def _check_work(image: ImageFile.ImageFile) -> None:
+    """ValueError for a file in more pieces than any program writes: each is decoded by itself."""
+    pieces, most = len(image.tile), MOST_TILES
+    if image.format in ("JPEG", "MPO") and image.fp is not None:  # every scan passes over the whole picture
+        here = image.fp.tell()
+        image.fp.seek(0)
+        pieces, most = image.fp.read().count(SCAN), MOST_SCANS
+        image.fp.seek(here)
+    if pieces > most:
+        raise ValueError(f"{pieces:,} pieces, and at most {most:,} are decoded; save it anew")
 
 
 def _stored_deep(image: Image.Image) -> bool:

@@ -1,11 +1,12 @@
 """What a network left behind: arrays of one image in .npy and .npz files, and which axis is what."""
 
+import math
+import os
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from crfrnn.data.files import writing
 
 SUFFIXES = (".npy", ".npz")
+MOST_ARRAYS = 1000  # in one file
 MAGIC = (b"\x93NUMPY", b"PK")
 
 
@@ -90,6 +92,8 @@ def read_predictions(path: Path, key: str | None = None) -> np.ndarray:
         with path.open("rb") as file:
             if not file.read(6).startswith(MAGIC):
                 raise ValueError("it begins like neither .npy nor .npz")
+        if (largest := max(unpacked_sizes(path), default=0)) > machine_memory():
+            raise ValueError(f"an array of {largest / 1e9:,.0f} GB, more than the memory of this machine")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return _numbers(path, loaded)
@@ -97,12 +101,46 @@ def read_predictions(path: Path, key: str | None = None) -> np.ndarray:
             return _numbers(path, loaded[_choose(path, loaded.files, key)])
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a readable array ({error})") from None
-    except ValueError as error:
-        if str(path) in str(error):
+    except Exception as error:  # what a broken file makes of the readers of NumPy and of zip files, nobody can list
+        if isinstance(error, ValueError) and str(path) in str(error):
             raise
-        raise ValueError(f"{path}: not a readable array ({error})") from None
+        raise ValueError(f"{path}: not a readable array ({' '.join(str(error).split())})") from None
+
+
+def unpacked_sizes(path: Path) -> list[int]:
+    """Bytes that each array in a file takes or, where that is more, claims to take: a few bytes can claim anything."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            return [_claimed(file)]
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if len(members) > MOST_ARRAYS:
+                raise ValueError(f"{len(members)} files in one, and {MOST_ARRAYS} are looked at")
+            sizes = []
+            for member in members:
+                with archive.open(member) as array:
+                    sizes.append(max(member.file_size, _claimed(array)))
+            return sizes
+
+
+def _claimed(file: IO[bytes]) -> int:
+    """Bytes of the array whose .npy header comes next; 0 where none does."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except (ValueError, EOFError):
+        return 0
+    return math.prod(map(int, shape)) * dtype.itemsize
+
+
+def machine_memory() -> float:
+    """Bytes; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def _choose(path: Path, names: list[str], key: str | None) -> str:

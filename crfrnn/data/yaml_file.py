@@ -2,10 +2,13 @@
 
 import functools
 import importlib
+import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+MOST_BYTES, MOST_VALUES = 200_000, 100_000  # of a file of settings
 FLOAT, TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
 NUMBER = re.compile(  # jsonargparse's, for ``--config``: 5e-1 is one, as in YAML 1.2, where PyYAML wants 5.0e-1
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
@@ -20,16 +23,52 @@ NUMBER = re.compile(  # jsonargparse's, for ``--config``: 5e-1 is one, as in YAM
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; a ValueError of one line where it does not."""
-    yaml = pyyaml()
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _loader())
+        content = pyyaml().load(checked_text(path), _loader())
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, pyyaml().YAMLError) as error:
         raise ValueError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a YAML file of names and values")
     return content
+
+
+def checked_text(path: str | Path) -> str:
+    """The text of a YAML file; ValueError where it is long, or where its aliases stand for too much."""
+    size = Path(path).stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{size:,} bytes, and settings have at most {MOST_BYTES:,}")
+    text = Path(path).read_text(encoding="utf-8")
+    _check_aliases(text)
+    return text
+
+
+def _loaded(text: str) -> Any:
+    _check_aliases(text)
+    return pyyaml().load(text, _loader())
+
+
+def _check_aliases(text: str) -> None:
+    """ValueError where they stand for too much, also in texts that are read as YAML once more (`as_number`)."""
+    if "*" not in text or "&" not in text:
+        return
+    root = pyyaml().compose(text, pyyaml().SafeLoader)
+    if root is not None and isinstance(root.value, list) and _values(root, {}) > MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+
+
+def _values(node: Any, known: dict[int, float]) -> float:
+    """How many values a node stands for, with all its aliases written out; infinite where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        if isinstance(node.value, str):
+            with suppress(pyyaml().YAMLError):  # a text like others
+                _check_aliases(node.value)
+        parts = node.value if isinstance(node.value, list) else []
+        inner = [part for item in parts for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_values(part, known) for part in inner)
+    return known[id(node)]
 
 
 def as_number(value: Any) -> Any:
@@ -38,10 +77,9 @@ def as_number(value: Any) -> Any:
         return [as_number(item) for item in value]
     if not isinstance(value, str):
         return value
-    yaml = pyyaml()
     try:
-        return yaml.load(value, _loader())
-    except yaml.YAMLError:
+        return _loaded(value)
+    except (ValueError, RecursionError, pyyaml().YAMLError):
         return value
 
 

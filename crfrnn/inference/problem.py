@@ -14,6 +14,8 @@ from crfrnn.runtime.layout_gpu import readable
 
 HALVES = (torch.bfloat16, torch.float16)
 IMPOSSIBLE = -1e30  # the logit of a forbidden label: no product with it is NaN
+POSSIBLE = -1e29  # every pixel has a label whose logit is above
+MOST_PENALTY = 1e20  # kernel weight times compatibility: what a pixel can pay stays far from IMPOSSIBLE
 ROUNDING = 1e-12  # of float64 sums over labels
 POSITIVE = 1e-10  # keeps the vectors of a power iteration above 0
 POWER_ITERATIONS = 4
@@ -34,8 +36,9 @@ class Problem:
 
     Raises:
         ValueError: with the argument's name, for what is no tensor or no prepared kernel, for shapes and devices that
-            do not belong together, and for weights or compatibilities on the CPU that are not finite. Nobody waits for
-            a GPU to ask it for the same.
+            do not belong together; on the CPU also for weights or compatibilities that are not finite or beyond any
+            use, and for logits of which no marginals follow (`check_logits`). Nobody waits for a GPU to ask it for the
+            same.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Problem:
     ):
         self.filters = _filters(filters)
         _check(scores, self.filters, kernel_weights, compatibility)
+        if not floor and scores.device.type == "cpu" and readable(scores):
+            check_logits(scores)
         dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
         self.scores = scores if scores.dtype in HALVES and not floor else scores.to(dtype)
         self.kernel_weights = kernel_weights.to(dtype)
@@ -178,9 +183,34 @@ def _check(logits: Tensor, filters: Sequence[GaussianFilter], kernel_weights: Te
     for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
         if parameter.device != logits.device:
             raise ValueError(f"{name}: on {parameter.device}, but the logits are on {logits.device}; move one of them")
-        if parameter.device.type == "cpu" and readable(parameter) and not _finite(parameter):
+    if logits.device.type == "cpu" and readable(kernel_weights) and readable(compatibility):
+        _check_penalties(kernel_weights, compatibility)
+
+
+def _check_penalties(kernel_weights: Tensor, compatibility: Tensor) -> None:
+    largest = []
+    for name, parameter in (("kernel_weights", kernel_weights), ("compatibility", compatibility)):
+        largest.append(float(np.abs(parameter.detach().double().numpy()).max()))
+        if not largest[-1] < np.inf:  # NaN
             raise ValueError(f"{name}: NaN or infinity among them")
+    if largest[0] * largest[1] > MOST_PENALTY:
+        raise ValueError(
+            f"kernel_weights: up to {largest[0]:.3g}, times a compatibility of up to {largest[1]:.3g};"
+            f" a penalty may be at most {MOST_PENALTY:.0e}"
+        )
 
 
-def _finite(parameter: Tensor) -> bool:
-    return bool(np.isfinite(parameter.detach().double().numpy()).all())
+def check_logits(logits: Tensor) -> None:
+    """ValueError where no marginals follow from logits (B, L, *S): the best label of each pixel must have a finite one.
+
+    It passes over them once, a two-hundredth of what an iteration takes.
+    """
+    if not logits.numel():
+        return
+    least, most = (bound.item() for bound in logits.detach().amax(dim=1).aminmax())
+    if not most < np.inf:  # NaN
+        raise ValueError("logits: NaN or infinity in them; minus infinity is fine, for a label that is impossible")
+    if not least > POSSIBLE:
+        raise ValueError(
+            f"logits: a pixel has no label above {POSSIBLE:.0e}, where they count as impossible; one must be possible"
+        )

@@ -1,10 +1,10 @@
 """A segmentation network with a CRF-RNN behind it, trained as one (section 5.2)."""
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
+from crfrnn.data.files import writing
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.hub import find_file
 from crfrnn.networks.photo_size import bands, resized
-from crfrnn.networks.saved import crf_config, crf_of_config, fill, read_config
+from crfrnn.networks.saved import check_memory, check_numbers, crf_config, crf_of_config, fill, read_config
 from crfrnn.networks.unary import build_unary, recipe_of
 from crfrnn.networks.unary.full_size import full_size
 from crfrnn.runtime.layout_gpu import readable
@@ -27,6 +28,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BELOW_BLACK = 0.5  # a normalisation that takes black so far below 0 leaves no photo within 0..1
 TIMES_WHITE = 3.0  # what augmentation does not reach
+MOST_SIZE = 8192  # pixels of a photo's longer side
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -89,7 +91,7 @@ class SegmentationNetwork(
         named = class_names if class_names is not None else getattr(unary, "class_names", None)
         self.class_names = None if named is None else [str(name) for name in named]
         self.palette = None if palette is None else [[int(value) for value in colour] for colour in palette]
-        self.size = size
+        self.size = _checked_size(size)
         mean = tuple(mean if mean is not None else getattr(unary, "image_mean", None) or IMAGENET_MEAN)
         std = tuple(std if std is not None else getattr(unary, "image_std", None) or IMAGENET_STD)
         if len(mean) != len(std) or not all(value > 0 for value in std):
@@ -202,9 +204,7 @@ class SegmentationNetwork(
         """
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != len(self.mean) or photo.size == 0:
             raise ValueError(f"photo: expected (H, W, {len(self.mean)}) uint8, got {photo.dtype} {photo.shape}")
-        size = size if size is not None else self.size
-        if size is not None and size < 1:
-            raise ValueError(f"size: must be at least 1 pixel, got {size}")
+        size = _checked_size(size if size is not None else self.size)
         height, width = photo.shape[:2]
         if size is not None:
             factor = size / max(height, width)
@@ -212,7 +212,10 @@ class SegmentationNetwork(
         colours = resized(photo, (height, width)).to(self.mean.device)
         dtype = next((parameter.dtype for parameter in self.unary.parameters()), torch.float32)
         with _evaluating(self):
-            return self.unary_logits(self.normalize(colours).to(dtype)).float()
+            logits = self.unary_logits(self.normalize(colours).to(dtype)).float()
+        if not torch.isfinite(logits.amax(dim=1)).all():
+            raise ValueError("unary: the network's logits for this photo are NaN or infinite; are its weights sound?")
+        return logits
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, ready for JSON."""
@@ -248,14 +251,11 @@ class SegmentationNetwork(
             raise ValueError(f"unary: its recipe cannot be written as JSON ({error})") from None
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """What `save_pretrained` of the mixin calls for config and weights; the weights are whole or absent."""
-        part = save_directory / f".{WEIGHTS}.part"
-        try:
-            save_model(self, str(part))
-            os.replace(part, save_directory / WEIGHTS)
-        finally:
-            part.unlink(missing_ok=True)
-        (save_directory / CONFIG).write_text(self._config_text(), encoding="utf-8")
+        """What `save_pretrained` of the mixin calls for config and weights; each file is whole or absent."""
+        with writing(save_directory / WEIGHTS) as file:
+            save_model(self, file.name)
+        with writing(save_directory / CONFIG) as file:
+            file.write(self._config_text().encode())
 
     @classmethod
     def from_pretrained(
@@ -279,10 +279,12 @@ class SegmentationNetwork(
         source = pretrained_model_name_or_path
         config = read_config(find_file(source, CONFIG, **download))
         weights = find_file(source, WEIGHTS, **download)
+        check_numbers(config, f"{source}: {CONFIG}")
+        check_memory(lambda: cls._build(source, config, unary), weights)
         network = cls._build(source, config, unary)
         try:
             state = load_file(weights)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise ValueError(f"{weights}: is not readable as safetensors ({error})") from None
         fill(network, state, weights)
         return network.to(map_location).eval()
@@ -300,10 +302,11 @@ class SegmentationNetwork(
                 raise ValueError(f"unary: it was a module of your own, {recipe['class']}; pass it as unary=...")
             unary = unary if unary is not None else build_unary(**recipe)
             return cls(unary, None if crf is None else crf_of_config(crf), **settings)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{source}: {CONFIG} has settings that do not fit ({error})") from None
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
+        except Exception as error:  # what settings of any type and size make of a network, nobody can list
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{source}: {CONFIG} has settings that do not fit ({reason})") from None
 
     def _check_classes(self) -> None:
         """Everything that knows the number of classes must agree on it."""
@@ -317,6 +320,13 @@ class SegmentationNetwork(
         if len(set(known.values())) > 1:
             counted = ", ".join(f"{name} {count}" for name, count in known.items())
             raise ValueError(f"num_classes: must be the same everywhere, but {counted}")
+
+
+def _checked_size(size: int | None) -> int | None:
+    """A longer side in pixels; ValueError where it is none that a photo is worked on at."""
+    if size is not None and not (isinstance(size, Integral) and 1 <= size <= MOST_SIZE):
+        raise ValueError(f"size: must be at least 1 pixel and at most {MOST_SIZE}, got {size!r}")
+    return size
 
 
 @contextmanager

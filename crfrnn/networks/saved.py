@@ -1,7 +1,7 @@
 """What a saved network consists of: settings that can be written as JSON, and weights that must fit."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from crfrnn.inference.solvers import build_solver, solver_config
 from crfrnn.layer import CRFRNN
 
 KERNELS = {"bilateral": Bilateral, "spatial": Spatial, "features": Features}
+MOST_BYTES = 10_000_000  # of config.json
+MOST_NUMBER = 1e6  # in it
+SMALLEST_NUMBER = 2  # bytes of one in half precision
+SMALL = 1_000_000  # numbers that are worth no question
 SHOWN = 4  # entries of a list in an error message
 
 
@@ -74,19 +78,44 @@ def _build_kernel(config: Mapping[str, Any]) -> Kernel:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The dictionary in a JSON file; a ValueError of one line where there is none."""
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"{path}: {size:,} bytes, and settings have at most {MOST_BYTES:,}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not readable as JSON ({error})") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: holds a {type(config).__name__}, expected settings in braces")
     return config
 
 
+def check_numbers(settings: Any, source: str | Path, name: str = "") -> None:
+    """ValueError where one of the numbers in a network's settings is none that a network can have."""
+    if isinstance(settings, dict | list):
+        items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+        for key, value in items:
+            check_numbers(value, source, f"{name}.{key}" if name else str(key))
+    elif isinstance(settings, int | float) and not abs(settings) <= MOST_NUMBER:
+        raise ValueError(f"{source}: {name}: {settings!r} is beyond any network")
+
+
+def check_memory(build: Callable[[], nn.Module], weights: Path) -> None:
+    """ValueError where a network wants far more numbers than its file of weights holds; it is built without memory."""
+    try:
+        with torch.device("meta"):
+            wanted = sum(value.numel() for value in build().state_dict().values())
+    except (NotImplementedError, RuntimeError):  # a network of others, which looks at its numbers as it is made
+        return
+    stored = weights.stat().st_size // SMALLEST_NUMBER
+    if wanted > 2 * stored + SMALL:  # twice, as one tensor may have two places
+        raise ValueError(f"{weights}: does not fit the network, which has {wanted:,} numbers; {stored:,} fit in there")
+
+
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load a state dict into a module that it must fit exactly.
 
-    Raises ValueError, one line, with what is missing, of another shape, or has no place; nothing is loaded then.
+    Raises ValueError, one line, with what is missing, of another shape, or has no place, and with what is not finite;
+    nothing is loaded then.
     Tensors that share memory with another entry of the module may be missing, as safetensors leaves them out.
     """
     expected = module.state_dict()
@@ -106,6 +135,9 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> 
     if any(names for _, names in problems):
         lines = [f"{what}: {listed(names)}" for what, names in problems if names]
         raise ValueError(f"{source}: does not fit the network; {'; '.join(lines)}")
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{source}: NaN or infinity in {listed(broken)}; the training that left it had diverged")
     with torch.no_grad():
         for name, value in state.items():
             expected[name].copy_(value)

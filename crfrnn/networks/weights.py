@@ -17,7 +17,7 @@ and ours is U - mu sum_m w_m Q_m, so that mu = C for Caffe, mu = -C for PyTorch,
 
 import hashlib
 import importlib.util
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -207,13 +207,26 @@ def fetch(source: str | Path) -> Path:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a .pth file by name. Nothing but tensors is unpickled (``weights_only``)."""
     try:
+        _check_stored(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # what a broken file makes of the readers of torch and of zip files, nobody can list
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: is not readable as a file of tensors ({reason})") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: holds no state dict (names and tensors)")
+    for name, value in state.items():
+        if value.layout is not torch.strided or value.is_meta or value.numel() > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name}, {tuple(value.shape)}, has fewer numbers in the file than it says")
     return dict(state)
+
+
+def _check_stored(path: Path) -> None:
+    """ValueError where a file unpacks to more than it is: torch packs nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes")
 
 
 def _assemble(unary: dict[str, Tensor], crf: tuple[Tensor, Tensor, Tensor], path: Path) -> SegmentationNetwork:

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from crfrnn.inference.problem import MOST_PENALTY
+
 Enum = TypeVar("Enum", bound=IntEnum)
 
 
@@ -81,6 +83,8 @@ def penalties(compat: Any, labels: int) -> NDArray[np.float32]:
         raise ValueError(f"compat: expected a number, ({labels},) or ({labels}, {labels}), got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError("compat: NaN or infinity; give finite numbers")
+    if np.abs(array).max(initial=0) > MOST_PENALTY:
+        raise ValueError(f"compat: up to {np.abs(array).max():.3g}; give numbers of at most {MOST_PENALTY:.0e}")
     if array.ndim == 2:
         return (array + array.T) / 2
     return array if array.ndim else -array

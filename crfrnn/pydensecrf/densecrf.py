@@ -16,6 +16,7 @@ from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare
 from crfrnn.filtering.permutohedral.stencil import gain
+from crfrnn.inference.problem import IMPOSSIBLE, POSSIBLE
 from crfrnn.inference.recurrence import marginals
 from crfrnn.pydensecrf import arguments
 
@@ -53,7 +54,6 @@ OUR_NORMALIZATION = {
     NORMALIZE_AFTER: "after",
     NORMALIZE_SYMMETRIC: "symmetric",
 }
-IMPOSSIBLE = -1e30  # the logit of a label with infinite energy: its marginal is 0, and no sum with it is NaN
 VANISHING = 1e-20  # below this a marginal counts as this in the logarithm of the entropy
 
 
@@ -139,7 +139,7 @@ class DenseCRF:
             )
         logits = torch.from_numpy(np.negative(energy, order="C"))
         lowest, highest = torch.aminmax(logits.amax(dim=0))
-        if not (torch.isfinite(lowest) and torch.isfinite(highest)):  # NaN passes through both
+        if not (lowest > POSSIBLE and torch.isfinite(highest)):  # NaN passes through both
             raise ValueError("u: NaN, -infinity, or a point whose energies are all infinite; clip the probabilities")
         self._excludes = bool(logits.amin() < IMPOSSIBLE)
         self._logits = logits.clamp_(min=IMPOSSIBLE).unsqueeze(0)
@@ -237,6 +237,8 @@ class DenseCRF:
         if not isinstance(Q, np.ndarray) or Q.dtype != np.float32 or Q.shape != shape:
             got = f"{Q.dtype} {Q.shape}" if isinstance(Q, np.ndarray) else type(Q).__name__
             raise ValueError(f"Q: expected a float32 array {shape}, as startInference returns it, got {got}")
+        if not np.isfinite(Q).all():
+            raise ValueError("Q: NaN or infinity; the marginals of a point are numbers from 0 to 1")
         return torch.tensor(Q).unsqueeze(0)
 
     def _weights(self) -> tuple[Tensor, Tensor]:

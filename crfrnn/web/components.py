@@ -1,7 +1,6 @@
 """Gradio's picture components, without their own reading of what visitors send: `reading.py` does that, in limits."""
 
 import secrets
-from collections import OrderedDict
 from pathlib import Path
 
 import gradio as gr
@@ -10,10 +9,7 @@ from gradio.components.image_editor import AcceptBlobs, EditorData
 from gradio.data_classes import ImageData
 
 from crfrnn.web.limits import MEGA
-
-MOST_DRAWINGS = 64  # of all visitors, between the moment they are sent and the moment they are read
-
-_SENT: OrderedDict[str, dict[str, bytes]] = OrderedDict()  # number of a drawing -> its parts
+from crfrnn.web.workspaces import DRAWINGS
 
 
 class PhotoInput(gr.Image):
@@ -38,7 +34,7 @@ class Canvas(gr.ImageEditor):
         if payload is None:
             return None
         if payload.id is not None:
-            parts = _SENT.pop(payload.id, {})
+            parts = DRAWINGS.take(payload.id)
             return {name: self._file(parts.get(name)) for name in ("background", "layer")}
         layers = payload.layers or []
         background = payload.background.path if payload.background else None
@@ -52,9 +48,7 @@ class Canvas(gr.ImageEditor):
         blob = bytes(data.files[0][1])
         if name not in ("background", "layer") or len(blob) > self.most_bytes:
             return  # the composite is not needed
-        _SENT.setdefault(str(data.data["id"])[:64], {})[name] = blob
-        while len(_SENT) > MOST_DRAWINGS:
-            _SENT.popitem(last=False)
+        DRAWINGS.put(str(data.data["id"])[:64], name, blob)
 
     def _file(self, blob: bytes | None) -> str | None:
         if blob is None:

@@ -1,17 +1,21 @@
-"""The files of visitors expire: what has reached its age goes, whoever wrote it.
+"""What a server must not keep: visitors' files at their age, and connections on which nothing is asked.
 
 Gradio deletes the files that it has handed out or taken in whole. Uploads that are broken off, and what handlers write
 for themselves, it does not know; here the folder is looked through itself.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-CHECKS = 4  # in the time for which a file is kept
+CHECKS = 4  # in the time for which a file, or a silent connection, is kept
+UPLOADED = "tmp*"  # what is being uploaded; what came whole gets a folder of its own
+
+Watch = Callable[[], Coroutine[Any, Any, None]]
 
 
 def expire(folder: Path, own: frozenset[Path], seconds: float) -> None:
@@ -22,25 +26,52 @@ def expire(folder: Path, own: frozenset[Path], seconds: float) -> None:
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
-def expiring(folder: Path, seconds: float) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """A lifespan of an ASGI application: while it runs, visitors' files in the folder are deleted at that age.
+def clear_uploads(folder: Path, before: float = math.inf) -> None:
+    """Delete what uploads have left that was last written before that time."""
+    for path in folder.glob(UPLOADED):
+        with suppress(OSError):
+            if path.lstat().st_ctime < before:
+                path.unlink()
 
-    What is in the folder when it begins stays.
-    """
+
+def expiring(folder: Path, seconds: float) -> Watch:
+    """Visitors' files in the folder are deleted at that age; what is in it when the watch begins stays."""
+
+    async def watch() -> None:
+        own = frozenset(folder.rglob("*"))
+        while True:
+            await asyncio.sleep(seconds / CHECKS)
+            await asyncio.to_thread(expire, folder, own, seconds)
+
+    return watch
+
+
+def hanging_up(connections: Callable[[], Iterable[Any]], seconds: float) -> Watch:
+    """Connections (uvicorn's protocols) on which no request has come for so long are closed."""
+
+    async def watch() -> None:
+        silent: dict[Any, float] = {}
+        while True:
+            await asyncio.sleep(seconds / CHECKS)
+            now = time.monotonic()
+            silent = {one: silent.get(one, now) for one in connections() if one.cycle is None}
+            for one, since in silent.items():
+                if now - since >= seconds and one.transport is not None:
+                    one.transport.close()
+
+    return watch
+
+
+def watched(*watches: Watch) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """A lifespan of an ASGI application, during which these are at work."""
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
-        own = frozenset(folder.rglob("*"))
-
-        async def watch() -> None:
-            while True:
-                await asyncio.sleep(seconds / CHECKS)
-                await asyncio.to_thread(expire, folder, own, seconds)
-
-        task = asyncio.create_task(watch())
+        tasks = [asyncio.create_task(watch()) for watch in watches]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
     return lifespan

@@ -1,13 +1,16 @@
-"""What stands between the network and Gradio: bounded requests, no path of the server, no foreign hosts."""
+"""What stands between the network and Gradio: few doors, bounded requests, no path of the server, no other host."""
 
+import asyncio
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from crfrnn.web.expiry import clear_uploads
 from crfrnn.web.limits import MEGA, Limits
 
 Message = MutableMapping[str, Any]
@@ -23,25 +26,43 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
-CLOSED = (
-    "/monitoring",
-    "/gradio_api/monitoring",
-    "/gradio_api/proxy",
-    "/proxy",
-    "/gradio_api/runs",
-    "/gradio_api/process_recording",  # of the screen: the page offers none, and Gradio leaves its files in /tmp
+API, FILE = "/gradio_api/", "/gradio_api/file="
+PAGES = ("", "/config", "/favicon.ico", "/manifest.json", "/robots.txt", "/theme.css")
+ENDPOINTS = (  # of Gradio's those that the page and its clients use; a URL as a file would be fetched by the server
+    "info",
+    "startup-events",
+    "theme.css",
+    "app_id",
+    "queue/join",
+    "queue/data",
+    "upload",
+    "upload_progress",
+    "component_server",
+    "reset",
+    "cancel",
 )
+OPEN = {*PAGES, *(API + name for name in ENDPOINTS)}
+OPEN_BELOW = ("/assets/", "/static/", "/svelte/", API + "call/", API + "heartbeat/", FILE)
+UPLOADS = (API + "upload", API + "component_server")
 FOREIGN = re.compile(rb"<(?:link|script|meta)\b[^>]*https?://[^>]*>(?:\s*</script>)?")
 JSON_MOST = 2 * MEGA  # bytes of a request that carries no file
 SETTLE = 5  # seconds for which the size of the folder is believed
+SILENCE = 60.0  # seconds that the next part of a request may take
+
+
+class Refused(Exception):
+    """A request that is answered here: the status and a reason."""
 
 
 class Gate:
     """ASGI middleware.
 
-    The browser is told to load nothing from elsewhere, and what the page's template would load is cut out of it.
-    The folder with the visitors' files is called by another name of the same length in everything that goes out, and
-    by its own in everything that comes in, so that no length of a message changes.
+    Only the doors of `OPEN` lead to Gradio. The browser is told to load nothing from elsewhere, and what the page's
+    template would load is cut out of it. A file that a request names lies in the folder with the visitors' files, under
+    a name that only its owner knows: a hash of its content, or a random one. The folder is called by another name of
+    the same length in everything that goes out, and by its own where a file is named in what comes in.
+
+    What an upload that was broken off has left is deleted as soon as no upload is under way that could be writing it.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], folder: Path, limits: Limits):
@@ -49,27 +70,56 @@ class Gate:
         self.real = str(folder).encode()
         self.shown = alias(folder).encode()
         self._weighed, self._weight = -math.inf, 0
+        self._uploads: list[float] = []  # when those that are under way began
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        try:
+            await self._pass(dict(scope), receive, self._outgoing(send))
+        except Refused as refused:
+            await _refuse(send, *refused.args)
+
+    async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path.rstrip("/").startswith(CLOSED):
-            await _refuse(send, 404, "not found")
+        if path.rstrip("/") not in OPEN and not path.startswith(OPEN_BELOW):
+            raise Refused(404, "not found")
+        if path.startswith(FILE):
+            scope["path"] = FILE + self._named(path.removeprefix(FILE))
+            scope["raw_path"] = scope.get("raw_path", b"").replace(self.shown, self.real)
+        if path.rstrip("/") in UPLOADS:
+            await self._upload(scope, receive, send)
             return
-        uploads = path.endswith(("/upload", "/component_server", "/component_server/"))
-        most = 3 * self.limits.upload_megabytes * MEGA if uploads else JSON_MOST
+        if scope["method"] == "POST":
+            receive = self._again(await self._body(scope, receive), receive)
+        await self.app(scope, receive, send)
+
+    async def _upload(self, scope: Message, receive: Receive, send: Send) -> None:
+        most = 3 * self.limits.upload_megabytes * MEGA
         if _length(scope) > most:
-            await _refuse(send, 413, "too large")
-            return
-        if uploads and self.weight() > self.limits.disk_megabytes * MEGA:
-            await _refuse(send, 507, "too many files of other visitors: try again later")
-            return
-        scope = dict(scope)
-        scope["path"] = path.replace(self.shown.decode(), self.real.decode())
-        scope["raw_path"] = scope.get("raw_path", b"").replace(self.shown, self.real)
-        await self.app(scope, self._incoming(receive, most, uploads), self._outgoing(send))
+            raise Refused(413, "too large")
+        if self.weight() > self.limits.disk_megabytes * MEGA:
+            raise Refused(507, "too many files of other visitors: try again later")
+        counted, complete = 0, False
+
+        async def counting() -> Message:
+            nonlocal counted, complete
+            if complete:
+                return await receive()
+            message = await _next(receive)
+            counted += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            return message if counted <= most else {"type": "http.disconnect"}
+
+        began = time.time()
+        self._uploads.append(began)
+        try:
+            await self.app(scope, counting, send)
+        finally:
+            self._uploads.remove(began)
+            before = min(self._uploads, default=math.inf)
+            await asyncio.shield(asyncio.to_thread(clear_uploads, self.folder, before))
 
     def weight(self) -> int:
         """Bytes of all visitors' files, looked at every few seconds."""
@@ -78,30 +128,51 @@ class Gate:
             self._weight = sum(_size(file) for file in self.folder.rglob("*"))
         return self._weight
 
-    def _incoming(self, receive: Receive, most: int, uploads: bool) -> Receive:
-        counted = 0
-        parts: list[bytes] = []
+    async def _body(self, scope: Message, receive: Receive) -> bytes:
+        """That of a request without files, in which the files that it names are where they are for the server."""
+        if _length(scope) > JSON_MOST:
+            raise Refused(413, "too large")
+        parts, more = [], True
+        while more:
+            message = await _next(receive)
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "broken off")
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+            if sum(map(len, parts)) > JSON_MOST:
+                raise Refused(413, "too large")
+        body = b"".join(parts)
+        try:
+            return json.dumps(self._translated(json.loads(body))).encode() if body else body
+        except (ValueError, RecursionError):
+            raise Refused(400, "not readable as JSON") from None
 
-        async def counting() -> Message:
-            nonlocal counted
-            message = await receive()
-            body = message.get("body", b"")
-            counted += len(body)
-            if counted > most:
-                return {"type": "http.disconnect"}
-            if uploads or not body:
-                return message
-            parts.append(body)  # a name may lie across two parts of a body
-            while message.get("more_body", False):
-                message = await receive()
-                parts.append(message.get("body", b""))
-                counted += len(parts[-1])
-                if counted > most or message["type"] == "http.disconnect":
-                    return {"type": "http.disconnect"}
-            whole = b"".join(parts).replace(self.shown, self.real)
-            return {"type": "http.request", "body": whole, "more_body": False}
+    def _again(self, body: bytes, receive: Receive) -> Receive:
+        """A body that was read, and then whatever comes."""
+        left = [{"type": "http.request", "body": body, "more_body": False}]
 
-        return counting
+        async def again() -> Message:
+            return left.pop() if left else await receive()
+
+        return again
+
+    def _translated(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._translated(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: self._named(item) if key == "path" and isinstance(item, str) and item else self._translated(item)
+            for key, item in value.items()
+        }
+
+    def _named(self, path: str) -> str:
+        """Where a file is that a visitor names; Refused for whatever is not in the folder."""
+        shown, real = self.shown.decode(), str(self.folder)
+        path = real + path.removeprefix(shown) if path.startswith(shown) else path
+        if not os.path.normpath(path).startswith(real + os.sep):
+            raise Refused(403, "no file that was sent")
+        return path
 
     def _outgoing(self, send: Send) -> Send:
         text = html = False
@@ -132,6 +203,14 @@ def alias(folder: Path) -> str:
     '/files________________'
     """
     return "/files".ljust(len(str(folder)), "_")
+
+
+async def _next(receive: Receive) -> Message:
+    """The next part of a request; Refused where it does not come."""
+    try:
+        return await asyncio.wait_for(receive(), SILENCE)
+    except asyncio.TimeoutError:
+        raise Refused(408, "nothing came for a while") from None
 
 
 def _length(scope: Message) -> int:

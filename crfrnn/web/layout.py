@@ -66,7 +66,7 @@ class Layout:
 def lay_out(samples: Samples, limits: Limits, about_model: str) -> Layout:
     """All components, inside a `gr.Blocks`, in English."""
     page = Layout()
-    page.put("key", gr.State(""))
+    page.put("key", gr.Textbox("", visible=False))  # in the browser: many visitors cannot push one's out
     with gr.Row(elem_id="head"):
         page.put("title", gr.Markdown(f"# {say('en', 'title')}"), "title", "heading")
         choices = [(name, short) for short, name in LANGUAGES.items()]

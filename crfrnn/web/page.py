@@ -1,9 +1,9 @@
 """The page of `crfrnn serve`: every control tied to what it does. It holds no mathematics; see `studio.py`."""
 
+import asyncio
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from crfrnn.web.layout import lay_out, preset_choices
 from crfrnn.web.samples import BRUSHES, write_samples
 from crfrnn.web.studio import LEARNED, RANGES, Studio, View
 from crfrnn.web.wording import Refusal, language_of, say
+from crfrnn.web.workspaces import DRAWINGS
 
 PROGRESS = gr.Progress()  # Gradio hands each handler one of its own in its place
 FRAME = 0.35  # seconds for which a played iteration is shown
+PLAYERS = 2  # at the same time, for each request that is computed; further ones wait
 
 
 def build_page(studio: Studio, folder: Path) -> gr.Blocks:
@@ -35,6 +37,8 @@ class Page:
     def __init__(self, studio: Studio, folder: Path):
         self.studio, self.folder = studio, folder
         self.samples = write_samples(folder)
+        DRAWINGS.most = studio.workspaces.most // 4
+        studio.workspaces.beside = lambda: DRAWINGS.nbytes
         seconds: Any = 60 * studio.limits.minutes
         self.blocks = gr.Blocks(title="CRF-RNN", analytics_enabled=False, delete_cache=(seconds / CHECKS, seconds))
         with self.blocks:
@@ -73,7 +77,8 @@ class Page:
         )
 
         at.t.input(self.scrub, [at.key, at.t, at.language], [at.comparison, at.legend, at.curve], **live)
-        at.play.click(self.play, [at.key, at.language], [at.comparison, at.legend, at.curve, at.t], **live)
+        playing = live | {"concurrency_id": "play", "concurrency_limit": PLAYERS * self.studio.limits.at_once}
+        at.play.click(self.play, [at.key, at.language], [at.comparison, at.legend, at.curve, at.t], **playing)
         controls = [*at.settings().values()]
         for control in controls:
             control.input(self.change, [at.key, at.preset, at.language, *controls], shown, **live)
@@ -185,15 +190,16 @@ class Page:
         view = _said(language, lambda: self.studio.view(key, t, language))
         return [(view.before, view.after), view.legend, view.curve]
 
-    def play(self, key: str, language: str) -> Iterator[list[Any]]:
-        """From the unary to the last iteration, one after the other."""
+    async def play(self, key: str, language: str) -> AsyncIterator[list[Any]]:
+        """From the unary to the last iteration, one after the other; all are there, so that it takes no place of those
+        that compute, and no thread."""
         t, last = 0, 1
         while t <= last:
-            view = _said(language, lambda t=t: self.studio.view(key, t, language))
+            view = await asyncio.to_thread(_said, language, lambda t=t: self.studio.view(key, t, language))
             last = view.settings.iterations
             yield [(view.before, view.after), view.legend, view.curve, t]
             t += 1
-            time.sleep(FRAME)
+            await asyncio.sleep(FRAME)
 
     def download(self, key: str, language: str) -> Any:
         into = fresh_folder(self.folder)

@@ -2,7 +2,6 @@
 
 import struct
 import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from crfrnn.data.images import (
     was_stretched,
 )
 from crfrnn.data.labels import LabelStyle, parse_unsure, read_labels
-from crfrnn.data.predictions import SUFFIXES, Form, read_predictions
+from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, unpacked_sizes
 from crfrnn.data.soft_masks import FOREGROUND, looks_soft, read_soft_mask
 from crfrnn.networks.photo_size import CRF_VALUES, fitting_size
 from crfrnn.web.limits import MEGA, Limits
@@ -228,31 +227,7 @@ def _check_weight(path: Path, limits: Limits) -> None:
 
 
 def _check_unpacked(path: Path, limits: Limits) -> None:
-    """What an array claims to hold, before memory is asked for: a few bytes can claim anything."""
-    claimed = 0
-    with path.open("rb") as file:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                claimed = sum(member.file_size for member in archive.infolist())
-                for member in archive.infolist():
-                    with archive.open(member) as array:
-                        claimed = max(claimed, _claimed(array))
-        else:
-            file.seek(0)
-            claimed = _claimed(file)
+    """What arrays claim to hold, before memory is asked for."""
+    claimed = sum(unpacked_sizes(path))
     if claimed > limits.array_megabytes * MEGA:
         raise Refusal("too_heavy", megabytes=claimed / MEGA, limit=limits.array_megabytes)
-
-
-def _claimed(file) -> int:
-    """Bytes of the array whose .npy header comes next; 0 where none does."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    except (ValueError, EOFError):
-        return 0
-    bytes_of = dtype.itemsize
-    for length in shape:
-        bytes_of *= int(length)
-    return bytes_of

@@ -3,8 +3,10 @@
 import importlib
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -13,21 +15,23 @@ from typing import Any
 import torch
 
 from crfrnn.networks.models import load_model
-from crfrnn.web.expiry import CHECKS, expiring
-from crfrnn.web.gate import Gate
+from crfrnn.web.expiry import CHECKS, expiring, hanging_up, watched
+from crfrnn.web.gate import SILENCE, Gate
 from crfrnn.web.limits import MEGA
 from crfrnn.web.options import ServeOptions
 from crfrnn.web.studio import Studio
 
-SESSIONS = 500  # of visitors, whose keys are remembered
+SESSIONS = 500  # of Gradio's, which hold nothing: a visitor's key is in the browser
+ENDS = ("SIGTERM", "SIGHUP")  # signals that stop the server as Ctrl-C does
 
 
 def serve(options: ServeOptions) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C, or one of the signals that end a process."""
     network, name = load_model(options.model)
     studio = Studio(network, name, options.limits)
     folder = Path(tempfile.mkdtemp(prefix="crfrnn-serve-")).resolve()
     try:
+        _stop_on_signals()
         blocks, address = launch(studio, folder, host=options.host, port=options.port, share=options.share)
         with suppress(KeyboardInterrupt):  # from the first word on
             print(f"serving {name} on {address} (Ctrl-C stops it)", flush=True)
@@ -38,6 +42,18 @@ def serve(options: ServeOptions) -> None:
         print("stopped; the visitors' files are deleted")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop_on_signals() -> None:
+    """As Ctrl-C: the visitors' files are deleted."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+
+    if threading.current_thread() is threading.main_thread():  # only there can signals be handled
+        for name in ENDS:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), stop)
 
 
 def launch(studio: Studio, folder: Path, *, host: str = "127.0.0.1", port: int = 0, share: bool = False) -> Any:
@@ -54,6 +70,11 @@ def launch(studio: Studio, folder: Path, *, host: str = "127.0.0.1", port: int =
     )
     blocks = page.build_page(studio, folder)
     age = 60 * studio.limits.minutes * (1 + 1 / CHECKS)  # Gradio deletes first what it knows, and forgets it then
+
+    def connections() -> list[Any]:
+        server = getattr(blocks, "server", None)  # there is one as soon as it is launched
+        return [] if server is None else list(server.server_state.connections)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -75,7 +96,7 @@ def launch(studio: Studio, folder: Path, *, host: str = "127.0.0.1", port: int =
                 theme=layout.THEME,
                 css=layout.CSS,
                 app_kwargs={
-                    "lifespan": expiring(folder, age),
+                    "lifespan": watched(expiring(folder, age), hanging_up(connections, SILENCE)),
                     "middleware": [middleware.Middleware(Gate, folder=folder, limits=studio.limits)],
                     "docs_url": None,
                     "redoc_url": None,

@@ -1,8 +1,9 @@
-"""What the server remembers of each visitor's picture, in bounded memory."""
+"""What the server remembers of each visitor's picture and drawing, in bounded memory."""
 
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,11 +39,13 @@ class Workspace:
 class Workspaces:
     """The workspaces of all visitors under keys that nobody can guess, the longest unused ones put away first.
 
-    Lattices go before whole workspaces: they are built again in a moment.
+    Lattices go before whole workspaces: they are built again in a moment. `beside` gives the bytes that others keep,
+    which count as well.
     """
 
     def __init__(self, megabytes: int):
         self.most = megabytes * MEGA
+        self.beside: Callable[[], int] = int
         self._kept: OrderedDict[str, Workspace] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -82,7 +85,37 @@ class Workspaces:
 
     @property
     def nbytes(self) -> int:
-        return sum(workspace.nbytes for workspace in list(self._kept.values()))
+        return self.beside() + sum(workspace.nbytes for workspace in list(self._kept.values()))
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+class Drawings:
+    """Those of all visitors, between the moment they are sent and the moment they are read, in bounded memory.
+
+    The oldest go first. `most` is in bytes.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self._sent: OrderedDict[str, dict[str, bytes]] = OrderedDict()  # number of a drawing -> its parts
+        self._lock = threading.Lock()
+
+    def put(self, number: str, part: str, blob: bytes) -> None:
+        with self._lock:
+            self._sent.setdefault(number, {})[part] = blob
+            while self._sent and self.nbytes > self.most:
+                self._sent.popitem(last=False)
+
+    def take(self, number: str) -> dict[str, bytes]:
+        """Its parts, which are forgotten here; none of an unknown one."""
+        with self._lock:
+            return self._sent.pop(number, {})
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(number) + sum(map(len, parts.values())) for number, parts in list(self._sent.items()))
+
+
+DRAWINGS = Drawings(64 * MEGA)  # Gradio's components know of no page: `Page` says how much memory there is

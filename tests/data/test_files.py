@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crfrnn.data.files import pair_by_stem, writing
+from crfrnn.data.files import PART, clear_parts, is_part, pair_by_stem, printable, writing
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -31,6 +31,25 @@ def test_a_file_is_whole_or_absent(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_half(target, KeyboardInterrupt())
     assert [path.read_bytes() for path in target.parent.iterdir()] == [b"whole"]
+
+
+def test_what_a_killed_process_left_is_deleted_and_what_a_living_one_writes_is_not(tmp_path):
+    killed = tmp_path / PART.format("0123abcd")
+    killed.write_bytes(b"half")
+    with writing(tmp_path / "first") as file:
+        assert not killed.exists()
+        clear_parts.cache_clear()  # as another process
+        clear_parts(tmp_path)
+        file.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert not is_part(tmp_path / "first")
+
+
+def test_the_longest_name_that_there_is(tmp_path):
+    name = "x" * 251 + ".png"
+    with writing(tmp_path / name) as file:
+        file.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
@@ -77,3 +96,9 @@ def test_pairs_within_one_folder(tmp_path):
     matched = pair_by_stem(folder, folder, (".png",))
     assert matched.pairs == {"a": (folder / "a.jpg", folder / "a.png")}
     assert matched.unused == 1
+
+
+def test_names_are_printed_as_plain_text():
+    assert printable("plain \u00e9 \u4e2d\n") == "plain \u00e9 \u4e2d\n"
+    assert printable("a\x1b[2J\x07\u202e.jpg") == "a\\x1b[2J\\x07\\u202e.jpg"
+    assert printable(os.fsdecode(b"\xff.jpg")) == "\\udcff.jpg"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from crfrnn.data.images import alpha_of, open_image, rgb_pixels, upright, was_stretched, write_image
+from crfrnn.data import images
+from crfrnn.data.images import alpha_of, holds_several, open_image, rgb_pixels, upright, was_stretched, write_image
 from tests.support.made import png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -175,3 +176,30 @@ def test_write_image_by_suffix(tmp_path):
     with pytest.raises(ValueError, match="is no image format"):
         write_image(tmp_path / "a.txt", PIXELS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.JPG", "a.png", "a.webp"]
+
+
+def test_pictures_in_more_pieces_than_any_program_writes(tmp_path, monkeypatch):
+    """Each piece is decoded by itself: scans of a progressive JPEG, strips of a TIFF."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "scans.jpg", progressive=True)
+    Image.fromarray(pixels).save(tmp_path / "strips.tif", tiffinfo={278: 4})
+    for name in ("scans.jpg", "strips.tif"):
+        assert open_image(tmp_path / name).size == (64, 64)
+    monkeypatch.setattr(images, "MOST_SCANS", 3)
+    monkeypatch.setattr(images, "MOST_TILES", 3)
+    for name in ("scans.jpg", "strips.tif"):
+        with pytest.raises(ValueError, match=rf"{name}: not a readable image \(\d+ pieces, and at most 3 are decoded"):
+            open_image(tmp_path / name)
+
+
+def test_pages_beyond_the_first_few_are_not_looked_at(tmp_path, monkeypatch):
+    """However many small copies a file holds: then it counts as several pictures."""
+    monkeypatch.setattr(images, "MOST_PAGES", 4)
+    page = Image.new("L", (8, 8))
+    for copies, several in ((2, False), (9, True)):
+        pages = [page.copy() for _ in range(copies)]
+        for one in pages:
+            one.encoderinfo = {"tiffinfo": {254: 1}}
+        page.save(tmp_path / "a.tif", save_all=True, append_images=pages)
+        with Image.open(tmp_path / "a.tif") as image:
+            assert holds_several(image) == several

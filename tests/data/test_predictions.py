@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from crfrnn.data.predictions import Form, read_predictions, resized, write_predictions
+from crfrnn.data import predictions
+from crfrnn.data.predictions import Form, read_predictions, resized, unpacked_sizes, write_predictions
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -115,3 +116,26 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_predictions(tmp_path / "p.npz", np.zeros((2, 3, 4), np.float32))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_array_claims_is_looked_at_before_memory_is_asked_for(tmp_path, monkeypatch):
+    array = np.zeros((2, 3, 4), np.float32)
+    np.save(tmp_path / "a.npy", array)
+    np.savez_compressed(tmp_path / "a.npz", a=array, b=array[0])
+    assert unpacked_sizes(tmp_path / "a.npy") == [array.nbytes]
+    assert [size - array.nbytes for size in unpacked_sizes(tmp_path / "a.npz")] == [128, 128 - array.nbytes // 2]
+    monkeypatch.setattr(predictions, "machine_memory", lambda: 95)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(ValueError, match=rf"{name}: .*an array of 0 GB, more than the memory of this machine"):
+            read_predictions(tmp_path / name, "a")
+    monkeypatch.setattr(predictions, "MOST_ARRAYS", 1)
+    with pytest.raises(ValueError, match=r"a\.npz: .*2 files in one"):
+        read_predictions(tmp_path / "a.npz", "a")
+
+
+def test_an_array_that_claims_more_than_there_is(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 3, 4), np.float32))
+    path.write_bytes(path.read_bytes().replace(b"(2, 3, 4)", b"(2, 3, 9)"))
+    with pytest.raises(ValueError, match=r"a\.npy: not a readable array"):
+        read_predictions(path)

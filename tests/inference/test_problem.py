@@ -78,6 +78,24 @@ class TestErrors:
             with pytest.raises(ValueError, match=rf"^{name}: NaN or infinity among them"):
                 TAKERS[taker](*problem)
 
+    @each("bad", [float("nan"), float("inf")])
+    def test_logits_that_are_not_finite(self, bad, taker):
+        logits = LOGITS.clone()
+        logits[0, 1, 2, 3] = bad
+        with pytest.raises(ValueError, match=r"^logits: NaN or infinity in them"):
+            TAKERS[taker](logits, FILTERS, WEIGHTS, MU)
+
+    @each("bad", [-float("inf"), -1e30, -3e38])
+    def test_a_pixel_that_can_have_no_label(self, bad, taker):
+        logits = LOGITS.clone()
+        logits[0, :, 2, 3] = bad
+        with pytest.raises(ValueError, match=r"^logits: a pixel has no label above -1e\+29"):
+            TAKERS[taker](logits, FILTERS, WEIGHTS, MU)
+
+    def test_penalties_beyond_any_use(self, taker):
+        with pytest.raises(ValueError, match=r"^kernel_weights: up to 1e\+25, times a compatibility of up to "):
+            TAKERS[taker](LOGITS, FILTERS, torch.full((2, 1), 1e25), MU)
+
     @each("filters", [(), [], iter(())])
     def test_no_filters(self, filters, taker):
         with pytest.raises(ValueError, match=r"^filters: give at least one prepared kernel"):

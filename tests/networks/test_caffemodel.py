@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crfrnn.networks import caffemodel
 from crfrnn.networks.caffemodel import read_caffemodel
 from tests.support.caffe_files import message, number, packed, write_caffemodel
 
@@ -90,4 +91,24 @@ def test_a_blob_whose_shape_and_numbers_differ(tmp_path: Path):
     path = tmp_path / "net.caffemodel"
     path.write_bytes(message(100, message(1, b"fc") + message(7, blob)))
     with pytest.raises(ValueError, match=r"a blob of shape \(2, 3\) holds 5 numbers"):
+        read_caffemodel(path)
+
+
+def test_more_fields_than_any_net_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(caffemodel, "MOST_FIELDS", 20)
+    path = tmp_path / "net.caffemodel"
+    blob = message(5, packed(np.zeros(6), "<f4")) + message(7, message(1, bytes([2, 3])))
+    layer = message(100, message(1, b"fc") + message(7, blob))
+    path.write_bytes(2 * layer)
+    assert read_caffemodel(path)["fc"][0].shape == (2, 3)
+    path.write_bytes(6 * layer)
+    with pytest.raises(ValueError, match="more than 20 fields"):
+        read_caffemodel(path)
+
+
+def test_more_axes_than_any_blob_has(tmp_path: Path):
+    path = tmp_path / "net.caffemodel"
+    blob = message(5, packed(np.zeros(1), "<f4")) + message(7, message(1, bytes([1] * 1000)))
+    path.write_bytes(message(100, message(1, b"fc") + message(7, blob)))
+    with pytest.raises(ValueError, match="a blob of 33 axes"):
         read_caffemodel(path)

@@ -317,6 +317,15 @@ def test_photos_that_are_none(pixels: np.ndarray):
         SegmentationNetwork(Tiny()).predict(pixels)
 
 
+def test_a_network_that_gives_no_numbers_is_refused():
+    for crf in (None, CRFRNN(3)):
+        network = SegmentationNetwork(Tiny(), crf)
+        with torch.no_grad():
+            next(network.unary.parameters()).fill_(torch.nan)
+        with pytest.raises(ValueError, match=r"^unary: the network's logits for this photo are NaN or infinite"):
+            network.predict(photo())
+
+
 def test_a_kernel_of_ones_own_cannot_be_saved(tmp_path: Path):
     class Wide(Spatial):
         pass

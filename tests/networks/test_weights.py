@@ -1,6 +1,7 @@
 """Published weights: files in the published formats, made here, against the published networks' own arithmetic."""
 
 import urllib.error
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.unary import build_unary
 from crfrnn.networks.unary.vgg16 import STAGES, TORCHVISION
-from crfrnn.networks.weights import CAFFE_NAMES, URLS, fetch, load_crfasrnn, load_vgg16
+from crfrnn.networks.weights import CAFFE_NAMES, URLS, fetch, load_crfasrnn, load_vgg16, read_state
 from tests.support.caffe_files import write_caffemodel
 
 LABELS, HIDDEN = 3, 8
@@ -320,3 +321,17 @@ def test_downloads_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ValueError, match=r"^weights/none\.pth: no such file, and none of crfasrnn, vgg16 or an address"
     ):
         load_crfasrnn("weights/none.pth")
+
+
+def test_files_that_unpack_to_more_than_they_are(tmp_path: Path):
+    path, packed = tmp_path / "a.pth", tmp_path / "packed.pth"
+    torch.save({"a": torch.zeros(10_000)}, path)
+    assert read_state(path)["a"].shape == (10_000,)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as other:
+        for name in whole.namelist():
+            other.writestr(name, whole.read(name))
+    with pytest.raises(ValueError, match=r"packed\.pth: is not readable as a file of tensors \(it unpacks to 4\d,"):
+        read_state(packed)
+    torch.save({"a": torch.zeros(1).expand(100, 100)}, path)
+    with pytest.raises(ValueError, match=r"a, \(100, 100\), has fewer numbers in the file than it says"):
+        read_state(path)

@@ -274,6 +274,7 @@ WRONG = {
     "energy NaN": (lambda: small(energy=NAN), "u: NaN"),
     "energy -infinity": (lambda: small(energy=-np.inf * ENERGY), "u: .*infinity"),
     "energy all infinite": (lambda: small(energy=np.inf * ENERGY), "u: .*infinite"),
+    "energy all as good as infinite": (lambda: small(energy=np.full_like(ENERGY, 1e30)), "u: .*infinite"),
     "masked energy": (lambda: small(energy=np.ma.masked_less(ENERGY, 1)), "u: a masked array.*filled"),
     "energy of words": (lambda: small(energy=ENERGY.astype(str)), "u: .*real"),
     "setUnary of an array": (lambda: small().setUnary(ENERGY), "u: .*setUnaryEnergy"),  # pyright: ignore
@@ -294,6 +295,7 @@ WRONG = {
     "compat not square": (lambda: small(np.ones((L, L + 1))), "compat: "),
     "compat of three axes": (lambda: small(np.ones((L, L, L))), "compat: "),
     "compat NaN": (lambda: small(np.nan), "compat: NaN"),
+    "compat beyond any use": (lambda: small(1e30), "compat: up to 1e[+]30"),
     "compat complex": (lambda: small(1j), "compat: .*real"),
     "kernel": (lambda: small(kernel=7), "kernel: .*FULL_KERNEL"),
     "normalization": (lambda: small(normalization="after"), "normalization: .*NORMALIZE_AFTER"),
@@ -308,6 +310,7 @@ WRONG = {
     "negative iterations": (lambda: small().inference(-1), "niter: "),
     "step of a list": (lambda: small().stepInference(ENERGY.tolist()), "Q: .*list"),  # pyright: ignore
     "step of float64": (lambda: small().stepInference(ENERGY.astype(float)), "Q: .*float64"),  # pyright: ignore
+    "step of NaN": (lambda: small().stepInference(np.full_like(ENERGY, np.nan)), "Q: NaN"),
     "step of another size": (lambda: small().stepInference(ENERGY[:, 1:]), "Q: expected"),
     "step of read-only": (lambda: small().stepInference(np.broadcast_to(ENERGY[:1], ENERGY.shape)), "Q: read-only"),
     "divergence of another size": (lambda: small().klDivergence(ENERGY.T), "Q: expected"),

@@ -197,8 +197,17 @@ class TestGate:
             assert b"site-packages" not in body
 
     def test_closed_doors(self, server):
-        doors = ("/monitoring", "/gradio_api/proxy=https://example.com/", "/docs", "/openapi.json/../docs")
-        for place in (*doors, "/gradio_api/process_recording"):
+        doors = ("/monitoring", "/docs", "/openapi.json/../docs", "/login", "/gradio_api/deep_link", "/pwa_icon/9")
+        below = (
+            "proxy=https://example.com/",
+            "process_recording",
+            "runs",
+            "vibe-code",
+            "stream/a",
+            "run/segment",
+            "user",
+        )
+        for place in (*doors, *(f"/gradio_api/{name}" for name in below)):
             assert status(server[0] + place)[0] in (404, 403), place
 
     def test_other_files_are_not_served(self, server):
@@ -304,7 +313,8 @@ runpy.run_module("crfrnn", run_name="__main__")"""
 
 
 @with_gradio
-def test_ctrl_c_stops_it_cleanly(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_stops_it_cleanly(tmp_path, name):
     command = [sys.executable, "-c", HEEDING, "serve", "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -315,7 +325,7 @@ def test_ctrl_c_stops_it_cleanly(tmp_path):
             line = process.stdout.readline()
             assert line.startswith("serving voc on http://127.0.0.1:"), line
             assert any(tmp_path.iterdir())
-            process.send_signal(signal.SIGINT)
+            process.send_signal(getattr(signal, name))
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()

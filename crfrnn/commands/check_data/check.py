@@ -8,6 +8,7 @@ import numpy as np
 from crfrnn.commands.batch import run_all
 from crfrnn.commands.check_data.options import CheckDataOptions
 from crfrnn.commands.metrics import doubts
+from crfrnn.commands.progress import say
 from crfrnn.data.config import DataConfig, read_data_config
 from crfrnn.data.datasets import VOID, SegmentationDataset
 from crfrnn.data.splits import open_split
@@ -105,19 +106,19 @@ def check_data(options: CheckDataOptions) -> None:
     reports, problems = check(data, tuple(options.splits.split(",")) if options.splits else own)
     if reports:
         names = open_split(data, reports[0].split).classes.names
-        print(
+        say(
             f"{data.name} in {data.root}, {len(names)} classes"
             + (f", scaled to {data.size[0]} x {data.size[1]}" if data.size else "")
         )
-        print(describe(reports, names))
+        say(describe(reports, names))
     if without_test:
-        print(f"note: left out the test split: {without_test}")
+        say(f"note: left out the test split: {without_test}")
     if problems:
         rest = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise ValueError(
             "\n  ".join([f"{len(problems)} problems", *problems[:SHOWN], *rest]) if len(problems) > 1 else problems[0]
         )
-    print("no problems found")
+    say("no problems found")
 
 
 def _why_without_test(data: DataConfig) -> str:

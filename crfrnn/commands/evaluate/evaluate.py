@@ -14,7 +14,7 @@ from crfrnn.commands.errors import UsageError
 from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
 from crfrnn.commands.metrics import Evaluation, doubts
-from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.progress import say, steps_bar
 from crfrnn.commands.train.recipe import reach_note
 from crfrnn.data.config import read_data_config
 from crfrnn.data.datasets import VOID, Pair, SegmentationDataset
@@ -37,22 +37,22 @@ def evaluate(options: EvaluateOptions) -> None:
     if "separate" in options.modes and config.size:
         height, width = dataset.read(0).mask.shape
         if note := reach_note(separate, config.size, {(width, height): 1}):
-            print(f"note: {note}")
+            say(f"note: {note}")
     for note in _notes(dataset):
-        print(f"note: {note}", flush=True)
+        say(f"note: {note}", flush=True)
     results = []
     for name, network in networks:
         crfs = _crfs(network, options.modes, separate, len(dataset.classes), place)
         if crfs:
             results += measure(network, crfs, dataset, name, options.iterations)
         else:
-            print(f"{name}: has no trained CRF, left out")
+            say(f"{name}: has no trained CRF, left out")
     if not results:
         raise ValueError(f"crf: none of the models has a {options.crf} CRF; say --crf none or --crf separate")
     names = dataset.classes.names
-    print(f"{len(dataset)} images of {config.name}, {split}, on {place}\n")
+    say(f"{len(dataset)} images of {config.name}, {split}, on {place}\n")
     tables = [summary(results), by_class(results, names)]
-    print("\n\n".join(as_text(table) for table in tables))
+    say("\n\n".join(as_text(table) for table in tables))
     if options.out is not None:
         _write(Path(options.out), results, tables, names)
 
@@ -177,4 +177,4 @@ def _write(folder: Path, results: list[Result], tables: list[list[list[str]]], n
         with writing(folder / name) as file:
             file.write(text.encode())
     write_image(folder / "boundary.png", draw_boundary_curves(results))
-    print(f"\nwrote {', '.join(str(folder / name) for name in (*written, 'boundary.png'))}")
+    say(f"\nwrote {', '.join(str(folder / name) for name in (*written, 'boundary.png'))}")

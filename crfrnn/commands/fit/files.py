@@ -13,6 +13,7 @@ from rich.table import Table
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.fit.fit import Images, fit_images
 from crfrnn.commands.fit.options import FitOptions
+from crfrnn.commands.progress import say
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.data.datasets import VOID
 from crfrnn.data.datasets.dataset import Classes, SegmentationDataset
@@ -56,8 +57,8 @@ def fit_files(options: FitOptions) -> None:
     with writing(Path(options.out)) as file:
         file.write(text.encode())
     _show(fit.table(names), f"mean IoU on held-out images, {options.folds} folds")
-    print(fit.verdict())
-    print(f"wrote {options.out}; crfrnn refine --config {options.out} uses it")
+    say(fit.verdict())
+    say(f"wrote {options.out}; crfrnn refine --config {options.out} uses it")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _alone(present: Pairs, partners: Pairs, reason: str) -> dict[Path, str]:
 
 
 def _note(text: str) -> None:
-    print(f"note: {text}", flush=True)  # at once, also into a pipe: what follows takes minutes
+    say(f"note: {text}", flush=True)  # at once, also into a pipe: what follows takes minutes
 
 
 def _names(path: str | None, number: int) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.outputs import Targets, check_outputs, run_jobs
+from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
+from crfrnn.commands.progress import say, waiting
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.refine import Moment, refine
@@ -103,24 +103,25 @@ def _refine_file(image: Path, source: Path, targets: Targets, settings: _Setting
     check_outputs((image, source), [job.targets])
     _check_confidence([source], settings)
     start = time.perf_counter()
-    with Console(stderr=True).status(f"refining {image.name}"):
+    with waiting(f"refining {image.name}"):
         outcome = _work(job, settings)
     seconds = time.perf_counter() - start
     height, width = outcome.size
     from_labels = settings.options.kind == "labels"
     names = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
     count = f"{len(outcome.labels)} label{'s' * (len(outcome.labels) != 1)}"
-    print(
+    say(
         f"refined {image} ({width} x {height}), {count}{names * from_labels},"
         f" in {seconds:.2f} s; {outcome.changed:.1%} of the pixels changed their label"
     )
     if from_labels and settings.unsure is None and "255" in outcome.labels[2:]:
-        print("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
+        say("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
     for path in job.targets.paths():
-        print(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
+        say(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
 
 
 def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Settings) -> None:
+    check_folders([images], targets)
     suffixes = (".png",) if settings.options.kind in ("labels", "foreground") else SUFFIXES
     matched = pair_by_stem(images, source, suffixes, besides=targets.paths())
     jobs = [_Job(*pair, targets.of(pair[0], several=True, name=stem)) for stem, pair in matched.pairs.items()]
@@ -150,7 +151,7 @@ def _check_confidence(maps: Sequence[Path], settings: _Settings) -> None:
     options = settings.options
     if options.kind != "labels" or options.confidence > 1 / 2:  # enough for any number of labels
         return
-    with Console(stderr=True).status("counting the labels"):
+    with waiting("counting the labels"):
         for path in maps:
             try:
                 labels = len(read_labels(path, settings.unsure).style.values)

@@ -10,6 +10,7 @@ from torch import Tensor
 from crfrnn.commands.refine.value_range import value_range
 from crfrnn.data.depth import white_of
 from crfrnn.data.predictions import Form
+from crfrnn.inference.problem import check_logits
 
 LEAST_PROBABILITY = 1e-10  # those below count as this, so that their logarithm is finite
 SUM_TOLERANCE = 0.05  # what storage as float16 or in 8 bits may do to a sum of one
@@ -100,11 +101,7 @@ def checked_predictions(values: Tensor, name: str) -> tuple[Tensor, Tensor | Non
     """The same as float32 and, of probabilities, the highest of each label; or a ValueError."""
     values = values.float()
     if name == "logits":
-        least, most = (bound.item() for bound in values.amax(dim=1).aminmax())  # of each pixel's best label
-        if not most < np.inf:  # NaN
-            raise ValueError("logits: NaN or infinity in them; minus infinity is fine, for a label that is impossible")
-        if least == -np.inf:
-            raise ValueError("logits: minus infinity for all labels of a pixel; one at least must be possible")
+        check_logits(values)
         return values, None
     lowest, highest, least, most = value_range(values)
     if not (np.isfinite(least) and np.isfinite(most)):

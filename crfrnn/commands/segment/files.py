@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.outputs import Targets, check_outputs, run_jobs
-from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
+from crfrnn.commands.progress import say, steps_bar, waiting
 from crfrnn.commands.segment.options import SegmentOptions
 from crfrnn.commands.segment.segment import Segmentation, segment_photo, segment_strokes
 from crfrnn.data.drawing.figure import compare_crf, compare_segmentation
@@ -87,11 +86,9 @@ def _load(name: str | None, targets: Targets, iterations: int | None) -> _Model:
 
 def _jobs(inputs: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Path, str]]:
     """A job for each photograph, and those that cannot be done because another one has the same name."""
-    outputs = {path.resolve(): path for path in targets.paths()}
+    check_folders([path if path.is_dir() else path.parent for path in inputs], targets)
     by_stem: dict[str, list[Path]] = {}
     for path in inputs:
-        if path.is_dir() and path.resolve() in outputs:
-            raise UsageError(f"out: {path} is read as an input; give another folder")
         stems = files_by_stem(path, IMAGE_SUFFIXES, targets.paths()) if path.is_dir() else {path.stem: [path]}
         for stem, paths in stems.items():
             by_stem.setdefault(stem, []).extend(paths)
@@ -108,15 +105,15 @@ def _jobs(inputs: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Pa
 
 def _segment_photo(job: _Job, model: _Model) -> None:
     start = time.perf_counter()
-    with Console(stderr=True).status(f"segmenting {job.source.name}"):
+    with waiting(f"segmenting {job.source.name}"):
         outcome = _work(job, model)
     seconds = time.perf_counter() - start
     height, width = outcome.size
     classes = ", ".join(map(str, outcome.entries[:SHOWN])) + ", ..." * (len(outcome.entries) > SHOWN)
     summary = f"segmented {job.source} ({width} x {height}) with {model.name} in {seconds:.1f} s: {classes}"
-    print("; ".join([summary, *_changed(model, [outcome])]))
+    say("; ".join([summary, *_changed(model, [outcome])]))
     for path in job.targets.paths():
-        print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def _segment_photos(
@@ -199,13 +196,13 @@ def _segment_by_strokes(
     height, width = result.labels.shape
     drawn_on = drawn.indices != UNSURE
     names = drawn.style.names()
-    print(
+    say(
         f"segmented {image} ({width} x {height}) in {seconds:.1f} s from strokes of {len(names)} classes"
         f" ({', '.join(names[:12])}{', ...' * (len(names) > 12)}) on {drawn_on.mean():.1%} of the pixels; {void_rule}"
     )
-    print(f"{np.mean(result.labels[drawn_on] == drawn.indices[drawn_on]):.1%} of the stroke pixels kept their class")
+    say(f"{np.mean(result.labels[drawn_on] == drawn.indices[drawn_on]):.1%} of the stroke pixels kept their class")
     for path in targets.paths():
-        print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def _check_drawn(source: Path, drawn: LabelMap, void_rule: str) -> None:

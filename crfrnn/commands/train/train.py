@@ -17,6 +17,7 @@ from torch import Tensor
 
 from crfrnn.commands.check_data.check import check, describe
 from crfrnn.commands.errors import UsageError
+from crfrnn.commands.progress import say
 from crfrnn.commands.train.options import StageConfig, TrainOptions
 from crfrnn.commands.train.recipe import (
     build_crf,
@@ -29,9 +30,10 @@ from crfrnn.commands.train.recipe import (
 from crfrnn.commands.train.stage.run import LAST, Interrupted, StageRun, UnreadableSample, export
 from crfrnn.data.augmentation import seed_for
 from crfrnn.data.datasets import SegmentationDataset
-from crfrnn.data.files import writing
+from crfrnn.data.files import is_part, writing
 from crfrnn.data.splits import open_split
 from crfrnn.networks.network import SegmentationNetwork
+from crfrnn.networks.saved import read_config
 
 RECIPE, HISTOGRAM, DONE, MODEL = "recipe.json", "classes.json", "done.json", "model"
 
@@ -67,8 +69,8 @@ def train(options: TrainOptions) -> None:
         export(SegmentationNetwork.from_pretrained(previous), folder / MODEL)
         for stage in options.stages:
             done = json.loads((folder / stage.name / DONE).read_text())
-            print(f"{stage.name}: validation mIoU {done['mean_iou']:.2%} after {done['epochs']} epochs")
-        print(f"wrote {folder / MODEL}; crfrnn evaluate {folder / MODEL} --data CONFIG measures it")
+            say(f"{stage.name}: validation mIoU {done['mean_iou']:.2%} after {done['epochs']} epochs")
+        say(f"wrote {folder / MODEL}; crfrnn evaluate {folder / MODEL} --data CONFIG measures it")
 
 
 def _run(
@@ -108,9 +110,11 @@ def _prepare(folder: Path, options: TrainOptions) -> None:
     lasting = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "overwrite")}
     wanted = json.loads(json.dumps(lasting))
     stored = folder / RECIPE
-    before = json.loads(stored.read_text()) if stored.exists() else None
-    if before is None and folder.exists() and any(folder.iterdir()):
+    before = read_config(stored) if stored.exists() else None
+    if before is None and folder.exists() and not all(map(is_part, folder.iterdir())):
         raise ValueError(f"out: {folder} holds other files; give a new folder")
+    if before is not None and not {"stages", "data"} <= before.keys():
+        raise ValueError(f"out: {stored} is no recipe of a training; give a new folder")
     begun = any((folder / stage["name"] / LAST).exists() for stage in before["stages"]) if before else False
     if before and begun and not options.overwrite:
         differing = list(settings_that_differ(_lasting(before), _lasting(wanted)))
@@ -143,10 +147,10 @@ def _check_files(folder: Path, options: TrainOptions, training: SegmentationData
     if problems:
         rest = f" and {len(problems) - 1} more; crfrnn data check CONFIG lists them" if len(problems) > 1 else ""
         raise ValueError(f"data: {problems[0]}{rest}")
-    print(describe(reports, training.classes.names))
+    say(describe(reports, training.classes.names))
     note = reach_note(crf_parameters(options.crf), data.size, reports[0].sizes)
     if note and any(stage.crf != "none" for stage in options.stages):
-        print(f"note: {note}")
+        say(f"note: {note}")
     with writing(folder / HISTOGRAM) as file:
         file.write(json.dumps({"pixels": reports[0].histogram.tolist()}).encode())
 

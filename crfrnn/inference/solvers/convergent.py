@@ -9,7 +9,8 @@ from crfrnn.inference.solvers.iterate import Iterate
 from crfrnn.inference.solvers.solver import Solver
 
 NEWTON_STEPS = 50  # at most; a handful for a curvature near 1, about 15 for one of 300
-STOP = 4  # Newton has converged when its step is so many times the rounding of its numbers
+MOST_CURVATURE = 1e8  # up to it a step in float32 is that of float64
+STOP = 8  # Newton has converged when its step changes marginals by so many times the rounding of its numbers
 
 
 class ConvergentMeanField(Solver):
@@ -36,13 +37,17 @@ class ConvergentMeanField(Solver):
 
     def __init__(self, curvature: float | None = None):
         super().__init__()
-        if curvature is not None and not (isinstance(curvature, int | float) and 0 <= curvature < float("inf")):
-            raise ValueError(f"curvature: must be at least 0 and finite, or None for the bound, got {curvature!r}")
+        if curvature is not None and not (isinstance(curvature, int | float) and 0 <= curvature <= MOST_CURVATURE):
+            most = f"at most {MOST_CURVATURE:.0e}, or None for the bound"
+            raise ValueError(f"curvature: must be at least 0 and {most}, got {curvature!r}")
         self.curvature = curvature
 
     def forward(self, now: Iterate) -> Iterate:
         c = now.problem.curvature if self.curvature is None else now.updated.new_tensor(self.curvature)
-        if not c > 0:
+        value = float(c)
+        if value > MOST_CURVATURE:
+            raise ValueError(f"kernel_weights: a curvature of {value:.3g}; at most {MOST_CURVATURE:.0e} can be solved")
+        if not value > 0:
             return Iterate(now.problem, now.t + 1, logits=now.updated)
         return Iterate(now.problem, now.t + 1, logits=log_of_quadratic_softmax(now.updated + c * now.q, c))
 
@@ -62,7 +67,7 @@ def log_of_quadratic_softmax(logits: Tensor, c: Tensor) -> Tensor:
     with torch.no_grad():
         a = logits - logits.amax(dim=1, keepdim=True)
         y = torch.log_softmax(a / (1 + c), dim=1)
-        enough = STOP * torch.finfo(a.dtype).eps * (1 + float(c))
+        enough = STOP * torch.finfo(a.dtype).eps
         for _ in range(NEWTON_STEPS):
             following = _newton(y, a, c).clamp(max=0)
             moved = ((following - y).abs() * following.exp()).amax()

@@ -21,7 +21,7 @@ class FrankWolfe(Solver):
     the energy's relaxation, whose minima are labellings. The base of the two classes below, which say what r is.
 
     Args:
-        lambda_: weight of the regulariser, above 0.
+        lambda_: weight of the regulariser, from 1e-6 to 1e6.
         step: in (0, 1]; or ``diminishing``, 2 / (2 + t); or ``line-search``, the best on the segment, for each image.
         learn_step: make a step that is a number a parameter; then it begins below 1.
 
@@ -34,8 +34,8 @@ class FrankWolfe(Solver):
 
     def __init__(self, lambda_: float = 1.0, step: float | str = "line-search", learn_step: bool = False):
         super().__init__()
-        if isinstance(lambda_, bool) or not isinstance(lambda_, int | float) or not 0 < lambda_ < float("inf"):
-            raise ValueError(f"lambda_: must be above 0 and finite, got {lambda_!r}")
+        if isinstance(lambda_, bool) or not isinstance(lambda_, int | float) or not 1e-6 <= lambda_ <= 1e6:
+            raise ValueError(f"lambda_: must be above 0, from 1e-6 to 1e6, got {lambda_!r}")
         if isinstance(step, str) and step not in SCHEDULES:
             raise ValueError(f"step: {step!r} is neither a number in (0, 1] nor one of {', '.join(SCHEDULES)}")
         if isinstance(step, str) and learn_step:

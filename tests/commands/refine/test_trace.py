@@ -166,7 +166,7 @@ class TestCommandLine:
         [
             (("--solver", "newton"), "solver: 'newton' is none of mean-field, damped, convergent"),
             (("--solver", "damped:1.5"), "step: must be above 0 and at most 1, got 1.5"),
-            (("--solver", "entropic-frank-wolfe:0.5,0"), "lambda_: must be above 0 and finite, got 0.0"),
+            (("--solver", "entropic-frank-wolfe:0.5,0"), "lambda_: must be above 0, from 1e-6 to 1e6, got 0.0"),
             (("--trace", "a.txt"), "trace: a.txt must end in .csv or .json"),
         ],
     )

@@ -42,6 +42,21 @@ def files() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*") if path.is_file() and path.parts[0] != "photos")
 
 
+def test_results_do_not_go_among_the_photographs(capsys: pytest.CaptureFixture[str]):
+    before = sorted(Path().rglob("*"))
+    several = ["photos/0.jpg", "photos/1.jpg"]
+    for inputs, option, folder in (
+        (["photos"], "out", "photos"),
+        (["photos"], "overlay", "./photos/../photos"),
+        (several, "out", "photos"),
+        (several, "compare", "photos"),
+    ):
+        outputs = ["--out", "labels", f"--{option}", folder] if option != "out" else ["--out", folder]
+        assert run(*inputs, *outputs) == 2
+        assert f"{option}: {Path(folder)} is read as an input; give another folder" in capsys.readouterr().err
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_one_photo_to_all_outputs(capsys: pytest.CaptureFixture[str]):
     outputs = ["--overlay", "over.png", "--save-probabilities", "q.npy", "--compare", "figure.jpg"]
     assert run("one.png", "--out", "new/labels.png", *outputs) == 0

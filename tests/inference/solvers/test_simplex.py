@@ -74,6 +74,18 @@ class TestQuadraticSoftmax:
         spread = (nu - nu.mean(dim=1, keepdim=True)).abs().max().item()
         assert spread < 30 * torch.finfo(dtype).eps * (c + a.abs().max().item())
 
+    @pytest.mark.parametrize("scale", [1.0, 30.0])
+    @each("c", [0.5, 1e2, 1e4, 1e6, 1e8])
+    def test_a_step_in_float32_is_that_of_float64_for_any_curvature(self, c, scale):
+        """Also where a label is forbidden; the sharper of two marginals is as exact as the others."""
+        q = (scale * random_values(1, 21, 500, seed=1)).softmax(dim=1)
+        logits = scale * random_values(1, 21, 500)
+        logits[:, 3, ::2] = -1e30
+        a = [logits.to(dtype) + torch.tensor(c, dtype=dtype) * q.to(dtype) for dtype in (torch.float32, torch.float64)]
+        got, expected = (log_of_quadratic_softmax(values, values.new_tensor(c)).exp() for values in a)
+        assert_equal("q", got.double(), expected, 3e-6)
+        assert_equal("sum of q", expected.sum(dim=1), torch.ones(1, 500, dtype=torch.float64), 1e-11)
+
     def test_no_curvature_is_softmax(self):
         a = 3 * random_values(1, 5, 8, dtype=torch.float64)
         got = log_of_quadratic_softmax(a, torch.tensor(1e-12, dtype=torch.float64))

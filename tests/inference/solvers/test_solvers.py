@@ -357,8 +357,10 @@ REFUSED = {
     "learned step 1": (lambda: DampedMeanField(1.0, learn_step=True), "^step: a learned one begins below 1"),
     "learned search": (lambda: EuclideanFrankWolfe(learn_step=True), "^learn_step: 'line-search' leaves nothing"),
     "lambda 0": (lambda: EntropicFrankWolfe(lambda_=0), "^lambda_: must be above 0"),
+    "lambda tiny": (lambda: EuclideanFrankWolfe(lambda_=1e-30), "^lambda_: must be above 0"),
     "lambda -1": (lambda: find_solver("euclidean-frank-wolfe:0.5,-1"), "^lambda_: must be above 0"),
     "curvature": (lambda: ConvergentMeanField(-1.0), "^curvature: must be at least 0"),
+    "curvature beyond any use": (lambda: ConvergentMeanField(1e30), "^curvature: must be at least 0 and at most 1e"),
     "curvature text": (lambda: find_solver("convergent:big"), "^curvature: must be at least 0"),
     "no object": (lambda: CRFRNN(3, solver=cast(Any, "damped")), "^solver: expected a crfrnn.solvers.Solver"),
     "a function": (

@@ -20,6 +20,7 @@ from crfrnn.data.files import writing
 from crfrnn.data.loading import Batch
 
 COLUMNS = ("epoch", "update", "learning_rate", "loss", "mean_iou", "pixel_accuracy", "seconds")
+DIVERGED = 1e9  # no parameter of a network comes so far
 FINE, SAVE, STOP, UNREADABLE = range(4)  # what a process wishes for; the strongest wish of all is done by all
 
 
@@ -89,7 +90,11 @@ class Keeper(Callback):
             raise Interrupted(self._where(pl_module))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """A cluster's SIGTERM, which Lightning turns into this exception after a batch, on all processes."""
+        """A cluster's SIGTERM, which Lightning turns into this exception after a batch, on all processes; or a CRF that
+        refuses the numbers of a network that has diverged."""
+        sound = all((p.abs() < DIVERGED).all() for p in pl_module.network.parameters())  # no NaN is
+        if isinstance(exception, ValueError) and not sound:
+            raise ValueError(self._diverged(pl_module.position)) from exception
         if isinstance(exception, SIGTERMException) and self._can_save(pl_module):
             self._save(trainer, pl_module)
 

@@ -1,0 +1,34 @@
+"""What is shown of names that are not ours: plain text on a terminal and elsewhere."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crfrnn.cli import main
+
+NAMES = ["a\x1b[2Jb", "a{0}b", "[bold red]", "\x07", os.fsdecode(b"\xff")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_all_kinds(tmp_path: Path, monkeypatch, capsys, name, terminal):
+    monkeypatch.chdir(tmp_path)
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    for folder in ("photos", "maps"):
+        Path(folder).mkdir()
+        Image.fromarray(np.eye(12, dtype=np.uint8)).save(f"{folder}/{name}.png")
+    one = ["refine", f"photos/{name}.png", "--labels", f"maps/{name}.png", "--iterations", "1"]
+    assert main([*one, "--out", f"{name}.png"]) == 0
+    assert main(["refine", "photos", "--labels", "maps", "--iterations", "1", "--out", f"{name}-all"]) == 0
+    assert Path(f"{name}-all/{name}.png").is_file()
+    assert main([*one[:3], f"maps/none-{name}.png", "--out", "x.png"]) == 1
+    shown = capsys.readouterr()
+    assert not {"\x1b[2J", "\x07", os.fsdecode(b"\xff")} & {part for part in NAMES if part in shown.out + shown.err}
+    assert "\x1b" not in shown.out
+    assert f"wrote {name}.png" in shown.out or not name.isprintable()
