@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crfrnn import CRFRNN, fit
 from crfrnn.commands.fit.held_out import gain
-from crfrnn.commands.metrics import Evaluation, scores
+from crfrnn.commands.metrics import Evaluation, class_counts, scores
 from crfrnn.data.config import read_data_config
 from crfrnn.data.datasets import SegmentationDataset
 from crfrnn.data.splits import open_split
@@ -119,9 +119,13 @@ def table(seeds: list[Counts]) -> str:
 
 def gains(seed: Counts) -> str:
     """What one seed gains in mIoU, with the 95 % interval of a bootstrap over the images."""
+
+    def counts(row: str, place: str) -> Tensor:
+        return torch.stack([class_counts(confusion) for confusion in seed[row][place]])
+
     pairs = [(TRAINED, ALONE), (TRAINED, SEPARATE), (SEPARATE, ALONE)]
     return "\n".join(
-        f"{row} over {other}, {place}: {gain(seed[row][place], seed[other][place])}"
+        f"{row} over {other}, {place}: {gain(counts(row, place), counts(other, place))}"
         for row, other in pairs
         for place in ("everywhere", "near")
     )
