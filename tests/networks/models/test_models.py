@@ -121,7 +121,7 @@ def test_an_unknown_name_out_of_reach(monkeypatch: pytest.MonkeyPatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(hub, "hf_hub_download", unreachable)
-    with pytest.raises(ValueError, match=r"^model: camvit: no such folder, .*with the package comes voc, camvid$") as caught:
+    with pytest.raises(ValueError, match=r"^model: camvit: no such .*the package comes voc, camvid$") as caught:
         load_model("camvit")
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"^model: some/one: no such folder, .*\(no route to host\)$"):
