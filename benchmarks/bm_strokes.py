@@ -1,12 +1,13 @@
 """A few strokes on a photo: `crfrnn segment --strokes` beside OpenCV's grabCut and scikit-image's random walker.
 
-    python -m benchmarks.bm_strokes --voc PATH_TO/voc2012 --camvid PATH_TO/camvid --results strokes.json --out docs/strokes.md
+    python -m benchmarks.bm_strokes --voc PATH_TO/voc2012 --camvid PATH_TO/camvid \\
+        --results strokes.json --out docs/strokes.md
 
 Strokes are drawn by the rule of `ruled_strokes`; the photos of scikit-image, which need no data, have strokes drawn by
-hand (`stroke_photos`) or by the rule. Every method gets the same strokes and the photo at its full size. grabCut knows two
-classes only; it begins with everything that is not drawn as probable foreground, or as probable background. The random
-walker sees L*a*b* / 100, and its beta is the best of 30, 130, 300, 1000, 3000, 5000 and 20000 on 12 photos that are not
-reported. Seconds are of the CPU. What stands in the file of results is not computed again, except for methods that
+hand (`stroke_photos`) or by the rule. Every method gets the same strokes and the photo at its full size. grabCut knows
+two classes only; it begins with everything that is not drawn as probable foreground, or as probable background. The
+random walker sees L*a*b* / 100, and its beta is the best of 30, 130, 300, 1000, 3000, 5000 and 20000 on photos that are
+not reported. Seconds are of the CPU. What stands in the file of results is not computed again, except for methods that
 `--again` names.
 """
 
@@ -53,7 +54,8 @@ def grab_cut(task: Task, foreground: bool) -> np.ndarray:
     mask[task.strokes == background], mask[task.strokes == thing] = cv2.GC_BGD, cv2.GC_FGD
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
-    cv2.grabCut(np.ascontiguousarray(task.photo[..., ::-1]), mask, None, *models, 5, cv2.GC_INIT_WITH_MASK)
+    whole = (0, 0, 1, 1)  # a rectangle, which a start with a mask does not look at
+    cv2.grabCut(np.ascontiguousarray(task.photo[..., ::-1]), mask, whole, *models, 5, cv2.GC_INIT_WITH_MASK)
     return np.where((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), thing, background)
 
 
@@ -95,7 +97,9 @@ def measure(data: str, given: Iterator[Task], results: Results, again: list[str]
             labels = method(task)
             seconds = time.process_time() - start
             row[name] = [*score(labels, task.truth, task.strokes), seconds]
-        print(f"{data} {task.name}: " + ", ".join(f"{name} {values[0]:.1f}" for name, values in row.items()), flush=True)
+        print(
+            f"{data} {task.name}: " + ", ".join(f"{name} {values[0]:.1f}" for name, values in row.items()), flush=True
+        )
         if file is not None:
             file.write_text(json.dumps(results))
 
@@ -105,11 +109,12 @@ def table(results: Results) -> list[str]:
     lines = []
     for data, rows in results.items():
         two = {photo: row for photo, row in rows.items() if any(name.startswith("grabCut") for name in row)}
-        for title, chosen in ((f"{data}, all {len(rows)}", rows), (f"{data}, the {len(two)} of two classes", two)):
-            if chosen and (chosen is rows or len(two) < len(rows)):
-                lines += ["", f"| {title} | mean IoU | near boundaries | lead of ours | ours is better | CPU s |", "|---|" * 2 + "---|" * 4]
-                lines[-1] = "|---" * 6 + "|"
-                lines += _rows(chosen)
+        groups = {f"{data}, all {len(rows)}": rows}
+        if 0 < len(two) < len(rows):
+            groups[f"{data}, the {len(two)} of two classes"] = two
+        for title, chosen in groups.items():
+            cells = [title, "mean IoU", "near boundaries", "lead of ours", "ours is better", "CPU s"]
+            lines += ["", f"| {' | '.join(cells)} |", "|---" * len(cells) + "|", *_rows(chosen)]
     return lines[1:]
 
 

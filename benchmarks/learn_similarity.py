@@ -43,12 +43,12 @@ def sampled(task: Task, names: Sequence[str], generator: torch.Generator) -> Sam
     _, features = photo_features(task.photo)
     height, width = features["position"].shape[1:]
     places, targets = drawn_places([task.strokes == c for c in task.classes], (height, width), seed=0)
-    rows, columns = (np.linspace(0, side - 1, n).round().astype(int) for side, n in zip(task.truth.shape, (height, width)))
-    truth = torch.from_numpy(task.truth[rows][:, columns].ravel())
+    truth = torch.from_numpy(at_places(task.truth, (height, width)).ravel())
     known = torch.from_numpy(np.isin(truth, task.classes)).nonzero().flatten()
     asked = known[torch.randperm(len(known), generator=generator)[:PLACES]]
     both = torch.cat([places, asked])
-    squared = torch.stack([torch.cdist(*(features[n].flatten(1).t()[at] for at in (places, both))) ** 2 for n in names])
+    flat = [features[name].flatten(1).t() for name in names]
+    squared = torch.stack([torch.cdist(values[places], values[both]) ** 2 for values in flat])
     return Sample(
         squared.half(), targets, torch.searchsorted(torch.from_numpy(task.classes), truth[asked]), len(task.classes)
     )
@@ -121,9 +121,16 @@ def halved(task: Task, similarity: Similarity) -> tuple[Tensor, Tensor, np.ndarr
     drawn = [task.strokes == c for c in task.classes]
     values = similarity_logits(features, *drawn_places(drawn, (height, width), 0), len(drawn), similarity)
     values = F.interpolate(values, size=size, mode="bilinear", align_corners=True)
-    rows, columns = (np.linspace(0, old - 1, new).round().astype(int) for old, new in zip(task.truth.shape, size))
-    truth, strokes = (labels[rows][:, columns] for labels in (task.truth, task.strokes))
+    truth, strokes = (at_places(labels, size) for labels in (task.truth, task.strokes))
     return values + evidence_of(drawn, size), resized(task.photo, size), truth, strokes, task.classes
+
+
+def at_places(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at the places of a grid that spans them corner to corner."""
+    height, width = (
+        np.linspace(0, old - 1, new).round().astype(int) for old, new in zip(labels.shape, size, strict=True)
+    )
+    return labels[height][:, width]
 
 
 def quality_of(

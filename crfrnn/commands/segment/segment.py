@@ -150,7 +150,7 @@ def learn_strokes(
 
 
 def drawn_places(drawn: Sequence[np.ndarray], grid: tuple[int, int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Strokes (H, W) of each label -> places (P,) of the grid that they cover, as indices, and the labels (P,) there."""
+    """Strokes (H, W) of each label -> places (P,) of the grid that they cover, as indices, and their labels (P,)."""
     covered = torch.cat([_coverage(strokes, grid) for strokes in drawn])
     enough = COVERED * covered.amax(dim=(1, 2), keepdim=True)
     labels = torch.where((covered >= enough).any(dim=0), covered.argmax(dim=0), -1)
