@@ -2,9 +2,9 @@
 
 The rule. Each class that covers at least `SMALLEST` of the photo gets one to three strokes, the number by lot; so does
 the background. Its region is eroded by `EDGE` pixels (a narrower region by half of its greatest inner distance), what
-remains is thinned to a skeleton, and a stroke is a piece of that, 5 pixels wide: those that are nearest, along
-the skeleton, to one drawn by lot. The strokes of all classes cover `SHARE` of the photo, dealt out by the square root of
-the classes' areas; where a skeleton is shorter than its share, the rest is not drawn. The same seed draws the same
+remains is thinned to a skeleton, and a stroke is a piece of that, 5 pixels wide: those pixels that are nearest, along
+the skeleton, to one drawn by lot. The strokes of all classes cover `SHARE` of the photo, dealt out by the square root
+of the classes' areas; where a skeleton is shorter than its share, the rest is not drawn. The same seed draws the same
 strokes.
 
 What is reported is measured on 60 of VOC's 173 photos, drawn by lot once, and on 20 of CamVid's test photos; what is

@@ -25,11 +25,11 @@ class Similarity:
     log_noise: float  # of the variance of a label on a stroke, where all classes have as many places
     balance: float  # classes count with (number of their places)^-balance: 0 by their area, 1 all alike
     log_sharpness: float  # logits are so many times the process's mean
-    theta_alpha: float = 0.05  # in diagonals of the photo
-    theta_beta: float = 10.0  # in 0..255
-    theta_gamma: float = 0.02  # in diagonals
-    bilateral_weight: float = 5.0
-    spatial_weight: float = 3.0
+    theta_alpha: float  # in diagonals of the photo
+    theta_beta: float  # in 0..255
+    theta_gamma: float  # in diagonals
+    bilateral_weight: float
+    spatial_weight: float
 
     def crf(self, labels: int, size: tuple[int, int], iterations: int = 10) -> CRFRNN:
         """The CRF for a photo of (height, width): bandwidths of position are shares of its diagonal."""
@@ -44,18 +44,23 @@ class Similarity:
 SIMILARITIES = {  # by the kind of `feature_network`; python -m benchmarks.learn_similarity
     "model": Similarity(
         {
-            "colour": -1.7,
-            "surroundings": -2.0,
-            "position": -2.0,
-            "map4": -1.3,
-            "map8": -1.2,
-            "map16": -1.6,
-            "map32": -1.6,
-            "classes": -0.9,
+            "colour": -2.1,
+            "surroundings": -5.4,
+            "position": -3.8,
+            "map4": -2.0,
+            "map8": -1.9,
+            "map16": -2.2,
+            "map32": -2.8,
+            "classes": -2.3,
         },
-        log_noise=-2.6,
-        balance=0.6,
+        log_noise=-0.9,
+        balance=-0.5,
         log_sharpness=1.9,
+        theta_alpha=0.08,
+        theta_beta=5.0,
+        theta_gamma=0.006,
+        bilateral_weight=4.0,
+        spatial_weight=2.0,
     ),
     "imagenet": Similarity(
         {
@@ -70,9 +75,22 @@ SIMILARITIES = {  # by the kind of `feature_network`; python -m benchmarks.learn
         log_noise=-3.4,
         balance=0.2,
         log_sharpness=2.1,
+        theta_alpha=0.02,
+        theta_beta=11.0,
+        theta_gamma=0.006,
+        bilateral_weight=2.2,
+        spatial_weight=1.0,
     ),
     "colour": Similarity(
-        {"colour": 2.6, "surroundings": 1.9, "position": -0.7}, log_noise=-0.8, balance=0.1, log_sharpness=1.4
+        {"colour": 2.6, "surroundings": 1.9, "position": -0.7},
+        log_noise=-0.8,
+        balance=0.1,
+        log_sharpness=1.4,
+        theta_alpha=0.02,
+        theta_beta=11.0,
+        theta_gamma=0.006,
+        bilateral_weight=2.2,
+        spatial_weight=1.0,
     ),
 }
 
