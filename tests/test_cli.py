@@ -15,7 +15,6 @@ from crfrnn import __version__
 from crfrnn.cli import main
 from crfrnn.commands.refine import files as refine_files
 from crfrnn.commands.refine.refine import refine
-from crfrnn.commands.segment import stroke_training as training
 from crfrnn.data.labels import voc_palette
 from crfrnn.parameters import parse_kernel
 
@@ -362,9 +361,7 @@ def test_ctrl_c(folder, monkeypatch, capsys):
     assert not Path("out.png").exists()
 
 
-def test_segment_by_strokes(folder, monkeypatch, capsys):
-    monkeypatch.setattr(training.train_network, "__defaults__", (10, lambda: None))
-    monkeypatch.setattr(training.train_end_to_end, "__defaults__", (2, lambda: None))
+def test_segment_by_strokes(folder, capsys):
     command = ["segment", "cat.png", "--strokes", "strokes.png", "--iterations", "2"]
     outputs = ["--overlay", "over.jpg", "--save-probabilities", "q.npz", "--compare", "fig.png"]
     assert run(*command, "--out", "new/labels.png", *outputs) == 0

@@ -117,7 +117,7 @@ class Page:
     def learn(
         self, canvas: dict[str, str | None] | None, language: str, key: str, *names: str, progress: Any = PROGRESS
     ) -> list[Any]:
-        return self._learn(canvas, language, key, names, quick=False, progress=progress)
+        return self._learn(canvas, language, key, names, progress)
 
     def look(
         self,
@@ -127,22 +127,22 @@ class Page:
         key: str,
         *names: str,
     ) -> list[Any]:
-        """While somebody paints: the network alone is trained, and nothing is said where strokes are missing."""
+        """While somebody paints; nothing is said where strokes are missing."""
         if wanted:
             try:
-                return self._learn(canvas, language, key, names, quick=True, progress=lambda *_, **__: None)
+                return self._learn(canvas, language, key, names, progress=lambda *_, **__: None)
             except gr.Error:
                 pass
         return [gr.skip() for _ in self._shown()]
 
-    def _learn(self, canvas, language: str, key: str, names: tuple[str, ...], quick: bool, progress: Any) -> list[Any]:
+    def _learn(self, canvas, language: str, key: str, names: tuple[str, ...], progress: Any) -> list[Any]:
         photo, layer = (canvas or {}).get("background"), (canvas or {}).get("layer")
 
         def report(done: int, total: int) -> None:
             progress((done, total), desc=say(language, "learning"))
 
         def work() -> View:
-            return self.studio.learn(photo, layer, names, language, key, quick=quick, progress=report)
+            return self.studio.learn(photo, layer, names, language, key, progress=report)
 
         return self._show(work, language, LEARNED)
 
@@ -157,7 +157,7 @@ class Page:
             Image.fromarray(self.samples.cat_strokes).save(layer)
         canvas = {"background": str(self.samples.cat), "layer": str(layer)}
         names = tuple(self.samples.cat_names.get(brush, "") for brush in BRUSHES)
-        return self._learn(canvas, language, key, names, quick=False, progress=progress)
+        return self._learn(canvas, language, key, names, progress)
 
     def refine(
         self,

@@ -83,19 +83,15 @@ class Studio:
         language: str,
         key: str = "",
         *,
-        quick: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> View:
-        """A photo and strokes in the colours of `BRUSHES`, with a name for each: network and CRF trained on them.
-
-        `quick` leaves out the training end to end, for a first look while somebody paints.
-        """
+        """A photo and strokes in the colours of `BRUSHES`, with a name for each: labels by what resembles them."""
         photo = self.read(path)
         drawn = read_strokes(layer, photo.size, list(BRUSHES.values()))
         start = time.perf_counter()
         with _cores(self.limits):
-            learned = learn_strokes(photo.pixels, drawn, end_to_end=not quick, progress=progress)
-            exploration = Exploration(photo.pixels, learned.joint, learned.crf)
+            learned = learn_strokes(photo.pixels, drawn, progress=progress)
+            exploration = Exploration(photo.pixels, learned.unary, learned.crf)
             alone = Exploration(photo.pixels, learned.alone).logits
         brushes = [list(BRUSHES)[number] for number in learned.classes]
         called = [

@@ -15,7 +15,6 @@ from PIL import Image
 from skimage import data
 
 from crfrnn.cli import main
-from crfrnn.commands.segment import stroke_training as training
 from tests.support.server import CHROMIUM, missing, serving
 
 pytestmark = [
@@ -29,12 +28,8 @@ WAIT = 60_000  # milliseconds, on a busy machine
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple]:
-    before = training.train_network.__defaults__, training.train_end_to_end.__defaults__
-    training.train_network.__defaults__ = (60, lambda: None)
-    training.train_end_to_end.__defaults__ = (2, lambda: None)
     with serving() as running:
         yield running
-    training.train_network.__defaults__, training.train_end_to_end.__defaults__ = before
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ class SegmentOptions:
     does what the first one left.
 
     For anything else draw strokes: over a copy of the photograph's size, one colour for each thing and one for the
-    background, on a transparent or plain ground. A small network and its CRF-RNN are trained together on these
-    strokes alone, and label the rest.
+    background, on a transparent or plain ground. The rest gets the labels of the strokes that it resembles, and a
+    CRF-RNN places the edges.
 
     Args:
         image: photographs, and folders of photographs.
@@ -28,10 +28,10 @@ class SegmentOptions:
             what is transparent or else covers most of the picture.
         overlay: also write the photograph tinted by the labels, with a legend where the classes have names.
         save_probabilities: also write the probabilities, float16, .npz or .npy.
-        compare: also write a figure: photograph, strokes, the network alone, the network with its CRF-RNN.
+        compare: also write a figure: photograph, strokes, the labels without and with the CRF-RNN.
         iterations: mean-field iterations; the model's own where it is left out, 10 with --strokes. 0 leaves the CRF
             out.
-        seed: with --strokes, of the initial weights; the same seed gives the same result.
+        seed: with --strokes, which of very many strokes are looked at; the same seed gives the same result.
         overwrite: in folders, redo what is already there.
     """
 
@@ -51,7 +51,7 @@ class SegmentOptions:
     def __post_init__(self):
         check_not_negative("iterations", self.iterations)
         if self.strokes and self.model is not None:
-            raise UsageError("model: --strokes trains a network of its own; give one of --model and --strokes")
+            raise UsageError("model: strokes need none; give one of --model and --strokes")
         if self.compare and self.iterations == 0:
             raise UsageError("compare: 0 iterations leave the CRF out, so there is nothing to compare")
         for name, said in {"unsure": self.unsure != "", "seed": self.seed != 0}.items():

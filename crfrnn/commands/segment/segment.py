@@ -1,7 +1,6 @@
 """Segment a photograph: with a trained model, or from a few strokes on it and nothing else."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,23 +8,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from crfrnn.commands.segment import stroke_training as training
-from crfrnn.commands.segment.stroke_features import pixel_features
-from crfrnn.commands.segment.stroke_training import (
-    PixelNetwork,
-    Strokes,
-    logits_map,
-    stroke_crf,
-    train_end_to_end,
-    train_network,
-)
+from crfrnn.commands.segment.stroke_features import photo_features
+from crfrnn.commands.segment.stroke_similarity import SIMILARITIES, similarity_logits
 from crfrnn.inference.recurrence import check_iterations
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
-from crfrnn.networks.photo_size import bands, fitting_size, resized
+from crfrnn.networks.photo_size import CRF_VALUES, bands, fitting_size
 
-TRAINING_PIXELS = 40_000  # the size at which a photo is learned
 MOST_LABELS = 256
+COVERED = 0.5  # of what a class's strokes cover where they cover most: a place with less is at their edge
+PLACES = 1000  # of the grid with strokes, at most, that all others are compared with
+EVIDENCE = 20.0  # added to the logit of what is drawn: more than all that the CRF may say against it
 
 
 @dataclass(frozen=True)
@@ -33,18 +26,18 @@ class Segmentation:
     """What came of a photo (H, W)."""
 
     labels: np.ndarray  # (H, W), in the numbers of the model or the strokes
-    network_labels: np.ndarray  # (H, W), the network's alone; with strokes as it was before the CRF came behind it
+    network_labels: np.ndarray  # (H, W), the network's alone; with strokes before the CRF
     classes: tuple[int, ...]  # (L,) the model's, or the numbers that occur in the strokes, ascending
     probabilities: np.ndarray | None  # (L, H, W) float16 in the order of `classes`, where they were asked for
 
 
 @dataclass(frozen=True)
 class LearnedStrokes:
-    """What was learned from the strokes on one photo, at a reduced size (h, w) of it."""
+    """What was learned from the strokes on one photo, at its own size or a smaller one, (h, w)."""
 
     classes: tuple[int, ...]  # (L,) the numbers that occur in the strokes, ascending
-    alone: torch.Tensor  # (1, L, h, w) logits of the network before the CRF came behind it
-    joint: torch.Tensor  # (1, L, h, w) logits of the network that was trained with its CRF
+    alone: torch.Tensor  # (1, L, h, w) logits by what the strokes resemble
+    unary: torch.Tensor  # (1, L, h, w) the same, certain where something is drawn
     crf: CRFRNN  # for photos of (h, w)
 
 
@@ -87,11 +80,11 @@ def segment_strokes(
     probabilities: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Segmentation:
-    """Segment any photo into any classes from a few strokes: the only supervision, no trained model.
+    """Segment any photo into any classes from a few strokes: the only supervision.
 
-    A small network (colour, surroundings at five scales, position) learns the strokes, then the network and its
-    CRF-RNN are trained together, end to end, T = 5, and the whole photo is labelled with T = `iterations`. Training
-    happens at a reduced size, labelling at the photo's own, in bands, so that large photos need little more memory.
+    A place gets the label of the strokes that it resembles, by the features of a trained network, by colour and by
+    position (`learn_strokes`); then a CRF-RNN runs over the photo with T = `iterations`, and what is drawn stays. Of
+    a large photo the CRF sees a smaller copy, and the edges are placed in bands of rows.
 
     Args:
         image: the photo, (H, W, 3) uint8.
@@ -99,7 +92,8 @@ def segment_strokes(
             in any numbers.
         void: the number that means "nothing drawn".
         iterations: T when the photo is labelled.
-        seed: the same seed gives the same result on the same machine and number of threads.
+        seed: which of the strokes are looked at, where they cover more than 1000 places. The same seed gives the same
+            result on the same machine and number of threads.
         probabilities: also return the marginals.
         progress: called after each step with (steps done, steps in all).
 
@@ -107,8 +101,8 @@ def segment_strokes(
         ValueError: strokes of another size than the photo, empty strokes, one class only, an image that is not
             (H, W, 3) uint8. The message begins with the argument's name.
 
-    Source: training and iterations of Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV
-    2015; how well it works is measured in docs/strokes.md.
+    Source: iterations of Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015; how well
+    it works is measured in docs/strokes.md.
 
     >>> image = np.full((20, 30, 3), 200, np.uint8)
     >>> image[:, 15:] = 40
@@ -121,7 +115,7 @@ def segment_strokes(
     learned = learn_strokes(image, strokes, void=void, seed=seed, progress=progress)
     label = partial(_label, image=image, classes=learned.classes, iterations=iterations)
     network_labels, _ = label(learned.alone, crf=None, keep=False)
-    labels, kept = label(learned.joint, crf=learned.crf, keep=probabilities)
+    labels, kept = label(learned.unary, crf=learned.crf, keep=probabilities)
     return Segmentation(labels, network_labels, learned.classes, kept)
 
 
@@ -131,77 +125,52 @@ def learn_strokes(
     *,
     void: int = -1,
     seed: int = 0,
-    end_to_end: bool = True,
     progress: Callable[[int, int], object] | None = None,
 ) -> LearnedStrokes:
-    """The first half of `segment_strokes`, with the same arguments: network and CRF-RNN, before the photo is labelled.
-
-    Without `end_to_end` the CRF keeps its initial parameters and the network learns alone, in a fraction of the time.
+    """The first half of `segment_strokes`, with the same arguments: before the CRF runs over the photo.
 
     >>> strokes = np.array([[0, 0, -1, -1, 1, 1]] * 6)
-    >>> learn_strokes(np.uint8(40 + 100 * np.stack([strokes == 1] * 3, axis=2)), strokes).joint.shape[:2]
-    torch.Size([1, 2])
+    >>> learn_strokes(np.uint8(40 + 100 * np.stack([strokes == 1] * 3, axis=2)), strokes).unary.shape
+    torch.Size([1, 2, 6, 6])
     """
     classes = _check(image, strokes, void)
-    total = training.NETWORK_STEPS + training.JOINT_STEPS * end_to_end
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    with torch.random.fork_rng(devices=[]), _one_thread():
-        torch.manual_seed(seed)
-        prepared = prepare_strokes(image, strokes, classes)
-        network = PixelNetwork(prepared.features.shape[1], len(classes))
-        crf = stroke_crf(len(classes), prepared.size)
-        train_network(network, prepared, progress=step)
-        alone = network_logits(network, prepared)
-        if end_to_end:
-            train_end_to_end(network, crf, prepared, progress=step)
-        joint = network_logits(network, prepared)
-    return LearnedStrokes(classes, alone, joint, crf)
+    size = fitting_size(strokes.shape, CRF_VALUES / len(classes))
+    report = progress or (lambda done, total: None)
+    kind, features = photo_features(image)
+    report(1, 2)
+    grid = features["position"].shape[1:]
+    drawn = [strokes == number for number in classes]
+    places, targets = drawn_places(drawn, (grid[0], grid[1]), seed)
+    similarity = SIMILARITIES[kind]
+    logits = similarity_logits(features, places, targets, len(classes), similarity)
+    alone = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+    unary = alone + evidence_of(drawn, size)
+    report(2, 2)
+    return LearnedStrokes(classes, alone, unary, similarity.crf(len(classes), size))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Training in small pieces: with several threads on a busy machine they would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def drawn_places(drawn: Sequence[np.ndarray], grid: tuple[int, int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Strokes (H, W) of each label -> places (P,) of the grid that they cover, as indices, and their labels (P,)."""
+    covered = torch.cat([_coverage(strokes, grid) for strokes in drawn])
+    enough = COVERED * covered.amax(dim=(1, 2), keepdim=True)
+    labels = torch.where((covered >= enough).any(dim=0), covered.argmax(dim=0), -1)
+    for label in range(len(drawn)):
+        if not (labels == label).any():  # its strokes share their places with broader ones: it keeps the best
+            labels.view(-1)[covered[label].argmax()] = label
+    places = (labels.flatten() >= 0).nonzero().flatten()
+    if len(places) > PLACES:
+        lot = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+        places = places[lot[:PLACES]]
+    return places, labels.flatten()[places]
 
 
-def prepare_strokes(image: np.ndarray, strokes: np.ndarray, classes: tuple[int, ...]) -> Strokes:
-    """Photo and strokes at the size of training; random features are drawn from torch's generator."""
-    size = fitting_size(strokes.shape, TRAINING_PIXELS)
-    small = resized(image, size)
-    covered = torch.cat([_coverage(strokes == number, size) for number in classes])
-    targets = torch.where(covered.amax(dim=0) > 0, covered.argmax(dim=0), -1)
-    for label in range(len(classes)):
-        if not (targets == label).any():  # its strokes share their pixels with broader ones: it keeps the best
-            targets.view(-1)[covered[label].argmax()] = label
-    flat = targets.flatten()
-    pixels = (flat >= 0).nonzero().flatten()
-    if len(pixels) > training.MOST_STROKES:
-        pixels = pixels[torch.randperm(len(pixels))[: training.MOST_STROKES]]
-    features = pixel_features(small, torch.default_generator)
-    return Strokes(small, features, pixels, flat[pixels], len(classes))
-
-
-def network_logits(network: PixelNetwork, strokes: Strokes) -> torch.Tensor:
-    """(1, L, h, w), the network's output in evaluation mode."""
-    network.eval()
-    with torch.no_grad():
-        return logits_map(network, strokes)
+def evidence_of(drawn: Sequence[np.ndarray], size: tuple[int, int]) -> torch.Tensor:
+    """(1, L, *size), what strokes (H, W) of each label add to the logits."""
+    return EVIDENCE * torch.cat([_coverage(strokes, size) for strokes in drawn]).unsqueeze(0)
 
 
 def _coverage(drawn: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """(1, *size), how much of each pixel of the reduced size a stroke covers."""
+    """(1, *size), how much of each pixel of another size a stroke covers."""
     return F.adaptive_avg_pool2d(torch.from_numpy(drawn).float().unsqueeze(0), size)
 
 

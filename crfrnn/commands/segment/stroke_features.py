@@ -1,21 +1,33 @@
-"""What the network of one photo knows about a pixel: its colour, its surroundings at several scales, its place."""
+"""What is known about each place of a photo, whatever is drawn on it: colour, position, and a network's features."""
 
 import math
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from crfrnn.filtering.kernels import Spatial
+from crfrnn.networks.models import MODELS, load_model
+from crfrnn.networks.network import SegmentationNetwork
+from crfrnn.networks.photo_size import resized
+from crfrnn.networks.unary.efficientnet_lite0 import EfficientNetLite0, spread
+from crfrnn.networks.weights import load_efficientnet_lite0
 
-SCALES = (1, 2, 4, 8, 16)  # standard deviations of the surroundings, in pixels of a photo of 200 x 200
-WAVES = 8  # random Fourier features of position: a sine and a cosine of each
-WAVE_NUMBER = math.pi  # their standard deviation, in radians for each half of the photo's longer side
-PLACE = 0.5  # the weight of position against colour, whose features have variance 1
-VARIANCE_FLOOR = 1e-4  # of the squared deviations in a surrounding, so that their root has a gradient and a scale
+MODEL = "voc"  # of `MODELS`, whose network tells things apart; without it ImageNet's, and without that the colours
+PIXELS = 190_000  # the size at which a photo is looked at: 500 x 375
+STRIDE = 4  # of the grid on which features are given
+MULTIPLE = 32  # sides of a multiple of this, plus 1: the last output of every stride lies on the last pixel
+NARROW, WIDE = 5, 17  # pixels, sides of the squares whose mean colour is taken
+FLOOR = 1e-3  # of a channel's deviation over the photo
 
 # sRGB primaries to the CIE XYZ of its white point D65, each row divided by the white (IEC 61966-2-1).
 XYZ_OF_RGB = ((0.4339, 0.3762, 0.1899), (0.2126, 0.7152, 0.0722), (0.0178, 0.1095, 0.8727))
 LAB_SCALE = (50.0, 30.0, 30.0)  # brings lightness and the two colour axes to about 1
+
+KINDS = ("model", "imagenet", "colour")  # the first that is installed
+
+Features = dict[str, Tensor]  # by name, each (C, h, w) on the same grid
 
 
 def lab(rgb: Tensor) -> Tensor:
@@ -33,26 +45,68 @@ def lab(rgb: Tensor) -> Tensor:
     return axes / axes.new_tensor(LAB_SCALE).view(1, 3, 1, 1)
 
 
-def pixel_features(rgb: Tensor, generator: torch.Generator) -> Tensor:
-    """(1, 3, H, W) sRGB in 0..255 -> (H * W, F): one row for each pixel, the same for all sizes of a photo.
+@lru_cache(maxsize=1)
+def feature_network() -> tuple[str, SegmentationNetwork | None]:
+    """The first of `KINDS` that is installed: its name, and its network."""
+    with torch.random.fork_rng(devices=[]):  # a new network draws initial values
+        if "model" in KINDS and MODEL in MODELS:
+            return "model", load_model(MODEL)[0]
+        if "imagenet" in KINDS:
+            unary = EfficientNetLite0(num_classes=2)
+            try:
+                load_efficientnet_lite0(unary)
+                return "imagenet", SegmentationNetwork(unary).eval()
+            except ValueError:  # its weights are an extra
+                pass
+    return "colour", None
 
-    Colour and, at each scale, the surrounding's mean colour and its deviation, each with mean 0 and variance 1 over
-    the photo; then position in -1..1 along the longer side, and sines and cosines of random directions of it
-    (Rahimi and Recht 2007; Tancik et al. 2020), drawn from `generator`: smooth functions of where a pixel is.
+
+def photo_features(photo: np.ndarray) -> tuple[str, Features]:
+    """(H, W, 3) uint8 -> the kind of `feature_network`, and features of a grid that spans the photo corner to corner.
+
+    ``colour`` and ``surroundings``: mean L*a*b* of small and larger squares; ``position``: (y, x), 0 to 2 along the
+    longer side; and a network's maps of strides 4 to 32, ``map4`` to ``map32``, and its ``classes``, if it has any.
     """
-    height, width = rgb.shape[2:]
-    colour = lab(rgb)
-    maps = [colour]
-    for scale in SCALES:
-        blur = Spatial(scale * math.sqrt(height * width) / 200).prepare(rgb)
-        mean = blur(colour)
-        maps += [mean, (blur(colour**2) - mean**2).clamp(min=0).add(VARIANCE_FLOOR).sqrt()]
-    looks = torch.cat(maps, dim=1).flatten(2)[0]
-    deviation, average = torch.std_mean(looks, dim=1, correction=0, keepdim=True)
-    looks = (looks - average) / (deviation + 1e-3)
-
+    image = resized(photo, working_size(photo.shape[:2]))
+    height, width = (side // STRIDE + 1 for side in image.shape[2:])
+    colours = [lab(F.avg_pool2d(F.pad(image, (side // 2,) * 4, "replicate"), side, STRIDE)) for side in (NARROW, WIDE)]
     half = max(height, width) / 2
-    y, x = ((torch.arange(size) + 0.5 - size / 2) / half for size in (height, width))
-    place = torch.stack([y.view(-1, 1).expand(height, width), x.expand(height, width)]).flatten(1)
-    angles = WAVE_NUMBER * torch.randn(WAVES, 2, generator=generator) @ place
-    return torch.cat([looks, PLACE * torch.cat([place, angles.sin(), angles.cos()])]).t().contiguous()
+    y, x = (torch.arange(side) / half for side in (height, width))
+    position = torch.stack([y.view(-1, 1).expand(height, width), x.expand(height, width)])
+    features = {"colour": colours[0][0], "surroundings": colours[1][0], "position": position}
+    kind, network = feature_network()
+    return kind, features if network is None else features | _of_network(network, image)
+
+
+def working_size(size: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) of about `PIXELS` in all, in nearly the same proportions.
+
+    >>> working_size((375, 500)), working_size((3000, 4000))
+    ((385, 513), (385, 513))
+    """
+    scale = math.sqrt(PIXELS / (size[0] * size[1]))
+    height, width = (MULTIPLE * max(1, round(side * scale / MULTIPLE)) + 1 for side in size)
+    return height, width
+
+
+def _of_network(network: SegmentationNetwork, image: Tensor) -> Features:
+    """The backbone's maps; of a network that knows classes the decoder's instead, where it has some, and the classes'."""
+    unary = network.unary
+    assert isinstance(unary, EfficientNetLite0)
+    with torch.no_grad():
+        maps = unary.backbone(network.normalize(image))
+        grid, decoded = maps[STRIDE], {}
+        if network.class_names is not None:
+            decoded = unary.decoded(maps)
+        several = {stride: x for stride, x in (maps | decoded).items() if stride >= STRIDE}
+        features = {f"map{stride}": standardized(spread(x, grid)[0]) for stride, x in several.items()}
+        if decoded:
+            logits = unary.classifier(decoded[min(decoded)])
+            features["classes"] = spread(logits, grid)[0].softmax(dim=0)
+    return features
+
+
+def standardized(values: Tensor) -> Tensor:
+    """(C, h, w), each channel with mean 0 and variance 1 / 2C over the photo: two places differ by about 1 in all."""
+    deviation, mean = torch.std_mean(values, dim=(1, 2), correction=0, keepdim=True)
+    return (values - mean) / ((deviation + FLOOR) * math.sqrt(2 * len(values)))

@@ -66,13 +66,18 @@ class EfficientNetLite0(nn.Module):
         height, width = image.shape[2:]
         # padded to 32 k + 1, the last output of every stride lies on the last pixel
         padded = functional.pad(image, (0, -(width - 1) % COARSEST, 0, -(height - 1) % COARSEST))
-        features = self.backbone(padded.contiguous(memory_format=torch.channels_last))  # 1.3 times as fast on a CPU
+        x = self.decoded(self.backbone(padded))[self.finer[-1]]
+        return spread(self.classifier(self.dropout(x)), padded)[:, :, :height, :width]
+
+    def decoded(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """The decoder's maps (B, width, h, w) of strides 32, 16, 8 and perhaps 4, of the backbone's."""
         coarsest = features[COARSEST]
         x = functional.relu(self.context(coarsest) + self.whole(coarsest.mean(dim=(2, 3), keepdim=True)))
+        maps = {COARSEST: x}
         for stride in self.finer:
             skip = self.lateral[str(stride)](features[stride])
-            x = self.merged[str(stride)](spread(x, skip) + skip)
-        return spread(self.classifier(self.dropout(x)), padded)[:, :, :height, :width]
+            x = maps[stride] = self.merged[str(stride)](spread(x, skip) + skip)
+        return maps
 
 
 class Backbone(nn.Module):
@@ -100,6 +105,7 @@ class Backbone(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
+        image = image.contiguous(memory_format=torch.channels_last)  # 1.3 times as fast on a CPU
         x = functional.relu6(self.stem(image))
         features: dict[int, Tensor] = {}
         stride = 2

@@ -9,19 +9,11 @@ from PIL import Image
 
 from crfrnn.cli import main
 from crfrnn.commands.demo.run import STROKES, load_photo
-from crfrnn.commands.segment import stroke_training as training
 from crfrnn.data.drawing.figure import side_by_side
 from crfrnn.data.labels import UNSURE, read_labels
 
 
-@pytest.fixture
-def few_steps(monkeypatch, torch_threads):
-    torch_threads(1)
-    monkeypatch.setattr(training.train_network, "__defaults__", (60, lambda: None))
-    monkeypatch.setattr(training.train_end_to_end, "__defaults__", (2, lambda: None))
-
-
-def test_the_demo_and_the_same_by_hand(tmp_path, monkeypatch, capsys, few_steps):
+def test_the_demo_and_the_same_by_hand(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     out = capsys.readouterr().out

@@ -1,25 +1,28 @@
 """Segmentation from strokes: tiny photos whose answer is plain, determinism, large photos in bands, refusals."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from crfrnn.commands.segment import stroke_training as training
-from crfrnn.commands.segment.segment import segment_strokes
-from crfrnn.commands.segment.stroke_features import pixel_features
-from crfrnn.commands.segment.stroke_training import hidden_cells
+from crfrnn.commands.segment import segment as stroke_segmentation
+from crfrnn.commands.segment import stroke_features
+from crfrnn.commands.segment.segment import drawn_places, learn_strokes, segment_strokes
+from crfrnn.commands.segment.stroke_features import photo_features, standardized
+from crfrnn.commands.segment.stroke_similarity import SIMILARITIES, Similarity, similarity_logits
 from crfrnn.networks import photo_size
 
 SIZE = (36, 48)
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch, torch_threads):
+def small(monkeypatch, torch_threads):
     torch_threads(1)  # tiny photos: threads would only wait for each other
-    monkeypatch.setattr(training, "NETWORK_STEPS", 40)
-    monkeypatch.setattr(training, "JOINT_STEPS", 4)
-    monkeypatch.setattr(training.train_network, "__defaults__", (40, lambda: None))
-    monkeypatch.setattr(training.train_end_to_end, "__defaults__", (4, lambda: None))
+    monkeypatch.setattr(stroke_features, "PIXELS", 30_000)
+    stroke_features.feature_network.cache_clear()
+    yield
+    stroke_features.feature_network.cache_clear()
 
 
 def three_fields(scale: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -48,11 +51,21 @@ def test_strokes_become_labels():
     assert result.probabilities.shape == (3, *SIZE)
     assert np.allclose(result.probabilities.sum(0, dtype=np.float32), 1, atol=2e-3)
     assert (np.array(result.classes)[result.probabilities.argmax(0)] == result.labels).mean() > 0.999  # float16
-    assert seen == [(done, 44) for done in range(1, 45)]
+    assert seen == [(1, 2), (2, 2)]
     assert torch.equal(torch.get_rng_state(), before)
+    drawn = strokes >= 0
+    assert np.array_equal(result.labels[drawn], strokes[drawn])
 
 
-def test_the_same_seed_gives_the_same_result_and_another_does_not():
+def test_without_any_pretrained_network(monkeypatch):
+    monkeypatch.setattr(stroke_features, "KINDS", ("colour",))
+    photo, strokes, truth = three_fields()
+    assert (segment_strokes(photo, strokes).labels == truth).mean() > 0.98
+    assert set(photo_features(photo)[1]) == set(SIMILARITIES["colour"].log_weights)
+
+
+def test_the_same_seed_gives_the_same_result_and_another_does_not(monkeypatch):
+    monkeypatch.setattr(stroke_segmentation, "PLACES", 30)
     photo, strokes, _ = three_fields()
 
     def marginals(seed: int) -> np.ndarray:
@@ -87,7 +100,7 @@ def test_bands_do_not_show(monkeypatch):
     """Of a smooth photo the marginals do not depend on where the bands end."""
     logits = torch.randn(1, 2, 12, 10, generator=torch.Generator().manual_seed(0))
     image = np.full((96, 80, 3), 90, np.uint8)
-    crf = training.stroke_crf(2, (12, 10))
+    crf = SIMILARITIES["colour"].crf(2, (12, 10)).eval()
     monkeypatch.setattr(photo_size, "CRF_VALUES", 2 * 24 * 20)
 
     def in_bands(rows: int) -> np.ndarray:
@@ -102,42 +115,63 @@ def test_bands_do_not_show(monkeypatch):
     assert np.allclose(alone, expected, atol=1e-5)
 
 
-def test_thin_strokes_survive_the_reduced_size(monkeypatch):
-    monkeypatch.setattr("crfrnn.commands.segment.segment.TRAINING_PIXELS", 100)
+def test_thin_strokes_survive_the_grid(monkeypatch):
+    monkeypatch.setattr(stroke_features, "PIXELS", 1000)
     photo, strokes, _ = three_fields()
     strokes[10, 9] = 5  # one pixel beside a broader stroke
     assert segment_strokes(photo, strokes).classes == (3, 5, 7, 9)
 
 
+def test_places_are_those_that_strokes_cover():
+    drawn = np.zeros((2, 16, 24), bool)
+    drawn[0, :8, :4] = drawn[1, 8:, 20:] = True
+    places, labels = drawn_places(list(drawn), (4, 6), seed=0)
+    assert places.tolist() == [0, 6, 17, 23]
+    assert labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "colour"])
 @pytest.mark.parametrize("size", [(1, 9), (7, 2), (30, 40)])
-def test_features_of_any_size_are_finite(size):
-    rgb = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(0)).float()
-    features = pixel_features(rgb, torch.Generator().manual_seed(0))
-    assert features.shape[0] == size[0] * size[1]
-    assert torch.isfinite(features).all()
-    assert torch.isfinite(pixel_features(torch.zeros(1, 3, *size), torch.Generator())).all()
+def test_features_of_any_size_are_finite(kind, size, monkeypatch):
+    monkeypatch.setattr(stroke_features, "KINDS", (kind,))
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for image in (photo, np.zeros_like(photo)):
+        _, features = photo_features(image)
+        assert len({values.shape[1:] for values in features.values()}) == 1
+        assert all(torch.isfinite(values).all() for values in features.values())
 
 
-def test_training_together_changes_both_parts():
-    photo, strokes, _ = three_fields()
-    from_torch = torch.Generator().manual_seed(0)
-    rgb = torch.from_numpy(photo).permute(2, 0, 1).unsqueeze(0).float()
-    flat = torch.from_numpy(strokes).flatten()
-    pixels = (flat >= 0).nonzero().flatten()
-    targets = torch.bucketize(flat[pixels], torch.tensor([3, 7, 9]))
-    given = training.Strokes(rgb, pixel_features(rgb, from_torch), pixels, targets, 3)
-    torch.manual_seed(0)
-    network, crf = training.PixelNetwork(given.features.shape[1], 3), training.stroke_crf(3, SIZE)
-    before = [p.detach().clone() for p in (*network.parameters(), *crf.parameters())]
-    training.train_end_to_end(network, crf, given, 3)
-    after = [*network.parameters(), *crf.parameters()]
-    assert all(not torch.equal(a, b) and torch.isfinite(a).all() for a, b in zip(after, before, strict=True))
+def test_standardized_features_differ_by_one():
+    values = standardized(5 + 3 * torch.randn(6, 40, 50, generator=torch.Generator().manual_seed(0))).flatten(1)
+    assert math.isclose(torch.pdist(values.t()[:200]).square().mean().item(), 1, rel_tol=0.1)
 
 
-def test_hidden_cells_hide_their_share():
-    torch.manual_seed(0)
-    share = torch.stack([hidden_cells((130, 170)) for _ in range(50)]).float().mean().item()
-    assert abs(share - training.HIDE) < 0.05
+def test_the_process_by_hand():
+    """One feature, two strokes: the textbook's formula with numbers."""
+    features = {"x": torch.tensor([[[0.0, 1.0, 3.0, 50.0]]])}
+    similarity = Similarity({"x": math.log(0.5)}, log_noise=math.log(0.1), balance=1.0, log_sharpness=math.log(2))
+    found = similarity_logits(features, torch.tensor([0, 2]), torch.tensor([0, 1]), 2, similarity)[0, :, 0]
+    between = math.exp(-4.5)
+    coefficients = np.linalg.solve([[1.1, between], [between, 1.1]], [[0.5, -0.5], [-0.5, 0.5]])
+    kernel = np.exp(-0.5 * np.subtract.outer([0, 1, 3, 50], [0, 3]) ** 2)
+    assert np.allclose(found.numpy(), 2 * (kernel @ coefficients).T, atol=1e-5)
+    assert found[:, 3].abs().max() < 1e-6  # resembles nothing that is drawn
+
+
+def test_a_photo_of_one_colour_is_divided_by_place():
+    _, strokes, _ = three_fields()
+    labels = segment_strokes(np.full((*SIZE, 3), 90, np.uint8), np.where(strokes == 9, -1, strokes)).labels
+    assert (labels[:, 8] == 3).all()
+    assert (labels[8:13, 25:44] == 7).all()
+
+
+def test_strokes_that_cover_everything_stay(monkeypatch):
+    monkeypatch.setattr(stroke_segmentation, "PLACES", 100)
+    photo, _, truth = three_fields()
+    assert np.array_equal(segment_strokes(photo, truth).labels, truth)
+    learned = learn_strokes(photo, truth)
+    assert torch.isfinite(learned.alone).all()
+    assert (np.array(learned.classes)[learned.alone[0].argmax(0).numpy()] == truth).mean() > 0.95
 
 
 REFUSED = {
