@@ -90,7 +90,7 @@ def working_size(size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _of_network(network: SegmentationNetwork, image: Tensor) -> Features:
-    """The backbone's maps; of a network that knows classes the decoder's instead, where it has some, and the classes'."""
+    """The backbone's maps; where classes are known the decoder's, as far as there are, and the probabilities."""
     unary = network.unary
     assert isinstance(unary, EfficientNetLite0)
     with torch.no_grad():
