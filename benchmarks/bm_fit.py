@@ -166,7 +166,8 @@ def tables(names: Sequence[str]) -> list[str]:
             f"| {name} | {100 * found.mean_iou(ALONE):.2f} | {' | '.join(map(str, cells))} |"
             f" {classes[worst]} {change[worst]:+.2f} |"
         )
-        each = ", ".join(f"{label} {value:+.1f}" for label, value in zip(classes, change.tolist(), strict=True))
+        present = [(label, value) for label, value in zip(classes, change.tolist(), strict=True) if not np.isnan(value)]
+        each = ", ".join(f"{label} {value:+.1f}" for label, value in present)
         details.append(
             f"- {name}: {about['images']} images, all of them: {about['chosen']}; {about['core minutes']} core minutes,"
             f" {about['minutes']} minutes on {about['machine']}. {each}."

@@ -4,7 +4,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from crfrnn.commands.errors import UsageError, check_not_negative
-from crfrnn.parameters import DEFAULT
 
 KINDS = ("probabilities", "logits", "labels", "foreground")
 
@@ -59,7 +58,7 @@ class RefineOptions:
     confidence: float = 0.7
     many_labels: bool = False
     unsure: str | int = ""
-    preset: str = DEFAULT
+    preset: str = "present"
     iterations: int = 10
     kernel: list[str] | None = None
     normalization: str | None = None

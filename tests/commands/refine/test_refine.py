@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 from skimage import data
 
+from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.refine import refine
 from crfrnn.data.images import open_image, rgb_pixels
 from crfrnn.filtering.kernels import Bilateral, Spatial
 from crfrnn.inference.recurrence import mean_field
 from crfrnn.layer import CRFRNN
-from crfrnn.parameters import PRESETS, parse_kernel
+from crfrnn.parameters import DEFAULT, PRESETS, parse_kernel
 from tests.support.compare import assert_equal
 
 LABELS, HEIGHT, WIDTH = 5, 40, 56
@@ -88,7 +89,8 @@ def test_the_published_presets():
     }
     assert published == {name: (PRESETS[name].kernels, PRESETS[name].normalization) for name in published}
     assert set(PRESETS) == {"present", *published}
-    assert inspect.signature(refine).parameters["preset"].default == "present"
+    assert inspect.signature(refine).parameters["preset"].default == DEFAULT == "present"
+    assert RefineOptions.preset == DEFAULT
 
 
 def test_agrees_with_pydensecrf():
@@ -257,7 +259,7 @@ REFUSED = {
     "neither": (lambda i, p: refine(i), "^probabilities: give either"),
     "both": (lambda i, p: refine(i, p, logits=p), "^probabilities: give either"),
     "infinite logits": (lambda i, p: refine(i, logits=np.where(p > 0.9, np.inf, p)), "^logits: NaN or infinity"),
-    "preset": (lambda i, p: refine(i, p, preset="deeplab"), "^preset: 'deeplab' is none of crfrnn, pydensecrf, dee"),
+    "preset": (lambda i, p: refine(i, p, preset="deeplab"), "^preset: 'deeplab' is none of present, crfrnn, pyd"),
     "normalization": (lambda i, p: refine(i, p, normalization="sym"), "^normalization: 'sym' is none of after"),
     "iterations": (lambda i, p: refine(i, p, iterations=-1), "^iterations: "),
     "kernels": (lambda i, p: refine(i, p, kernels=[]), "^kernels: give at least one"),
