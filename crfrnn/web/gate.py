@@ -40,6 +40,7 @@ ENDPOINTS = (  # of Gradio's those that the page and its clients use; a URL as a
     "component_server",
     "reset",
     "cancel",
+    "run/predict",  # of what waits in no queue: a sample is chosen
 )
 OPEN = {*PAGES, *(API + name for name in ENDPOINTS)}
 OPEN_BELOW = ("/assets/", "/static/", "/svelte/", API + "call/", API + "heartbeat/", FILE)

@@ -45,7 +45,8 @@ class Page:
             self.layout = lay_out(self.samples, studio.limits, self._about_model("en"))
             add_api(studio, folder)  # first: their names are not taken then
             self._connect()
-        self.blocks.queue(max_size=studio.limits.waiting, default_concurrency_limit=studio.limits.at_once)
+        limits = studio.limits  # api_open would let anybody pass by the queue
+        self.blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.at_once, api_open=False)
 
     def _connect(self) -> None:
         at = self.layout

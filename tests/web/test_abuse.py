@@ -70,6 +70,16 @@ class TestFiles:
                 assert status(f"{address}/gradio_api/queue/join", body, **JSON)[0] == 403
         assert set(asked) <= {urlsplit(address).hostname}
 
+    def test_nobody_passes_by_the_queue(self, server):
+        address = server[0]
+        functions = json.loads(status(f"{address}/config")[1])["dependencies"]
+        queued = [number for number, function in enumerate(functions) if function["queue"] is not False]
+        assert len(queued) > 10
+        for number in queued:
+            body = json.dumps({"data": [], "fn_index": number, "session_hash": "a"}).encode()
+            code, answer, _ = status(f"{address}/gradio_api/run/predict", body, **JSON)
+            assert (code, b"join the queue" in answer) == (404, True)
+
     def test_bodies_that_are_no_json(self, server):
         for body in (b"{", b"\xff", 100_000 * b"["):
             assert status(f"{server[0]}/gradio_api/queue/join", body, **JSON)[0] == 400
