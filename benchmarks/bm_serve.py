@@ -68,8 +68,7 @@ def latencies(folder: Path) -> list[tuple[str, float]]:
             lambda: _change(studio, key, settings, "theta_beta", 8 + next(bandwidths) / 4),
         ),
         ("preset crfrnn (theta_beta 3)", lambda: (_forget(studio, key), studio.start_from(key, "crfrnn", "en"))),
-        ("strokes, while painting", lambda: studio.learn(str(photo), str(strokes), [""] * 6, "en", quick=True)),
-        ("strokes, end to end", lambda: studio.learn(str(photo), str(strokes), [""] * 6, "en")),
+        ("a further stroke", lambda: studio.learn(str(photo), str(strokes), [""] * 6, "en")),
         ("rough label map refined (451 x 300)", lambda: studio.refine(str(samples.cat), str(samples.rough), "en")),
         ("files to download", lambda: studio.files(key, folder)),
     ]
