@@ -141,7 +141,7 @@ class Exploration:
         numbers = self.occurring.astype(np.uint8 if self.labels <= 256 else np.uint16)
         labels, changes, before, last = [], [], None, self.logits
         for q in trajectory(self.logits, filters, weights, compatibility, settings.iterations):
-            labels.append(numbers[q[0].argmax(dim=0).numpy()])
+            labels.append(numbers[q[0].max(dim=0).indices.numpy()])
             if before is not None:
                 changes.append(float((q - before).abs().sum(dtype=torch.float64)) / 2 / labels[0].size)
             before = last = q

@@ -183,7 +183,7 @@ class Studio:
         key: str,
         start: float,
     ) -> View:
-        labels = before[0].argmax(dim=0).numpy()
+        labels = before[0].max(dim=0).indices.numpy()
         if before is exploration.logits:
             labels = exploration.occurring[labels]
         workspace = Workspace(kind, exploration, labels, photo.full_size, style, photo.notes)

@@ -90,7 +90,7 @@ def measure(
                 )
                 if index >= 0:
                     seconds[kind] += taken
-                    evaluations[kind].add(refined[0].argmax(0).cpu(), sample.mask)
+                    evaluations[kind].add(refined[0].max(0).indices.cpu(), sample.mask)
             progress(index + 1, len(dataset))
     return [
         Result(

@@ -69,7 +69,7 @@ class Images:
         counts = {}
         for option, parameters in options.items():
             q = values if parameters is None else refine(image, **{name: values}, **parameters.options())
-            counts[option] = class_counts(confusion_matrix(q.argmax(0), truth, len(values)))
+            counts[option] = class_counts(confusion_matrix(q.max(0).indices, truth, len(values)))
         return counts
 
 

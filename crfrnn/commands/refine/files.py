@@ -180,14 +180,14 @@ def _work(job: _Job, settings: _Settings) -> _Outcome:
         if coarse.form.labels is None:
             values = with_background(values, name)
         if before is None:
-            before = np.asarray(torch.from_numpy(values).argmax(0))
+            before = np.asarray(torch.from_numpy(values).max(0).indices)
         if len(values) == 1:
             marginals = _only_label(values, settings.crf["iterations"], trace)
         else:
             marginals = refine(photo, **{name: values}, **settings.crf, trace=trace)
     except ValueError as error:
         raise ValueError(f"{job.image}, {job.source}: {error}") from error
-    indices = np.asarray(torch.from_numpy(marginals).argmax(0))
+    indices = np.asarray(torch.from_numpy(marginals).max(0).indices)  # argmax takes four times as long
     targets = job.targets
     if targets.overlay is not None:
         write_image(targets.overlay, draw_overlay(photo, indices, coarse.style.colours()))

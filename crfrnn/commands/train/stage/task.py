@@ -65,7 +65,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count, with as many iterations of the CRF as in use."""
-        prediction = self.network(self.network.normalize(batch.images)).argmax(1)
+        prediction = self.network(self.network.normalize(batch.images)).max(1).indices
         self.confusion += confusion_matrix(prediction, batch.masks, len(self.confusion))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
