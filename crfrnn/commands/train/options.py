@@ -77,6 +77,7 @@ class StageConfig:
         power: of poly.
         warm_up: updates over which the rate rises from zero.
         gradient_clip: largest norm of the gradient of all parameters together; 0 is no limit.
+        unary_loss: weight of the loss of the network's own logits, beside that of the CRF's, where the CRF is trained.
         class_weights: none, or balanced: 1 / log(1.02 + share of the class) in the loss (Paszke et al., ENet, 2016).
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
     """
@@ -96,6 +97,7 @@ class StageConfig:
     power: float = 0.9
     warm_up: int = 0
     gradient_clip: float = 0.0
+    unary_loss: float = 0.0
     class_weights: str = "none"
     patience: int = 0
 
@@ -110,7 +112,7 @@ class StageConfig:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: must be at least {least}, got {getattr(self, name)}")
         rates = {f"learning_rates.{prefix}": rate for prefix, rate in self.learning_rates.items()}
-        for name in ("learning_rate", "momentum", "weight_decay", "power", "gradient_clip"):
+        for name in ("learning_rate", "momentum", "weight_decay", "power", "gradient_clip", "unary_loss"):
             rates[name] = getattr(self, name)
         for name, value in rates.items():
             if not 0 <= value < float("inf"):

@@ -52,16 +52,22 @@ class SegmentationTask(lightning.LightningModule):
         torch.manual_seed(seed_for(run.seed, run.number, self.position.epoch, self.position.batch, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the pixels that are not void."""
-        truth = batch.masks.long()
-        logits = self.network(self.network.normalize(batch.images)).float()
-        total = cross_entropy(logits, truth, self.class_weights, ignore_index=VOID, reduction="sum")
+        """Mean cross-entropy over the pixels that are not void, of the CRF's logits and perhaps of the network's own."""
+        truth, images = batch.masks.long(), self.network.normalize(batch.images)
+        unary = self.network.unary_logits(images)
+        logits = self.network.refine(unary, images)
+        total = self._cross_entropy(logits, truth)
+        if self.run.stage.unary_loss and self.network.crf is not None:
+            total = total + self.run.stage.unary_loss * self._cross_entropy(unary, truth)
         sure = truth != VOID
         pixels = sure.sum() if self.class_weights is None else self.class_weights[truth[sure]].sum()
         loss = total / pixels.clamp(min=1)  # a batch that is void all over has loss 0, not NaN
         self.loss_sum += loss.detach()
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(truth))
         return loss
+
+    def _cross_entropy(self, logits: Tensor, truth: Tensor) -> Tensor:
+        return cross_entropy(logits.float(), truth, self.class_weights, ignore_index=VOID, reduction="sum")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count, with as many iterations of the CRF as in use."""
