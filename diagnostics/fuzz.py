@@ -69,7 +69,7 @@ def refined(rng: np.random.Generator) -> tuple[Callable[..., Any], Arguments]:
 def layered(rng: np.random.Generator) -> tuple[Callable[..., Any], Arguments]:
     def run(logits: Any, image: Any, learn: bool, **settings: Any) -> Any:
         crf = CRFRNN(LABELS, **settings)
-        x = logits.clone().requires_grad_() if learn else logits
+        x = logits.clone().requires_grad_() if learn and torch.is_tensor(logits) else logits
         return crf(x, image).detach().softmax(dim=1)[0]
 
     usual = {
