@@ -163,7 +163,8 @@ def outcome(seed: int) -> str:
         return "refused" if named and "\n" not in text else f"without a name: {text[:90]}"
     except Exception as error:
         return f"{type(error).__name__} of {run.__module__}: {str(error)[:90]}"
-    sums = np.asarray(q, np.float64).sum(axis=0)
+    values = np.asarray(q, np.float64)  # in the form that the predictions had
+    sums = values.sum(axis=-1 if values.shape == (HEIGHT, WIDTH, LABELS) else 0)
     return "fine" if np.abs(sums - 1).max() < 1e-2 else f"sums {sums.min():.3g}..{sums.max():.3g} {sorted(names)[:2]}"
 
 
