@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.filtering.bandwidths import LogBandwidths
-from crfrnn.filtering.gaussian_filter import check_numbers
+from crfrnn.filtering.gaussian_filter import check_numbers, check_tensor
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
 from crfrnn.inference.fused import choice
 from crfrnn.inference.recurrence import check_iterations, mean_field
@@ -244,6 +244,8 @@ class CRFRNN(nn.Module):
         return groups
 
     def _check(self, logits: Tensor, image: Tensor) -> None:
+        check_tensor("logits", logits)
+        check_tensor("image", image)
         if logits.dim() < 3 or logits.shape[1] != self.num_classes:
             raise ValueError(f"logits: expected (batch, {self.num_classes}, *sizes), got {tuple(logits.shape)}")
         if image.shape[:1] != logits.shape[:1] or image.shape[2:] != logits.shape[2:]:

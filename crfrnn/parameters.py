@@ -103,7 +103,7 @@ class CRFParameters:
         >>> CRFParameters.of_preset("crfrnn", kernels=["spatial:3,1.5"], iterations=5).kernels
         (Spatial(theta_gamma=3.0, weight=1.5, method='separable'),)
         """
-        if name not in PRESETS:
+        if name not in list(PRESETS):  # of names of any type
             raise ValueError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
         preset = PRESETS[name]
         return replace(

@@ -128,6 +128,7 @@ def prepare(
     `implementation` asks for one row of `methods.IMPLEMENTATIONS` by name; by default the fastest that fits.
     """
     check_tracer()
+    check_tensor("features", features)
     check_numbers("features", features.device)
     if features.dim() < 3 or features.shape[1] == 0:
         raise ValueError(f"features: expected (batch, dimensions, *sizes), got {tuple(features.shape)}")
@@ -169,6 +170,12 @@ def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tenso
         norm = operator.apply(ones) + TINY
     factor = norm.rsqrt() if normalization == "symmetric" else 1 / norm
     return (None if normalization == "after" else factor), (None if normalization == "before" else factor)
+
+
+def check_tensor(name: str, value: object) -> None:
+    """ValueError for what is no tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}")
 
 
 def check_numbers(name: str, device: torch.device) -> None:
@@ -247,6 +254,8 @@ def gaussian_filter(
     >>> gaussian_filter(values, features).shape
     torch.Size([1, 2, 8, 9])
     """
+    check_tensor("values", values)
+    check_tensor("features", features)
     if values.device != features.device:
         raise ValueError(f"values: on {values.device}, but the features are on {features.device}; move one of them")
     if values.shape[:1] != features.shape[:1]:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare, prepare_grid, working_dtype
+from crfrnn.filtering.gaussian_filter import GaussianFilter, check_tensor, prepare, prepare_grid, working_dtype
 from crfrnn.filtering.guide_units import notice_other_units
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 
@@ -118,6 +118,7 @@ def _scale(thetas: tuple[float, ...] | Tensor, dtype: torch.dtype, guide: Tensor
 
 
 def _check_guide(guide: Tensor) -> None:
+    check_tensor("guide", guide)
     if guide.dim() < 3:
         raise ValueError(f"guide: expected (batch, channels, *sizes), got {tuple(guide.shape)}")
 

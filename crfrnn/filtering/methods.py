@@ -78,7 +78,7 @@ def choose(
 
     Raises ValueError with the names there are, or with the reason why the one asked for cannot be had.
     """
-    if method not in IMPLEMENTATIONS:
+    if method not in list(IMPLEMENTATIONS):  # of names of any type
         raise ValueError(f"method: {method!r} is none of {', '.join(IMPLEMENTATIONS)}")
     candidates = IMPLEMENTATIONS[method]
     if implementation is not None:

@@ -210,6 +210,8 @@ def check_logits(logits: Tensor) -> None:
     least, most = (bound.item() for bound in logits.detach().amax(dim=1).aminmax())
     if not most < np.inf:  # NaN
         raise ValueError("logits: NaN or infinity in them; minus infinity is fine, for a label that is impossible")
+    if most > -POSSIBLE:
+        raise ValueError(f"logits: {most:.3g} among them; give numbers of at most {-POSSIBLE:.0e}")
     if not least > POSSIBLE:
         raise ValueError(
             f"logits: a pixel has no label above {POSSIBLE:.0e}, where they count as impossible; one must be possible"

@@ -139,7 +139,7 @@ class DenseCRF:
             )
         logits = torch.from_numpy(np.negative(energy, order="C"))
         lowest, highest = torch.aminmax(logits.amax(dim=0))
-        if not (lowest > POSSIBLE and torch.isfinite(highest)):  # NaN passes through both
+        if not (lowest > POSSIBLE and highest < -POSSIBLE):  # NaN passes through both
             raise ValueError("u: NaN, -infinity, or a point whose energies are all infinite; clip the probabilities")
         self._excludes = bool(logits.amin() < IMPOSSIBLE)
         self._logits = logits.clamp_(min=IMPOSSIBLE).unsqueeze(0)

@@ -85,6 +85,18 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"^logits: NaN or infinity in them"):
             TAKERS[taker](logits, FILTERS, WEIGHTS, MU)
 
+    @each("bad", [1e30, 3e38])
+    def test_logits_beyond_any_use(self, bad, taker):
+        logits = LOGITS.clone()
+        logits[0, 1, 2, 3] = bad
+        with pytest.raises(ValueError, match=r"^logits: [13]e\+3[08] among them; give numbers of at most 1e\+29"):
+            TAKERS[taker](logits, FILTERS, WEIGHTS, MU)
+
+    def test_the_largest_logits_give_numbers(self, taker):
+        logits = LOGITS.clone()
+        logits[0, 1, 2, 3], logits[0, :2, 1, 1] = 1e28, -1e28
+        assert TAKERS[taker](logits, FILTERS, WEIGHTS, MU).isfinite().all()
+
     @each("bad", [-float("inf"), -1e30, -3e38])
     def test_a_pixel_that_can_have_no_label(self, bad, taker):
         logits = LOGITS.clone()

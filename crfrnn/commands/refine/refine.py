@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -133,7 +134,7 @@ def refine(
         trace=trace,
     )
     predictions: Any = probabilities if logits is None else logits
-    if not 0 <= tolerance < 0.1:
+    if not (isinstance(tolerance, Real) and 0 <= tolerance < 0.1):
         raise ValueError(f"tolerance: a probability of at least 0 and below 0.1, got {tolerance}")
     if not isinstance(image, list | tuple) and not isinstance(predictions, list | tuple):
         return _one(image, predictions, settings)

@@ -39,7 +39,7 @@ STENCILS: dict[int, Stencil] = {
 
 def check_accuracy(accuracy: int) -> None:
     """ValueError where there is no such stencil."""
-    if isinstance(accuracy, bool) or accuracy not in STENCILS:
+    if isinstance(accuracy, bool) or accuracy not in list(STENCILS):
         raise ValueError(f"accuracy: {accuracy!r} is none of {', '.join(map(str, STENCILS))}")
 
 
