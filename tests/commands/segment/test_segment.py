@@ -1,6 +1,7 @@
 """Segmentation from strokes: tiny photos whose answer is plain, determinism, large photos in bands, refusals."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from crfrnn.commands.segment import segment as stroke_segmentation
 from crfrnn.commands.segment import stroke_features
 from crfrnn.commands.segment.segment import drawn_places, learn_strokes, segment_strokes
 from crfrnn.commands.segment.stroke_features import photo_features, standardized
-from crfrnn.commands.segment.stroke_similarity import SIMILARITIES, Similarity, similarity_logits
+from crfrnn.commands.segment.stroke_similarity import SIMILARITIES, similarity_logits
 from crfrnn.networks import photo_size
 
 SIZE = (36, 48)
@@ -149,7 +150,13 @@ def test_standardized_features_differ_by_one():
 def test_the_process_by_hand():
     """One feature, two strokes: the textbook's formula with numbers."""
     features = {"x": torch.tensor([[[0.0, 1.0, 3.0, 50.0]]])}
-    similarity = Similarity({"x": math.log(0.5)}, log_noise=math.log(0.1), balance=1.0, log_sharpness=math.log(2))
+    similarity = replace(
+        SIMILARITIES["colour"],
+        log_weights={"x": math.log(0.5)},
+        log_noise=math.log(0.1),
+        balance=1.0,
+        log_sharpness=math.log(2),
+    )
     found = similarity_logits(features, torch.tensor([0, 2]), torch.tensor([0, 1]), 2, similarity)[0, :, 0]
     between = math.exp(-4.5)
     coefficients = np.linalg.solve([[1.1, between], [between, 1.1]], [[0.5, -0.5], [-0.5, 0.5]])
