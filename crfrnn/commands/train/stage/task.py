@@ -52,7 +52,7 @@ class SegmentationTask(lightning.LightningModule):
         torch.manual_seed(seed_for(run.seed, run.number, self.position.epoch, self.position.batch, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the pixels that are not void, of the CRF's logits and perhaps of the network's own."""
+        """Mean cross-entropy over the pixels that are not void: of the CRF's logits, and perhaps of the network's."""
         truth, images = batch.masks.long(), self.network.normalize(batch.images)
         unary = self.network.unary_logits(images)
         logits = self.network.refine(unary, images)
