@@ -22,9 +22,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "photo": ("Upload, paste or take a photo", "上传、粘贴或拍摄照片"),
     "samples": ("Or pick a sample", "或选择示例"),
     "about_strokes": (
-        "Any photo, any classes, no trained network: open a photo below, then draw a line on each thing "
+        "Any photo, any classes: open a photo below, then draw a line on each thing "
         "and on the background, each in its own colour. Not right yet? Paint more and press the button again.",
-        "任何照片、任何类别，无需预训练网络：打开照片，用不同颜色在每个物体和背景上各画几笔。结果不理想？继续涂画，再按一次按钮。",
+        "任何照片、任何类别：打开照片，用不同颜色在每个物体和背景上各画几笔。结果不理想？继续涂画，再按一次按钮。",
     ),
     "names": ("What each colour means", "每种颜色的含义"),
     "learn": ("Segment from the strokes", "按笔触分割"),
