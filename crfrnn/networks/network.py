@@ -1,6 +1,7 @@
 """A segmentation network with a CRF-RNN behind it, trained as one (section 5.2)."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -253,7 +254,9 @@ class SegmentationNetwork(
     def _save_pretrained(self, save_directory: Path) -> None:
         """What `save_pretrained` of the mixin calls for config and weights; each file is whole or absent."""
         with writing(save_directory / WEIGHTS) as file:
+            mode = os.fstat(file.fileno()).st_mode
             save_model(self, file.name)
+            os.chmod(file.name, mode)  # safetensors makes files that their owner alone may read
         with writing(save_directory / CONFIG) as file:
             file.write(self._config_text().encode())
 

@@ -185,6 +185,7 @@ def test_a_plain_network_is_saved_too(tmp_path: Path):
     assert again.crf is None
     assert again.num_classes == 2
     torch.testing.assert_close(again(normalised(photo())), network(normalised(photo())))
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # who may read the one may read the other
 
 
 def test_a_network_of_ones_own_is_saved_and_asked_for(tmp_path: Path):
