@@ -1,6 +1,6 @@
 """How fast are the calls that users make, on a real network's outputs, against pydensecrf and an older build?
 
-    python -m benchmarks.bm_real --data PATH_TO/voc2012 [--other CHECKOUT] [--rounds 7] [--only TEXT] [--out FILE.md]
+    python -m benchmarks.bm_real --data PATH_TO/voc2012 [--other CHECKOUT] [--rounds 7] [--only TEXT] [--out FILE]
 
 PATH_TO/voc2012 is what `bm_voc2012` takes; CHECKOUT is a folder with another version of this repository. Each contender
 is a process of its own that waits while another works: pydensecrf (where it is installed), and the other build and this

@@ -98,7 +98,7 @@ class CRFRNN(nn.Module):
         else:
             weights = initial.repeat(1, num_classes if kernel_weights == "class" else 1)
         self.kernel_weights = nn.Parameter(weights)
-        self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
+        self.compatibility = nn.Parameter(torch.ones(num_classes, num_classes).fill_diagonal_(0))
         choice.preload()
 
     def __setstate__(self, state: dict) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from crfrnn.filtering.kernels import Bilateral, Features, Kernel, Spatial
 from crfrnn.inference.solvers import build_solver, solver_config
@@ -17,6 +18,7 @@ MOST_BYTES = 10_000_000  # of config.json
 MOST_NUMBER = 1e6  # in it
 SMALLEST_NUMBER = 2  # bytes of one in half precision
 SMALL = 1_000_000  # numbers that are worth no question
+DRAWING = (Tensor.normal_, Tensor.uniform_)
 SHOWN = 4  # entries of a list in an error message
 
 
@@ -99,10 +101,17 @@ def check_numbers(settings: Any, source: str | Path, name: str = "") -> None:
         raise ValueError(f"{source}: {name}: {settings!r} is beyond any network")
 
 
+class _Undrawn(TorchFunctionMode):
+    """Draws no initial values: to draw them without memory torch would load its compiler, which takes seconds."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func in DRAWING else func(*args, **(kwargs or {}))
+
+
 def check_memory(build: Callable[[], nn.Module], weights: Path) -> None:
     """ValueError where a network wants far more numbers than its file of weights holds; it is built without memory."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             wanted = sum(value.numel() for value in build().state_dict().values())
     except (NotImplementedError, RuntimeError):  # a network of others, which looks at its numbers as it is made
         return

@@ -36,6 +36,7 @@ from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.saved import read_config
 
 RECIPE, HISTOGRAM, DONE, MODEL = "recipe.json", "classes.json", "done.json", "model"
+USUAL = {item.name: item.default for item in dataclasses.fields(StageConfig) if item.default is not dataclasses.MISSING}
 
 
 def train(options: TrainOptions) -> None:
@@ -135,7 +136,9 @@ def _prepare(folder: Path, options: TrainOptions) -> None:
 def _lasting(recipe: dict[str, Any]) -> dict[str, Any]:
     """What may not change between a start and its continuation: all but where it runs and where the files are."""
     data = {name: value for name, value in recipe["data"].items() if name not in ("root", "workers")}
-    return {name: value for name, value in recipe.items() if name != "hardware"} | {"data": data}
+    kept = {name: value for name, value in recipe.items() if name != "hardware"}
+    # what an older version did not know of a stage was as it is by default
+    return kept | {"data": data, "stages": [USUAL | stage for stage in recipe["stages"]]}
 
 
 def _check_files(folder: Path, options: TrainOptions, training: SegmentationDataset) -> None:

@@ -179,14 +179,6 @@ def test_forbidden_labels(learned):
         assert_equal(f"gradient of the {quantity}", gradient, reference, BACKWARD)
 
 
-def test_nan_logits_are_not_hidden():
-    problem = Problem()
-    logits = problem.logits.detach().clone()
-    logits[0, 1, 4, 5] = torch.nan
-    got = mean_field(logits, problem.filters(), problem.weights.detach(), problem.mu.detach(), 3)
-    assert got[0, :, 4, 5].isnan().any()
-
-
 class TestWithoutGradients:
     def test_same_bits(self):
         """Without a gradient the marginals of the iterations are not kept; nothing else changes."""
