@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from crfrnn.networks import weights
 from crfrnn.networks.network import IMAGENET_MEAN, SegmentationNetwork
-from crfrnn.networks.unary import build_unary
+from crfrnn.networks.unary import build_unary, recipe_of
 from crfrnn.networks.unary.efficientnet_lite0 import STAGES, STEM
 from crfrnn.networks.weights import load_efficientnet_lite0, read_state
 
@@ -115,7 +115,7 @@ def test_stride():
     finer, coarser = (build_unary("efficientnet-lite0", 2, stride=stride) for stride in (4, 8))
     left = finer.state_dict().keys() - coarser.state_dict().keys()
     assert {".".join(name.split(".")[:2]) for name in left} == {"lateral.4", "merged.4"}
-    assert coarser.recipe["stride"] == 8
+    assert recipe_of(coarser)["stride"] == 8
     with pytest.raises(ValueError, match=r"^stride: must be 4 or 8, got 16$"):
         build_unary("efficientnet-lite0", 2, stride=16)
 
