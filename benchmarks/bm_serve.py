@@ -64,7 +64,7 @@ def latencies(folder: Path) -> list[tuple[str, float]]:
         ("another iteration t", lambda: studio.view(key, 4, "en")),
         ("a weight moved", lambda: _change(studio, key, settings, "bilateral_weight", next(weights) / 10)),
         (
-            "a bandwidth moved, 11 classes",
+            "a bandwidth moved, 21 classes",
             lambda: _change(studio, key, settings, "theta_beta", 8 + next(bandwidths) / 4),
         ),
         ("preset crfrnn (theta_beta 3)", lambda: (_forget(studio, key), studio.start_from(key, "crfrnn", "en"))),
