@@ -43,7 +43,7 @@ def run_demo(options: DemoOptions) -> None:
     drawn = np.mean(strokes.indices != UNSURE)
     height, width = result.labels.shape
     print(f"photo: {CREDIT}, {width} x {height} pixels, from scikit-image")
-    print(f"input: strokes for {len(colours)} classes on {drawn:.0%} of the pixels, and nothing else")
+    print(f"input: strokes for {len(colours)} classes on {drawn:.0%} of the pixels")
     print(f"what resembles them and a CRF-RNN labelled the rest in {seconds:.1f} s")
     print(f"wrote {folder / 'comparison.png'} (the picture to look at), labels.png and overlay.png beside it")
     print(f"the same by hand: {shlex.join(by_hand(folder))}")

@@ -36,18 +36,18 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
 
 
 def compare_segmentation(
-    photo: np.ndarray, strokes: np.ndarray, network: np.ndarray, joint: np.ndarray, colours: np.ndarray
+    photo: np.ndarray, strokes: np.ndarray, alone: np.ndarray, refined: np.ndarray, colours: np.ndarray
 ) -> Image.Image:
-    """Photo (H, W, 3) and strokes; below, the labels (H, W) of the network alone and with its CRF-RNN.
+    """Photo (H, W, 3) and strokes; below, the labels (H, W) by resemblance to the strokes, and with the CRF-RNN.
 
     A large photo is shown at every second pixel, every third, and so on, until it fits `PANEL`.
     """
-    photo, strokes, network, joint = _panels(photo, strokes, network, joint)
+    photo, strokes, alone, refined = _panels(photo, strokes, alone, refined)
     above = side_by_side([("photograph", photo), ("strokes", draw_strokes(photo, strokes, colours))])
     below = side_by_side(
         [
-            ("network alone", draw_overlay(photo, network, colours)),
-            ("network with CRF-RNN", draw_overlay(photo, joint, colours)),
+            ("what resembles the strokes", draw_overlay(photo, alone, colours)),
+            ("with a CRF-RNN", draw_overlay(photo, refined, colours)),
         ]
     )
     figure = Image.new("RGB", (above.width, above.height + below.height), PAPER)
