@@ -26,7 +26,7 @@ from benchmarks.inputs import machine
 from benchmarks.ruled_strokes import NOTHING, VOID, Task, interval, ruled_strokes, score, tasks, use
 from benchmarks.stroke_photos import photo_of, strokes_of, truth_of
 from crfrnn.commands.segment.segment import segment_strokes
-from crfrnn.commands.segment.stroke_features import KINDS, photo_features
+from crfrnn.commands.segment.stroke_features import photo_features
 
 try:
     import cv2
@@ -138,17 +138,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--voc", type=Path, help="the folder voc2012; else left out")
     parser.add_argument("--camvid", type=Path, help="the folder camvid; else left out")
     parser.add_argument("--most", type=int, help="photos of each set")
-    parser.add_argument("--kind", choices=KINDS, help="of the features, instead of the best that is installed")
     parser.add_argument("--model", type=Path, help="the folder of a model, instead of the one in the package")
     parser.add_argument("--results", type=Path, help="a file of results to go on with")
     parser.add_argument("--again", nargs="*", default=[], choices=METHODS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
-    use(options.kind, options.model)
+    use(options.model)
     results: Results = {}
     if options.results is not None and options.results.exists():
         results = json.loads(options.results.read_text())
-    kind, _ = photo_features(photo_of("chelsea"))  # and the first call, which loads and compiles
+    photo_features(photo_of("chelsea"))  # the first call, which loads and compiles
     sets = {"photos of scikit-image": photos()}
     for title, name in (("VOC", "voc"), ("CamVid", "camvid")):
         if (folder := getattr(options, name)) is not None:
@@ -159,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     print("\n".join(rows))
     if options.out:
         head = options.out.read_text().split("<!-- table -->")[0] if options.out.exists() else ""
-        options.out.write_text(f"{head}<!-- table -->\n\nFeatures: {kind}. {machine()}.\n\n" + "\n".join(rows) + "\n")
+        options.out.write_text(f"{head}<!-- table -->\n\n{machine()}.\n\n" + "\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

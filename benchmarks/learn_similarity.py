@@ -1,6 +1,6 @@
-"""The constants of `stroke_similarity.SIMILARITIES`: the kernel by gradients, then the CRF by a search.
+"""The constants of `stroke_similarity.SIMILARITY`: the kernel by gradients, then the CRF by a search.
 
-    python -m benchmarks.learn_similarity --voc PATH_TO/voc2012 --camvid PATH_TO/camvid [--kind model]
+    python -m benchmarks.learn_similarity --voc PATH_TO/voc2012 --camvid PATH_TO/camvid
 
 On photos that are not reported (`ruled_strokes`): 44 of VOC and 20 of CamVid. The kernel's parameters minimise the
 cross-entropy of 1500 places of each photo, each class weighted by the root of its area; the CRF's are the best of
@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from benchmarks.ruled_strokes import VOID, Task, mean_iou, tasks, use
 from crfrnn.commands.segment.segment import drawn_places, evidence_of
-from crfrnn.commands.segment.stroke_features import feature_network, photo_features
-from crfrnn.commands.segment.stroke_similarity import SIMILARITIES, Similarity, similarity_logits
+from crfrnn.commands.segment.stroke_features import photo_features
+from crfrnn.commands.segment.stroke_similarity import SIMILARITY, Similarity, similarity_logits
 from crfrnn.networks.photo_size import fitting_size, resized
 
 PHOTOS, PLACES = 44, 1500
@@ -40,7 +40,7 @@ class Sample:
 
 
 def sampled(task: Task, names: Sequence[str], generator: torch.Generator) -> Sample:
-    _, features = photo_features(task.photo)
+    features = photo_features(task.photo)
     height, width = features["position"].shape[1:]
     places, targets = drawn_places([task.strokes == c for c in task.classes], (height, width), seed=0)
     truth = torch.from_numpy(at_places(task.truth, (height, width)).ravel())
@@ -116,7 +116,7 @@ def search_crf(photos: Sequence[Task], similarity: Similarity, generator: np.ran
 def halved(task: Task, similarity: Similarity) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray, np.ndarray]:
     """At half the size: logits, photo, truth and strokes; and the classes' numbers."""
     size = fitting_size(task.truth.shape, task.truth.size / 4)
-    _, features = photo_features(task.photo)
+    features = photo_features(task.photo)
     height, width = features["position"].shape[1:]
     drawn = [task.strokes == c for c in task.classes]
     values = similarity_logits(features, *drawn_places(drawn, (height, width), 0), len(drawn), similarity)
@@ -148,17 +148,14 @@ def main() -> None:
     parser.add_argument("--voc", type=Path, required=True)
     parser.add_argument("--camvid", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="the folder of a model, instead of the one in the package")
-    parser.add_argument("--kind", choices=SIMILARITIES, help="instead of the best that is installed")
     options = parser.parse_args()
-    use(options.kind, options.model)
-    kind, _ = feature_network()
-    start = SIMILARITIES[kind]
+    use(options.model)
     photos = [*tasks("voc", options.voc, report=False, most=PHOTOS), *tasks("camvid", options.camvid, report=False)]
     generator = torch.Generator().manual_seed(0)
-    learned = learn_kernel([sampled(task, list(start.log_weights), generator) for task in photos], start)
+    learned = learn_kernel([sampled(task, list(SIMILARITY.log_weights), generator) for task in photos], SIMILARITY)
     print(learned)
     learned = search_crf(photos, learned, np.random.default_rng(0))
-    print(f"{kind}: {learned}")
+    print(learned)
 
 
 if __name__ == "__main__":

@@ -135,12 +135,10 @@ def mean_iou(found: np.ndarray, right: np.ndarray) -> float:
     return 100 * float(np.mean([both(c).sum() / either(c).sum() for c in np.unique(right)]))
 
 
-def use(kind: str | None, model: Path | None) -> None:
-    """The features of this kind, or of a model in a folder, instead of the best that is installed."""
+def use(model: Path | None) -> None:
+    """The features of a model in a folder, instead of the one in the package."""
     if model is not None:
         MODELS[stroke_features.MODEL] = model
-    if kind is not None:
-        stroke_features.KINDS = (kind,)
 
 
 def interval(values: Iterable[float], seed: int = 0) -> tuple[float, float]:

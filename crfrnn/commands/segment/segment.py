@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from crfrnn.commands.segment.stroke_features import photo_features
-from crfrnn.commands.segment.stroke_similarity import SIMILARITIES, similarity_logits
+from crfrnn.commands.segment.stroke_similarity import SIMILARITY, similarity_logits
 from crfrnn.inference.recurrence import check_iterations
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
@@ -136,17 +136,16 @@ def learn_strokes(
     classes = _check(image, strokes, void)
     size = fitting_size(strokes.shape, CRF_VALUES / len(classes))
     report = progress or (lambda done, total: None)
-    kind, features = photo_features(image)
+    features = photo_features(image)
     report(1, 2)
     grid = features["position"].shape[1:]
     drawn = [strokes == number for number in classes]
     places, targets = drawn_places(drawn, (grid[0], grid[1]), seed)
-    similarity = SIMILARITIES[kind]
-    logits = similarity_logits(features, places, targets, len(classes), similarity)
+    logits = similarity_logits(features, places, targets, len(classes), SIMILARITY)
     alone = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
     unary = alone + evidence_of(drawn, size)
     report(2, 2)
-    return LearnedStrokes(classes, alone, unary, similarity.crf(len(classes), size))
+    return LearnedStrokes(classes, alone, unary, SIMILARITY.crf(len(classes), size))
 
 
 def drawn_places(drawn: Sequence[np.ndarray], grid: tuple[int, int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crfrnn.networks.models import MODELS, load_model
+from crfrnn.networks.models import load_model
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.photo_size import resized
 from crfrnn.networks.unary.efficientnet_lite0 import EfficientNetLite0, spread
-from crfrnn.networks.weights import load_efficientnet_lite0
 
-MODEL = "voc"  # of `MODELS`, whose network tells things apart; without it ImageNet's, and without that the colours
+MODEL = "voc"  # whose network tells things apart
 PIXELS = 190_000  # the size at which a photo is looked at: 500 x 375
 STRIDE = 4  # of the grid on which features are given
 MULTIPLE = 32  # sides of a multiple of this, plus 1: the last output of every stride lies on the last pixel
@@ -24,8 +23,6 @@ FLOOR = 1e-3  # of a channel's deviation over the photo
 # sRGB primaries to the CIE XYZ of its white point D65, each row divided by the white (IEC 61966-2-1).
 XYZ_OF_RGB = ((0.4339, 0.3762, 0.1899), (0.2126, 0.7152, 0.0722), (0.0178, 0.1095, 0.8727))
 LAB_SCALE = (50.0, 30.0, 30.0)  # brings lightness and the two colour axes to about 1
-
-KINDS = ("model", "imagenet", "colour")  # the first that is installed
 
 Features = dict[str, Tensor]  # by name, each (C, h, w) on the same grid
 
@@ -46,26 +43,17 @@ def lab(rgb: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def feature_network() -> tuple[str, SegmentationNetwork | None]:
-    """The first of `KINDS` that is installed: its name, and its network."""
+def feature_network() -> SegmentationNetwork:
+    """That of `MODEL`."""
     with torch.random.fork_rng(devices=[]):  # a new network draws initial values
-        if "model" in KINDS and MODEL in MODELS:
-            return "model", load_model(MODEL)[0]
-        if "imagenet" in KINDS:
-            unary = EfficientNetLite0(num_classes=2)
-            try:
-                load_efficientnet_lite0(unary)
-                return "imagenet", SegmentationNetwork(unary).eval()
-            except ValueError:  # its weights are an extra
-                pass
-    return "colour", None
+        return load_model(MODEL)[0]
 
 
-def photo_features(photo: np.ndarray) -> tuple[str, Features]:
-    """(H, W, 3) uint8 -> the kind of `feature_network`, and features of a grid that spans the photo corner to corner.
+def photo_features(photo: np.ndarray) -> Features:
+    """(H, W, 3) uint8 -> features of a grid that spans the photo corner to corner.
 
     ``colour`` and ``surroundings``: mean L*a*b* of small and larger squares; ``position``: (y, x), 0 to 2 along the
-    longer side; and a network's maps of strides 4 to 32, ``map4`` to ``map32``, and its ``classes``, if it has any.
+    longer side; and a network's maps of strides 4 to 32, ``map4`` to ``map32``, and its ``classes``.
     """
     image = resized(photo, working_size(photo.shape[:2]))
     height, width = (side // STRIDE + 1 for side in image.shape[2:])
@@ -74,8 +62,7 @@ def photo_features(photo: np.ndarray) -> tuple[str, Features]:
     y, x = (torch.arange(side) / half for side in (height, width))
     position = torch.stack([y.view(-1, 1).expand(height, width), x.expand(height, width)])
     features = {"colour": colours[0][0], "surroundings": colours[1][0], "position": position}
-    kind, network = feature_network()
-    return kind, features if network is None else features | _of_network(network, image)
+    return features | _of_network(feature_network(), image)
 
 
 def working_size(size: tuple[int, ...]) -> tuple[int, int]:
@@ -90,20 +77,16 @@ def working_size(size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _of_network(network: SegmentationNetwork, image: Tensor) -> Features:
-    """The backbone's maps; where classes are known the decoder's, as far as there are, and the probabilities."""
+    """The decoder's maps, those of the backbone where it has none, and the classes' probabilities."""
     unary = network.unary
     assert isinstance(unary, EfficientNetLite0)
     with torch.no_grad():
         maps = unary.backbone(network.normalize(image))
-        grid, decoded = maps[STRIDE], {}
-        if network.class_names is not None:
-            decoded = unary.decoded(maps)
+        grid, decoded = maps[STRIDE], unary.decoded(maps)
         several = {stride: x for stride, x in (maps | decoded).items() if stride >= STRIDE}
         features = {f"map{stride}": standardized(spread(x, grid)[0]) for stride, x in several.items()}
-        if decoded:
-            logits = unary.classifier(decoded[min(decoded)])
-            features["classes"] = spread(logits, grid)[0].softmax(dim=0)
-    return features
+        logits = unary.classifier(decoded[min(decoded)])
+        return features | {"classes": spread(logits, grid)[0].softmax(dim=0)}
 
 
 def standardized(values: Tensor) -> Tensor:

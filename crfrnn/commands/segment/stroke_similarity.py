@@ -41,58 +41,26 @@ class Similarity:
         return CRFRNN(labels, kernels=kernels, iterations=5, eval_iterations=iterations)
 
 
-SIMILARITIES = {  # by the kind of `feature_network`; python -m benchmarks.learn_similarity
-    "model": Similarity(
-        {
-            "colour": -2.1,
-            "surroundings": -5.4,
-            "position": -3.8,
-            "map4": -2.0,
-            "map8": -1.9,
-            "map16": -2.2,
-            "map32": -2.8,
-            "classes": -2.3,
-        },
-        log_noise=-1.8,
-        balance=0.2,
-        log_sharpness=1.9,
-        theta_alpha=0.08,
-        theta_beta=5.0,
-        theta_gamma=0.006,
-        bilateral_weight=4.0,
-        spatial_weight=2.0,
-    ),
-    "imagenet": Similarity(
-        {
-            "colour": 0.7,
-            "surroundings": -0.3,
-            "position": -2.2,
-            "map4": -1.5,
-            "map8": -1.0,
-            "map16": 0.2,
-            "map32": -0.8,
-        },
-        log_noise=-3.4,
-        balance=0.2,
-        log_sharpness=2.1,
-        theta_alpha=0.02,
-        theta_beta=11.0,
-        theta_gamma=0.006,
-        bilateral_weight=2.2,
-        spatial_weight=1.0,
-    ),
-    "colour": Similarity(
-        {"colour": 2.6, "surroundings": 1.9, "position": -0.7},
-        log_noise=-0.8,
-        balance=0.1,
-        log_sharpness=1.4,
-        theta_alpha=0.02,
-        theta_beta=11.0,
-        theta_gamma=0.006,
-        bilateral_weight=2.2,
-        spatial_weight=1.0,
-    ),
-}
+SIMILARITY = Similarity(  # python -m benchmarks.learn_similarity
+    {
+        "colour": -2.1,
+        "surroundings": -5.4,
+        "position": -3.8,
+        "map4": -2.0,
+        "map8": -1.9,
+        "map16": -2.2,
+        "map32": -2.8,
+        "classes": -2.3,
+    },
+    log_noise=-1.8,
+    balance=0.2,
+    log_sharpness=1.9,
+    theta_alpha=0.08,
+    theta_beta=5.0,
+    theta_gamma=0.006,
+    bilateral_weight=4.0,
+    spatial_weight=2.0,
+)
 
 
 def similarity_logits(

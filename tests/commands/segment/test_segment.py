@@ -11,7 +11,7 @@ from crfrnn.commands.segment import segment as stroke_segmentation
 from crfrnn.commands.segment import stroke_features
 from crfrnn.commands.segment.segment import drawn_places, learn_strokes, segment_strokes
 from crfrnn.commands.segment.stroke_features import photo_features, standardized
-from crfrnn.commands.segment.stroke_similarity import SIMILARITIES, similarity_logits
+from crfrnn.commands.segment.stroke_similarity import SIMILARITY, similarity_logits
 from crfrnn.networks import photo_size
 
 SIZE = (36, 48)
@@ -58,13 +58,6 @@ def test_strokes_become_labels():
     assert np.array_equal(result.labels[drawn], strokes[drawn])
 
 
-def test_without_any_pretrained_network(monkeypatch):
-    monkeypatch.setattr(stroke_features, "KINDS", ("colour",))
-    photo, strokes, truth = three_fields()
-    assert (segment_strokes(photo, strokes).labels == truth).mean() > 0.98
-    assert set(photo_features(photo)[1]) == set(SIMILARITIES["colour"].log_weights)
-
-
 def test_the_same_seed_gives_the_same_result_and_another_does_not(monkeypatch):
     monkeypatch.setattr(stroke_segmentation, "PLACES", 30)
     photo, strokes, _ = three_fields()
@@ -101,7 +94,7 @@ def test_bands_do_not_show(monkeypatch):
     """Of a smooth photo the marginals do not depend on where the bands end."""
     logits = torch.randn(1, 2, 12, 10, generator=torch.Generator().manual_seed(0))
     image = np.full((96, 80, 3), 90, np.uint8)
-    crf = SIMILARITIES["colour"].crf(2, (12, 10)).eval()
+    crf = SIMILARITY.crf(2, (12, 10)).eval()
     monkeypatch.setattr(photo_size, "CRF_VALUES", 2 * 24 * 20)
 
     def in_bands(rows: int) -> np.ndarray:
@@ -131,13 +124,12 @@ def test_places_are_those_that_strokes_cover():
     assert labels.tolist() == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("kind", ["imagenet", "colour"])
 @pytest.mark.parametrize("size", [(1, 9), (7, 2), (30, 40)])
-def test_features_of_any_size_are_finite(kind, size, monkeypatch):
-    monkeypatch.setattr(stroke_features, "KINDS", (kind,))
+def test_features_of_any_size_are_finite(size):
     photo = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     for image in (photo, np.zeros_like(photo)):
-        _, features = photo_features(image)
+        features = photo_features(image)
+        assert features.keys() == SIMILARITY.log_weights.keys()
         assert len({values.shape[1:] for values in features.values()}) == 1
         assert all(torch.isfinite(values).all() for values in features.values())
 
@@ -151,7 +143,7 @@ def test_the_process_by_hand():
     """One feature, two strokes: the textbook's formula with numbers."""
     features = {"x": torch.tensor([[[0.0, 1.0, 3.0, 50.0]]])}
     similarity = replace(
-        SIMILARITIES["colour"],
+        SIMILARITY,
         log_weights={"x": math.log(0.5)},
         log_noise=math.log(0.1),
         balance=1.0,
