@@ -1,7 +1,8 @@
-"""Gradio's picture components, without their own reading of what visitors send: `reading.py` does that, in limits."""
+"""Gradio's components, without their own reading of what visitors send: `reading` and `studio` do that, in limits."""
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.components.base import server
@@ -19,6 +20,24 @@ class PhotoInput(gr.Image):
 
     def preprocess(self, payload: ImageData | None) -> str | None:
         return None if payload is None else payload.path
+
+
+class Choice(gr.Dropdown):
+    """One of several. Gradio compares it with choices that it remembers of a session, and may have forgotten."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class Iteration(gr.Slider):
+    """A whole number whose most depends on the result; compared as little as a `Choice`."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
 
 
 class Canvas(gr.ImageEditor):

@@ -172,8 +172,13 @@ class Exploration:
     @property
     def nbytes(self) -> int:
         """Memory of the photo, the logits and the lattices."""
-        lattices = sum(tensor.nbytes for gaussian in self._lattices.values() for tensor in _tensors_of(gaussian))
-        return self.photo.nbytes + self.logits.nbytes + lattices
+        return self.photo.nbytes + self.logits.nbytes + self.lattice_nbytes
+
+    @property
+    def lattice_nbytes(self) -> int:
+        """Memory of the lattices, which can be given back."""
+        gaussians = list(self._lattices.values())
+        return sum(tensor.nbytes for gaussian in gaussians for tensor in _tensors_of(gaussian))
 
 
 def _tensors_of(gaussian: GaussianFilter) -> Iterator[Tensor]:

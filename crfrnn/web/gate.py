@@ -10,8 +10,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 from crfrnn.web.expiry import clear_uploads
 from crfrnn.web.limits import MEGA, Limits
+from crfrnn.web.shares import Places, visitor
+from crfrnn.web.storage import Storage
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,9 +53,10 @@ OPEN = {*PAGES, *(API + name for name in ENDPOINTS)}
 OPEN_BELOW = ("/assets/", "/static/", "/svelte/", API + "call/", API + "heartbeat/", FILE)
 UPLOADS = (API + "upload", API + "component_server")
 FOREIGN = re.compile(rb"<(?:link|script|meta)\b[^>]*https?://[^>]*>(?:\s*</script>)?")
+UPLOAD = 3  # parts of the largest size that one upload may have
 JSON_MOST = 2 * MEGA  # bytes of a request that carries no file
-SETTLE = 5  # seconds for which the size of the folder is believed
 SILENCE = 60.0  # seconds that the next part of a request may take
+CONNECTIONS = 1024  # under way at a time, where the system says nothing of open files
 
 
 class Refused(Exception):
@@ -64,23 +72,31 @@ class Gate:
     the same length in everything that goes out, and by its own where a file is named in what comes in.
 
     What an upload that was broken off has left is deleted as soon as no upload is under way that could be writing it.
+    Requests and uploads under way have `Places`, and the files are a `Storage`: one visitor does not take it all.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], folder: Path, limits: Limits):
         self.app, self.folder, self.limits = app, folder, limits
         self.real = str(folder).encode()
         self.shown = alias(folder).encode()
-        self._weighed, self._weight = -math.inf, 0
+        self.storage = Storage(folder, limits.disk_megabytes)
+        self._requests = Places(_connections() // 2)
+        self._uploading = Places(limits.disk_megabytes // (UPLOAD * limits.upload_megabytes))
         self._uploads: list[float] = []  # when those that are under way began
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        who = visitor(scope.get("client"))
         try:
-            await self._pass(dict(scope), receive, self._outgoing(send))
+            with self._requests.one(who, Refused(429, "too many requests at a time")):
+                await self._pass(dict(scope), receive, self._outgoing(send, who))
         except Refused as refused:
             await _refuse(send, *refused.args)
+        except RuntimeError as error:
+            if type(error.__cause__).__name__ != "HTTPException":  # Starlette's, where an answer had begun:
+                raise  # a session that nobody knows, of which the log need not be full
 
     async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -89,45 +105,45 @@ class Gate:
         if path.startswith(FILE):
             scope["path"] = FILE + self._named(path.removeprefix(FILE))
             scope["raw_path"] = scope.get("raw_path", b"").replace(self.shown, self.real)
+        if scope["method"] == "POST" and self.storage.due:
+            await asyncio.to_thread(self.storage.tidy)
         if path.rstrip("/") in UPLOADS:
-            await self._upload(scope, receive, send)
+            with self._uploading.one(visitor(scope.get("client")), Refused(429, "too many uploads at a time")):
+                await self._upload(scope, receive, send)
             return
         if scope["method"] == "POST":
             receive = self._again(await self._body(scope, receive), receive)
         await self.app(scope, receive, send)
 
     async def _upload(self, scope: Message, receive: Receive, send: Send) -> None:
-        most = 3 * self.limits.upload_megabytes * MEGA
+        most = UPLOAD * self.limits.upload_megabytes * MEGA
         if _length(scope) > most:
             raise Refused(413, "too large")
-        if self.weight() > self.limits.disk_megabytes * MEGA:
-            raise Refused(507, "too many files of other visitors: try again later")
-        counted, complete = 0, False
+        counted, complete, broken_off = 0, False, False
 
         async def counting() -> Message:
-            nonlocal counted, complete
+            nonlocal counted, complete, broken_off
             if complete:
                 return await receive()
             message = await _next(receive)
             counted += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            return message if counted <= most else {"type": "http.disconnect"}
+            message = message if counted <= most else {"type": "http.disconnect"}
+            broken_off = message["type"] == "http.disconnect"
+            return message
 
         began = time.time()
         self._uploads.append(began)
         try:
             await self.app(scope, counting, send)
+        except Exception:
+            if not broken_off:  # of those the log need not be full
+                raise
         finally:
             self._uploads.remove(began)
+            self.storage.brought(counted)
             before = min(self._uploads, default=math.inf)
             await asyncio.shield(asyncio.to_thread(clear_uploads, self.folder, before))
-
-    def weight(self) -> int:
-        """Bytes of all visitors' files, looked at every few seconds."""
-        if time.monotonic() - self._weighed > SETTLE:
-            self._weighed = time.monotonic()
-            self._weight = sum(_size(file) for file in self.folder.rglob("*"))
-        return self._weight
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         """That of a request without files, in which the files that it names are where they are for the server."""
@@ -175,7 +191,7 @@ class Gate:
             raise Refused(403, "no file that was sent")
         return path
 
-    def _outgoing(self, send: Send) -> Send:
+    def _outgoing(self, send: Send, who: str) -> Send:
         text = html = False
 
         async def cleaning(message: Message) -> None:
@@ -188,7 +204,10 @@ class Gate:
                 kept = [(k, v) for k, v in message["headers"] if not (html and k == b"content-length")]
                 message = {**message, "headers": [*kept, *HEADERS]}
             elif text and message["type"] == "http.response.body":
-                body = message.get("body", b"").replace(self.real, self.shown)
+                body = message.get("body", b"")
+                if self.real in body:
+                    self.storage.told(body, who)
+                    body = body.replace(self.real, self.shown)
                 if html:
                     body = FOREIGN.sub(b"", body)
                 message = {**message, "body": body}
@@ -219,11 +238,10 @@ def _length(scope: Message) -> int:
     return int(stated) if stated.isdigit() else 0
 
 
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:  # deleted in the meantime
-        return 0
+def _connections() -> int:
+    """How many files and connections this process may have open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource else 0
+    return soft if soft > 0 else CONNECTIONS
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:

@@ -9,7 +9,7 @@ from gradio.themes.utils.fonts import Font
 
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.parameters import DEFAULT, PRESETS
-from crfrnn.web.components import Canvas, PhotoInput
+from crfrnn.web.components import Canvas, Choice, Iteration, PhotoInput
 from crfrnn.web.explore import Settings
 from crfrnn.web.limits import MEGA, Limits
 from crfrnn.web.samples import BRUSHES, Samples
@@ -188,7 +188,7 @@ def _result(page: Layout) -> None:
     with gr.Row():
         page.put(
             "t",
-            gr.Slider(0, 10, 10, step=1, label=say("en", "iteration"), elem_id="t", scale=4, min_width=200),
+            Iteration(0, 10, 10, step=1, label=say("en", "iteration"), elem_id="t", scale=4, min_width=200),
             "iteration",
         )
         page.put(
@@ -198,7 +198,7 @@ def _result(page: Layout) -> None:
     with page.put("accordion", gr.Accordion(say("en", "settings"), open=False, elem_id="settings"), "settings"):
         start = Settings.of(PRESETS[DEFAULT])
         choices = [*PRESETS]
-        page.put("preset", gr.Dropdown(choices, value=DEFAULT, label=say("en", "preset"), elem_id="preset"), "preset")
+        page.put("preset", Choice(choices, value=DEFAULT, label=say("en", "preset"), elem_id="preset"), "preset")
         for name, (least, most, step) in RANGES.items():
             slider = gr.Slider(
                 least, most, getattr(start, name), step=step, label=say("en", name), elem_id=name.replace("_", "-")

@@ -18,11 +18,13 @@ from crfrnn.web.expiry import CHECKS
 from crfrnn.web.layout import lay_out, preset_choices
 from crfrnn.web.samples import BRUSHES, write_samples
 from crfrnn.web.studio import LEARNED, RANGES, Studio, View
+from crfrnn.web.turns import asking, take_turns
 from crfrnn.web.wording import Refusal, language_of, say
 from crfrnn.web.workspaces import DRAWINGS
 
 PROGRESS = gr.Progress()  # Gradio hands each handler one of its own in its place
 FRAME = 0.35  # seconds for which a played iteration is shown
+SESSIONS = 500  # of which Gradio remembers what they are to be told; one that waits for something is not forgotten
 PLAYERS = 2  # at the same time, for each request that is computed; further ones wait
 
 
@@ -39,14 +41,16 @@ class Page:
         self.samples = write_samples(folder)
         DRAWINGS.most = studio.workspaces.most // 4
         studio.workspaces.beside = lambda: DRAWINGS.nbytes
+        studio.workspaces.asking = DRAWINGS.asking = asking
         seconds: Any = 60 * studio.limits.minutes
         self.blocks = gr.Blocks(title="CRF-RNN", analytics_enabled=False, delete_cache=(seconds / CHECKS, seconds))
         with self.blocks:
             self.layout = lay_out(self.samples, studio.limits, self._about_model("en"))
             add_api(studio, folder)  # first: their names are not taken then
             self._connect()
-        limits = studio.limits  # api_open would let anybody pass by the queue
-        self.blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.at_once, api_open=False)
+        # api_open would let anybody pass by the queue
+        self.blocks.queue(default_concurrency_limit=studio.limits.at_once, api_open=False)
+        take_turns(self.blocks._queue, self.blocks.fns.values(), studio.limits.waiting, SESSIONS)
 
     def _connect(self) -> None:
         at = self.layout

@@ -143,6 +143,8 @@ class Studio:
     def start_from(self, key: str, preset: str, language: str) -> View:
         """The same picture with the settings of a preset, or with those that were learned."""
         exploration = self.workspaces.find(key).exploration
+        if preset not in (LEARNED, *PRESETS):
+            raise Refusal("wrong_settings")
         settings = exploration.learned if preset == LEARNED else Settings.of(CRFParameters.of_preset(preset))
         return self.change(key, vars(settings or Settings.of(PRESETS[DEFAULT])), preset, language)
 
@@ -152,6 +154,8 @@ class Studio:
         settling, settings = workspace.settling, workspace.settings
         if settling is None or settings is None:
             raise Refusal("no_result")
+        if not isinstance(t, int | float) or not math.isfinite(t):
+            raise Refusal("wrong_settings")
         t = min(max(0, int(t)), len(settling.labels) - 1)
         before, after = overlays(workspace, t)
         return View(
