@@ -13,15 +13,15 @@ JSON = {"content-type": "application/json"}
 
 
 class Session:
-    """One session of Gradio's. `come_from` is the visitor's address, one in 127.0.0.0/8."""
+    """One session of Gradio's. `come_from` is the visitor's address in 127.0.0.0/8; headers go with each request."""
 
-    def __init__(self, address: str, come_from: str = "127.0.0.1"):
-        self.host, self.come_from = urlsplit(address).netloc, come_from
+    def __init__(self, address: str, come_from: str = "127.0.0.1", **headers: str):
+        self.host, self.come_from, self.headers = urlsplit(address).netloc, come_from, headers
         self.name = secrets.token_hex(5)
 
     def renewed(self) -> "Session":
         """Another session of the same visitor."""
-        return Session(f"http://{self.host}", self.come_from)
+        return Session(f"http://{self.host}", self.come_from, **self.headers)
 
     def ask(self, place: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         """Status and answer."""
@@ -33,7 +33,7 @@ class Session:
 
     def _sent(self, place: str, body: bytes | None, headers: dict[str, str]) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(self.host, timeout=300, source_address=(self.come_from, 0))
-        connection.request("GET" if body is None else "POST", place, body, headers)
+        connection.request("GET" if body is None else "POST", place, body, self.headers | headers)
         return connection
 
     def functions(self) -> dict[str, int]:

@@ -93,6 +93,29 @@ class TestUploads:
         until(lambda: not list(folder.glob("tmp*")), seconds=20)
         assert upload(address) == 200
 
+    @pytest.mark.parametrize("broken_off", [True, False], ids=["broken off", "whole"])
+    def test_only_what_is_broken_off_is_no_error_of_the_servers(self, tmp_path, broken_off):
+        async def app(scope, receive, send):
+            while (await receive())["type"] != "http.disconnect" and broken_off:
+                pass
+            raise OSError("what an application makes of it")
+
+        sent = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+
+        async def receive():
+            return sent.pop(0)
+
+        async def send(_):
+            pass
+
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": [], "client": None}
+        call = Gate(app, tmp_path, Limits())(scope, receive, send)
+        if broken_off:
+            asyncio.run(call)
+        else:
+            with pytest.raises(OSError, match="makes of it"):
+                asyncio.run(call)
+
     def test_what_is_being_written_stays(self, tmp_path):
         for name in ("tmp1", "tmp2", "cat.jpg"):
             (tmp_path / name).touch()

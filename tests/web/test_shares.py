@@ -1,5 +1,6 @@
 """One visitor takes from the others neither memory, nor disk, nor the queue."""
 
+import json
 import os
 import random
 import threading
@@ -187,6 +188,35 @@ class TestServer:
             Session(address, MANY).join(functions["translate"], "en", "")
         assert one.do(functions["start_from"], key, "learned", "en")[-1] == normalization == "after"
         assert one.do(functions["scrub"], key, 20, "en")[0]
+
+    def test_only_a_proxy_of_this_machine_says_who_a_visitor_is(self, server):
+        address, studio, _ = server
+        forged = {"X-Forwarded-For": "192.0.2.9, 2001:db8:7::1"}
+        for come_from, expected in ((MANY, MANY), ("127.0.0.1", "2001:db8:7::")):
+            one = Session(address, come_from, **forged)
+            key = one.do(one.functions()["segment_1"], one.upload(photo()), "en", "")[0]
+            assert studio.workspaces.find(key).owner == expected
+
+    def test_a_drawing_is_its_visitors(self, server):
+        from crfrnn.web.workspaces import DRAWINGS
+
+        address, studio, _ = server
+        one = Session(address, ONE)
+        canvas = next(c["id"] for c in json.loads(one.ask("/config")[1])["components"] if c["type"] == "imageeditor")
+        fields = {
+            "data": '{"type": "layer", "index": 0, "id": "d1"}',
+            "component_id": canvas,
+            "fn_name": "accept_blobs",
+        }
+        fields |= {"session_hash": one.name}
+        parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
+        parts.append('--b\r\nContent-Disposition: form-data; name="file"; filename="blob"\r\n\r\nxyz\r\n--b--\r\n')
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        before = studio.workspaces.nbytes
+        assert one.ask("/gradio_api/component_server", "".join(parts).encode(), **kind)[0] == 200
+        assert DRAWINGS._sent["d1"].owner == ONE
+        assert studio.workspaces.nbytes == before + DRAWINGS._sent["d1"].nbytes
+        assert DRAWINGS.take("d1") == {"layer": b"xyz"}
 
     def test_choices_by_hand_are_refused_by_name(self, server):
         address, _, _ = server
