@@ -40,8 +40,8 @@ MARKS = "<!-- soak -->", "<!-- end of soak -->"
 
 def photo(number: int) -> bytes:
     """A JPEG of 1000 x 750 pixels that no other number has."""
-    file = io.BytesIO()
-    Image.fromarray(np.roll(data.coffee(), 3 * number, axis=1)).resize((1000, 750)).save(file, "jpeg")
+    file, shift = io.BytesIO(), (number % 400, number // 400)
+    Image.fromarray(np.roll(data.coffee(), shift, axis=(0, 1))).resize((1000, 750)).save(file, "jpeg")
     return file.getvalue()
 
 

@@ -62,6 +62,8 @@ class Canvas(gr.ImageEditor):
     @server
     def accept_blobs(self, data: AcceptBlobs) -> None:
         """A part of a drawing, sent before the event that needs it. Kept for a while, in bounded memory."""
+        if not data.files or not {"type", "index", "id"} <= data.data.keys():
+            return
         kind, index = data.data["type"], data.data["index"]
         name = "layer" if kind == "layer" and str(index) == "0" else str(kind)
         blob = bytes(data.files[0][1])

@@ -62,17 +62,26 @@ class Turns(list):
 
 
 class Mailboxes(LRUCache):
-    """What is to be told to each session. Gradio forgets the oldest, though somebody waits there; here these stay."""
+    """What is to be told to each session. Gradio forgets the oldest, though somebody waits there.
+
+    Here that one goes which nobody has looked into for longest (whoever listens looks every ten seconds), and for which
+    nothing is computed or waits.
+    """
 
     def __init__(self, queue: Queue, most: int):
         super().__init__(most)
         self.of = queue
+
+    def __getitem__(self, session: str) -> Any:
+        messages = super().__getitem__(session)
+        self.move_to_end(session)
+        return messages
 
     def __setitem__(self, session: str, messages: Any) -> None:
         if session not in self and len(self) >= self.max_size:
             busy = {event.session_hash for event in self.of.event_ids_to_events.values()}
             gone = next((one for one in self if one not in busy), None)
             if gone is not None:
-                del self[gone]
+                self.pop(gone)
                 self.of.pending_event_ids_session.pop(gone, None)
         OrderedDict.__setitem__(self, session, messages)

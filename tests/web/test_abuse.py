@@ -163,13 +163,13 @@ class TestSilence:
 
 class TestMemory:
     def test_drawings_are_bounded_and_the_oldest_go_first(self):
-        drawings = Drawings(most=100)
+        drawings = Drawings(most=100_000)
         for number in "abcd":
-            drawings.put(number, "layer", bytes(30))
-        assert drawings.nbytes <= 100
+            drawings.put(number, "layer", bytes(30_000))
+        assert drawings.nbytes <= 100_000
         assert [bool(drawings.take(number)) for number in "abcd"] == [False, True, True, True]
         assert drawings.nbytes == 0
-        drawings.put("e", "layer", bytes(1000))
+        drawings.put("e", "layer", bytes(1_000_000))
         assert drawings.take("e") == {}
 
     def test_they_count_among_the_pictures(self):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +159,33 @@ class TestDisk:
         assert len(list(tmp_path.iterdir())) <= 100_000 // (2 * BLOCK) + 1
 
 
+class TestMailboxes:
+    @pytest.fixture
+    def boxes(self):
+        pytest.importorskip("gradio")
+        from crfrnn.web.turns import Mailboxes
+
+        queue = SimpleNamespace(event_ids_to_events={}, pending_event_ids_session={})
+        queue.event_ids_to_events["e"] = SimpleNamespace(session_hash="waits")
+        return Mailboxes(queue, 5)  # type: ignore[arg-type]
+
+    def test_who_waits_or_listens_stays(self, boxes):
+        boxes["waits"] = boxes["listens"] = object()
+        for number in range(100):
+            boxes[f"made up {number}"] = object()
+            boxes.of.pending_event_ids_session[f"made up {number}"] = {"id"}
+            assert boxes["listens"]
+        assert "waits" in boxes
+        assert len(boxes) == 5
+        assert len(boxes.of.pending_event_ids_session) <= 5
+
+    def test_what_all_wait_for_is_kept(self, boxes):
+        for number in range(10):
+            boxes.of.event_ids_to_events[number] = SimpleNamespace(session_hash=number)
+            boxes[number] = object()
+        assert set(range(10)) <= set(boxes)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple]:
     if missing():
@@ -203,11 +231,7 @@ class TestServer:
         address, studio, _ = server
         one = Session(address, ONE)
         canvas = next(c["id"] for c in json.loads(one.ask("/config")[1])["components"] if c["type"] == "imageeditor")
-        fields = {
-            "data": '{"type": "layer", "index": 0, "id": "d1"}',
-            "component_id": canvas,
-            "fn_name": "accept_blobs",
-        }
+        fields = {"type": "layer", "index": 0, "id": "d1", "component_id": canvas, "fn_name": "accept_blobs"}
         fields |= {"session_hash": one.name}
         parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
         parts.append('--b\r\nContent-Disposition: form-data; name="file"; filename="blob"\r\n\r\nxyz\r\n--b--\r\n')
