@@ -92,9 +92,8 @@ class Measured:
         self._watch.join()
 
 
-def too_much(address: str, functions: dict[str, int], share: float) -> Counter[str]:
-    """All at once, from one address: what came of each request."""
-    outcomes: Counter[str] = Counter()
+def too_much(address: str, functions: dict[str, int], share: float, outcomes: Counter[str]) -> None:
+    """All at once, from one address; what came of each request is counted."""
     over = threading.Event()
 
     def counted(what: str, work: Callable[[], object]) -> None:
@@ -130,7 +129,6 @@ def too_much(address: str, functions: dict[str, int], share: float) -> Counter[s
     over.set()
     for player in players:
         player.join()
-    return outcomes
 
 
 def soak(share: float) -> list[str]:
@@ -149,15 +147,18 @@ def soak(share: float) -> list[str]:
             memory, disk = [measured.memory()], [measured.disk()]
             meanwhile: list[float] = []
             refused: list[str] = []
+            outcomes: Counter[str] = Counter()
             with ThreadPoolExecutor(1) as pool:
-                abuse = pool.submit(too_much, address, functions, share)
+                abuse = pool.submit(too_much, address, functions, share, outcomes)
                 while not abuse.done():
                     try:
                         meanwhile.append(visit(Session(address, ORDINARY), functions, 20_000 + len(meanwhile))[0])
                     except RuntimeError as error:
                         refused.append(str(error))
                     ordinary.do(functions["scrub"], first, 3, "en")  # raises where the result is gone
+                    print(f"{dict(outcomes)}; {meanwhile[-1:]} s", file=sys.stderr, flush=True)
                     time.sleep(PAUSE)
+                abuse.result()
             time.sleep(10)
             after = [visit(ordinary, functions, 30_001 + number)[0] for number in range(VISITS)]
             measured.end()
@@ -167,7 +168,7 @@ def soak(share: float) -> list[str]:
             server.terminate()
             server.wait(60)
             left = len(list(Path(folder).glob("crfrnn-serve-*")))
-    return list(_rows(before, meanwhile, after, refused, abuse.result(), memory, disk, uploads, left))
+    return list(_rows(before, meanwhile, after, refused, outcomes, memory, disk, uploads, left))
 
 
 def _rows(before, meanwhile, after, refused, outcomes: Counter[str], memory, disk, uploads: int, left: int):
