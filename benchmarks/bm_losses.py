@@ -1,16 +1,17 @@
 """What a step of a dense-CRF loss costs: forward and backward, 8 pictures of 512 x 512 at half scale, 21 labels.
 
-    python -m benchmarks.bm_losses [--original FOLDER] [--threads 1 2] [--rounds 5] [--out benchmarks/results/losses.md]
+    python -m benchmarks.bm_losses [--original FOLDER] [--threads 1] [--rounds 5] [--out benchmarks/results/losses.md]
 
 FOLDER holds a compiled `bilateralfilter`; the published loss is then timed around it, and must come to the same numbers
 first. Photos are scikit-image's astronaut, shifted; probabilities a coarse network's (`inputs`). Contenders run in
-turn in one process, medians after a warm-up.
+turn in one process, each twice, of which the second is timed.
 """
 
 import argparse
 import importlib
-import os
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from crfrnn.losses import DenseCRFLoss, DenseEnergyLoss, GatedCRFLoss
 
 BATCH, SIZE, LABELS = 8, 512, 21
 SIGMA_RGB, SIGMA_XY, WEIGHT = 15.0, 100.0, 2e-9
+ORIGINAL = "published, around the compiled original"
 
 
 class Published(torch.autograd.Function):
@@ -78,19 +80,19 @@ def contenders(compiled: Any) -> tuple[dict[str, Callable[[], Tensor]], dict[str
         "DenseEnergyLoss, gated": step(lambda p: energy(images, p, seg_label=labels)),
     }
     if compiled is not None:
-        losses["published, around the compiled original"] = step(published)
+        losses[ORIGINAL] = step(published)
     half, guide = interpolate(s.detach(), scale_factor=0.5, mode="bilinear"), interpolate(images, scale_factor=0.5)
-    features = Bilateral(SIGMA_XY / 2, SIGMA_RGB).features(guide)
+    features, gated = Bilateral(SIGMA_XY / 2, SIGMA_RGB).features(guide), GatedCRFLoss()
     parts: dict[str, Callable[[], object]] = {
         "two calls of gaussian_filter": lambda: [
             gaussian_filter(half, features, normalization="none") for _ in range(2)
         ],
-        "what any loss pays: to half size and back": step(
+        "interpolation alone, to half size and back": step(
             lambda p: interpolate(p, scale_factor=0.5, mode="bilinear").sum()
         ),
-        "GatedCRFLoss, radius 5, at half scale": lambda: GatedCRFLoss()(
-            half.clone().requires_grad_(), guide
-        ).backward(),
+        "GatedCRFLoss, radius 5, of probabilities at half scale": lambda: torch.autograd.grad(
+            gated(halves := half.clone().requires_grad_(), guide), halves
+        ),
     }
     return losses, parts
 
@@ -98,39 +100,46 @@ def contenders(compiled: Any) -> tuple[dict[str, Callable[[], Tensor]], dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--original", type=Path, help="a folder with a compiled bilateralfilter")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.original:
         sys.path.insert(0, str(options.original))
+    torch.set_num_threads(options.threads)
     compiled = importlib.import_module("bilateralfilter") if options.original else None
     losses, parts = contenders(compiled)
     if compiled is not None:
-        theirs, ours = (losses[name]() for name in ("published, around the compiled original", "DenseEnergyLoss"))
+        theirs, ours = losses[ORIGINAL](), losses["DenseEnergyLoss"]()
         difference = ((ours - theirs).norm() / theirs.norm()).item()
         assert difference < 1e-5, f"the gradients differ by {difference:.1e}"
-    columns = {}
-    for threads in options.threads:
-        torch.set_num_threads(threads)
-        columns[threads] = inputs.alternate({**losses, **parts}, options.rounds)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in {**losses, **parts}}
+    for _ in range(options.rounds):
+        for name, call in {**losses, **parts}.items():
+            call()  # finds memory and caches as those before have left them, training as it leaves them itself
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    medians = {
+        name: [statistics.median(column) for column in zip(*pairs, strict=True)] for name, pairs in times.items()
+    }
     lines = [
         "# Losses",
         "",
         "`python -m benchmarks.bm_losses`: forward and backward, 8 pictures of 512 x 512 at half scale, 21 labels.",
-        f"Machine: {inputs.machine()}. Medians of {options.rounds} alternating rounds, seconds.",
+        f"Machine: {inputs.machine()}. {options.threads} thread{'s' * (options.threads > 1)}; medians of"
+        f" {options.rounds} alternating rounds. On a busy machine the CPU's seconds say more.",
         "",
-        "| | " + " | ".join(f"{threads} thread{'s' * (threads > 1)}" for threads in columns) + " |",
-        "|---" * (1 + len(columns)) + "|",
-        *(
-            f"| {name} | " + " | ".join(f"{c[name]:.2f}" for c in columns.values()) + " |"
-            for name in {**losses, **parts}
-        ),
-        "",
+        "| | seconds | of the CPU |" + " CPU, share of the original |" * (compiled is not None),
+        "|---|---|---|" + "---|" * (compiled is not None),
     ]
-    print("\n".join(lines))
+    for name, (wall, cpu) in medians.items():
+        share = f" {cpu / medians[ORIGINAL][1]:.2f} |" if compiled is not None else ""
+        lines.append(f"| {name} | {wall:.2f} | {cpu:.2f} |{share}")
+    report = "\n".join([*lines, ""])
+    print(report)
     if options.out:
-        options.out.write_text("\n".join(lines))
+        options.out.write_text(report)
 
 
 if __name__ == "__main__":

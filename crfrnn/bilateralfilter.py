@@ -21,6 +21,7 @@ from crfrnn.filtering.kernels import Bilateral
 from crfrnn.filtering.permutohedral.stencil import classic_share
 from crfrnn.pydensecrf import arguments
 
+__all__ = ["bilateralfilter", "bilateralfilter_batch"]
 COLOURS = 3
 
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ ORIGINAL = """
 """
 
 
-def batch(images=IMAGES, segs=SEGS) -> np.ndarray:
+def batch(images: Any = IMAGES, segs: Any = SEGS) -> np.ndarray:
     sums = np.zeros(N * K * H * W, np.float32)
     bilateralfilter_batch(images, segs, sums, N, K, H, W, SIGMA_RGB, SIGMA_XY)
     return sums
@@ -127,11 +128,10 @@ def test_small_bandwidths_have_their_own_neighbours_alone():
     """The original's keys have 16 bits, and run over."""
     segs, sums = np.ones(H * W, np.float32), np.zeros(H * W, np.float32)
     bilateralfilter(IMAGES[: 3 * H * W], segs, sums, H, W, 0.01, 0.01)
-    alone = Bilateral(0.01, 0.01).prepare(
-        torch.from_numpy(IMAGES[: 3 * H * W].reshape(1, 3, H, W)), normalization="none"
-    )
-    assert alone.operator.diagonal() is not None
-    assert_equal("AS", sums, 0.7055355 * alone.operator.diagonal()[0, 0].numpy(), 1e-5)  # pyright: ignore[reportOptionalSubscript]
+    image = torch.from_numpy(IMAGES[: 3 * H * W].reshape(1, 3, H, W))
+    diagonal = Bilateral(0.01, 0.01).prepare(image, normalization="none").operator.diagonal()
+    assert diagonal is not None
+    assert_equal("AS", sums, 0.7055355 * diagonal[0, 0].numpy(), 1e-5)
 
 
 def test_the_alias_of_the_documents(tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -99,11 +100,12 @@ def test_what_makes_no_sense():
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             GatedCRFLoss()(*arguments)
-    for settings, said in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"radius": 2.5}, "radius: expected whole pixels"),
         ({"radius": -1}, "radius: expected whole pixels"),
         ({"kernels": []}, "kernels: give at least one"),
-    ):
+    ]
+    for settings, said in wrong:
         with pytest.raises(ValueError, match=said):
             GatedCRFLoss(**settings)
     with pytest.raises(ValueError, match="radius: 3 numbers for 2 axes"):

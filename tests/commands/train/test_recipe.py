@@ -98,7 +98,7 @@ def test_a_loss_in_a_recipe(tmp_path):
     [
         ("cross_entropy: 0.5", "cross_entropy: -1", "loss.cross_entropy: must be at least 0"),
         ("gate: true", "gates: true", "gates"),
-        ('"spatial:3,0.1"', '"spatial:3"', "kernels: 'spatial:3'"),
+        ('"spatial:3,0.1"', '"spatial:x"', "kernels: 'spatial:x'"),
         ("weight: 2.0e-3", "weight: -1", "weight: must be at least 0"),
         ("radius: 3", "radius: -3", "radius: expected whole pixels"),
         ("radius: 3", "scale: 2", "loss.gated_crf.scale: must be above 0 and at most 1"),
