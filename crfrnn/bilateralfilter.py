@@ -72,8 +72,11 @@ def _filter(
     guide = _numbers(image_name, images, (n, COLOURS, h, w))
     values = _numbers(seg_name, segs, (n, k, h, w))
     out = _writable(AS, (n, k, h, w))
-    thetas = (arguments.bandwidths(*given, 1, "")[0] for given in (("sigma_xy", sigma_xy), ("sigma_rgb", sigma_rgb)))
-    kernel = Bilateral(*map(float, thetas))
+    theta_alpha, theta_beta = (
+        float(arguments.bandwidths(name, sigma, 1, "")[0])
+        for name, sigma in (("sigma_xy", sigma_xy), ("sigma_rgb", sigma_rgb))
+    )
+    kernel = Bilateral(theta_alpha, theta_beta)
     with torch.no_grad():
         gaussian = kernel.prepare(torch.from_numpy(guide), normalization="none")
         out[...] = gaussian(torch.from_numpy(values)).numpy()
@@ -85,7 +88,7 @@ def _numbers(name: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float
     numbers = arguments.real(name, values)
     if numbers.size != np.prod(shape):
         raise ValueError(f"{name}: {numbers.size} numbers, expected {_product(shape)}; are N, K, H and W in order?")
-    numbers = np.require(numbers, requirements="CW").reshape(shape)
+    numbers = np.require(numbers, requirements=["C", "W"]).reshape(shape)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name}: NaN or infinity; find where it comes from")
     return numbers
