@@ -84,7 +84,7 @@ def without_small(truth: np.ndarray) -> np.ndarray:
     return np.where(np.isin(truth, numbers[counts < SMALLEST * truth.size]), VOID, truth).astype(np.int32)
 
 
-def ruled_strokes(truth: np.ndarray, seed: int) -> np.ndarray:
+def ruled_strokes(truth: np.ndarray, seed: int, share: float = SHARE) -> np.ndarray:
     """(H, W) labels -> (H, W) int32: the class of a stroke, `NOTHING` elsewhere. The rule is above."""
     lot = np.random.default_rng(seed)
     strokes = np.full(truth.shape, NOTHING, np.int32)
@@ -94,7 +94,7 @@ def ruled_strokes(truth: np.ndarray, seed: int) -> np.ndarray:
         region = truth == c
         line = _skeleton(region)
         count = int(lot.integers(1, 4))
-        pixels = SHARE * truth.size * roots[c] / sum(roots.values()) / (2 * HALF_WIDTH + 1)
+        pixels = share * truth.size * roots[c] / sum(roots.values()) / (2 * HALF_WIDTH + 1)
         for start in lot.permutation(np.argwhere(line))[:count]:
             piece = _nearest(line, tuple(start), max(1, round(pixels / count)))
             strokes[ndimage.binary_dilation(piece, np.ones((3, 3)), iterations=HALF_WIDTH) & region] = c

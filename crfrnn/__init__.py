@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from crfrnn.runtime import forks as _forks  # noqa: F401 (forked children, from here on)
 
 if TYPE_CHECKING:
+    from crfrnn import losses
     from crfrnn.commands.fit.fit import fit
     from crfrnn.commands.metrics import Evaluation
     from crfrnn.commands.refine.refine import refine
@@ -34,6 +35,7 @@ _HOMES = {
     "iterates": "inference.recurrence",
     "trajectory": "inference.recurrence",
     "solvers": "inference",
+    "losses": "",
     "CRFParameters": "parameters",
     "PRESETS": "parameters",
     "refine": "commands.refine.refine",
@@ -48,6 +50,7 @@ _HOMES = {
     "load_vgg16": "networks.weights",
     "Evaluation": "commands.metrics",
 }
+_ROOMS = "losses", "solvers"
 __all__ = [
     "CRFRNN",
     "PRESETS",
@@ -66,6 +69,7 @@ __all__ = [
     "load_efficientnet_lite0",
     "load_model",
     "load_vgg16",
+    "losses",
     "mean_field",
     "refine",
     "segment_photo",
@@ -79,8 +83,8 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    return importlib.import_module(f"{home.__name__}.{name}") if name == "solvers" else getattr(home, name)
+    home = f"{__name__}.{_HOMES[name]}".rstrip(".")
+    return importlib.import_module(f"{home}.{name}") if name in _ROOMS else getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter, prepare
-from crfrnn.filtering.permutohedral.stencil import gain
+from crfrnn.filtering.permutohedral.stencil import classic_share
 from crfrnn.inference.problem import IMPOSSIBLE, POSSIBLE
 from crfrnn.inference.recurrence import marginals
 from crfrnn.pydensecrf import arguments
@@ -179,8 +179,7 @@ class DenseCRF:
         except ValueError as error:
             raise ValueError(f"{source}: {str(error).removeprefix('features: ')}") from error
         if kind is NO_NORMALIZATION:
-            dimensions = features.shape[0]
-            penalty = penalty * (1 / (1 + 2.0**-dimensions) / gain(dimensions))  # pydensecrf's gain instead of ours
+            penalty = penalty * classic_share(features.shape[0])
         self._pairwise.append(_Pairwise(gaussian, penalty))
 
     def inference(self, niter: SupportsIndex) -> Marginals:

@@ -97,6 +97,21 @@ def side_by_side(workers: int) -> Iterator[Team]:
         yield pool
 
 
+def for_each(task: Callable[[int], Result], number: int) -> list[Result]:
+    """task(0) to task(number - 1), the images of a batch: side by side where there is one for each thread at least.
+
+    Fewer come one after the other, each with all threads: one image alone divides less well than a batch. Tasks record
+    no gradient; torch's modes are those of a thread, so that of the caller goes with them.
+    """
+    workers = count()
+    mode = torch.inference_mode if torch.is_inference_mode_enabled() else torch.no_grad
+    recorded_nowhere = mode()(task)
+    if workers == 1 or number < workers:
+        return [recorded_nowhere(k) for k in range(number)]
+    with side_by_side(workers) as pool:
+        return list(pool.map(recorded_nowhere, range(number)))
+
+
 def _executor() -> ThreadPoolExecutor:
     """As many threads as there are cores: when the calling one waits for them, it takes none."""
     global _pool

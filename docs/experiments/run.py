@@ -6,10 +6,15 @@ The recipe's last two stages are called `longer` and `end-to-end`. For each seed
 them, and from there two go on for as many updates: the network alone, and network and CRF-RNN as one. The
 separate CRF stands behind the first of the two, with what `crfrnn.fit` finds on the validation split. Test
 figures are computed once, at the end: on the split `test`, or on all of TEST_SET. A run that was interrupted goes on.
+
+A recipe with `rows` has those instead (scribbles/camvid.yaml): each has a name, its `stages`, the row `after` which it
+goes on, and `full: true` where it is trained on the data of `--full`, not of `--data`. All are compared with `base`.
+
 Further arguments are those of `crfrnn train`, such as `--hardware.precision bf16-mixed`.
 """
 
 import argparse
+import re
 import statistics
 import subprocess
 import sys
@@ -36,6 +41,7 @@ Counts = dict[str, dict[str, Tensor]]  # by row and place: (N, L, L), a confusio
 def train(recipe: dict, names: list[str], start: Path | None, out: Path, further: list[str]) -> None:
     """These stages of the recipe, from the weights in `start`, into `out`."""
     chosen = {**recipe, "stages": [stage for stage in recipe["stages"] if stage["name"] in names]}
+    chosen.pop("rows", None)
     if start is not None:
         chosen["network"] = {**recipe["network"], "weights": str(start)}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +105,26 @@ def rows(folder: Path, val: SegmentationDataset, test: SegmentationDataset) -> C
     return torch.load(kept, weights_only=True)
 
 
+def own_rows(recipe: dict, full: Path | None, folder: Path, test: SegmentationDataset, further: list[str]) -> Counts:
+    """The rows that a recipe names, trained one after the other; those of one seed on `test`, kept in `folder`."""
+    counts: Counts = {}
+    for name, row in recipe["rows"].items():
+        place, after = folder / _slug(name), row.get("after")
+        kept = place / "counts.pt"
+        if not kept.exists():
+            root = str(full) if row.get("full") else recipe["data"]["root"]
+            start = folder / _slug(after) / "final" if after else None
+            train({**recipe, "data": {**recipe["data"], "root": root}}, row["stages"], start, place, further)
+            network = final(place, row["stages"][-1])
+            torch.save(count(network, {name: network.crf}, test), kept)
+        counts |= torch.load(kept, weights_only=True)
+    return counts
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name).strip("-")
+
+
 def table(seeds: list[Counts]) -> str:
     """Mean over the seeds, with the smallest and the largest."""
     lines = [f"| | mIoU | pixel accuracy | mIoU within {NEAR} pixels of a boundary |", "|---|---|---|---|"]
@@ -117,13 +143,12 @@ def table(seeds: list[Counts]) -> str:
     return "\n".join(lines)
 
 
-def gains(seed: Counts) -> str:
-    """What one seed gains in mIoU, with the 95 % interval of a bootstrap over the images."""
+def gains(seed: Counts, pairs: list[tuple[str, str]]) -> str:
+    """What one seed gains in mIoU, with the 95 % interval of a bootstrap over the images; (row, other) each."""
 
     def counts(row: str, place: str) -> Tensor:
         return torch.stack([class_counts(confusion) for confusion in seed[row][place]])
 
-    pairs = [(TRAINED, ALONE), (TRAINED, SEPARATE), (SEPARATE, ALONE)]
     return "\n".join(
         f"{row} over {other}, {place}: {gain(counts(row, place), counts(other, place))}"
         for row, other in pairs
@@ -137,25 +162,36 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--test", type=Path)
+    parser.add_argument("--full", type=Path, help="the data set with full masks, for rows that are trained on it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options, further = parser.parse_known_args()
     recipe = yaml.safe_load(options.recipe.read_text())
     recipe["data"]["root"] = str(options.data)
-    *before, _, _ = (stage["name"] for stage in recipe["stages"])
+    own, before = recipe.get("rows"), [stage["name"] for stage in recipe["stages"]][:-2]
+    if own and options.full is None and any(row.get("full") for row in own.values()):
+        parser.error("--full is missing: a row of this recipe is trained on full masks")
     config = read_data_config(options.recipe, str(options.data))
     val = open_split(config, config.val)
     test = open_split(
         read_data_config(options.recipe, str(options.test or options.data)), "all" if options.test else config.test
     )
+    if own:
+        base = next(name for name, row in own.items() if row.get("base"))
+        pairs = [(name, base) for name in own if name != base]
+    else:
+        pairs = [(TRAINED, ALONE), (TRAINED, SEPARATE), (SEPARATE, ALONE)]
     results = []
     for seed in options.seeds:
         folder, arguments = options.out / f"seed{seed}", ["--seed", str(seed), *further]
-        train(recipe, before, None, folder / "network", arguments)
-        final(folder / "network", before[-1])
-        for stage in ("longer", "end-to-end"):
-            train(recipe, [stage], folder / "network" / "final", folder / stage, arguments)
-        results.append(rows(folder, val, test))
-        print(f"\nseed {seed}\n\n{gains(results[-1])}\n\nafter seed {seed}\n\n{table(results)}\n", flush=True)
+        if own:
+            results.append(own_rows(recipe, options.full, folder, test, arguments))
+        else:
+            train(recipe, before, None, folder / "network", arguments)
+            final(folder / "network", before[-1])
+            for stage in ("longer", "end-to-end"):
+                train(recipe, [stage], folder / "network" / "final", folder / stage, arguments)
+            results.append(rows(folder, val, test))
+        print(f"\nseed {seed}\n\n{gains(results[-1], pairs)}\n\nafter seed {seed}\n\n{table(results)}\n", flush=True)
 
 
 if __name__ == "__main__":

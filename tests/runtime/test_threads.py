@@ -220,6 +220,37 @@ class TestOverRange:
             assert [done.result(timeout=60) for done in running] == [3**4] * 4
 
 
+class TestForEach:
+    @each("number", [0, 1, 2, 5])
+    @each("count", [1, 2, 3])
+    def test_results_in_order(self, number, count, torch_threads):
+        torch_threads(count)
+        assert threads.for_each(lambda k: k * k, number) == [k * k for k in range(number)]
+
+    def test_images_are_side_by_side(self):
+        """Each waits for the other; with fewer images than threads, one has them all."""
+        both = threading.Barrier(2, timeout=60)
+        assert threads.for_each(lambda k: (both.wait() >= 0, torch.get_num_threads()), 2) == [(True, 1)] * 2
+        assert threads.for_each(lambda k: threads.count(), 1) == [2]
+
+    @each("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+    def test_batches_under_every_mode_of_torch(self, mode, torch_threads):
+        """A batch that is shared out among threads, each of which has modes of its own."""
+        q = torch.cat([predictions("coffee").softmax(dim=1)] * 3).requires_grad_()
+        guide = torch.cat([photo("coffee"), photo("coffee").flip(3), photo("coffee").flip(2)])
+        runs = []
+        for count in (1, 2, 3):
+            torch_threads(count)
+            with mode():
+                out = Bilateral(80, 13).prepare(guide)(q)
+            assert out.requires_grad == (mode is torch.enable_grad)
+            (grad,) = torch.autograd.grad((out**2).sum(), q) if out.requires_grad else (out,)
+            runs.append((out, grad))
+        for run in runs[1:]:
+            assert_equal("filtered values", run[0], runs[0][0], 0)
+            assert_equal("gradient", run[1], runs[0][1], 0)
+
+
 class TestSideBySide:
     @staticmethod
     def numbers() -> tuple[int, int, str]:

@@ -85,7 +85,8 @@ def describe(reports: list[SplitReport], names: tuple[str, ...]) -> str:
         common = ", ".join(f"{w} x {h} ({count})" for (w, h), count in report.sizes.most_common(3))
         further_sizes = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
         lines.append(
-            f"{report.split}: {report.samples} images, {common}{further_sizes}, {report.void / total:.1%} void"
+            f"{report.split}: {report.samples} images, {common}{further_sizes},"
+            f" {1 - report.void / total:.1%} of the pixels labelled, {report.void / total:.1%} void"
         )
     width = max(len(name) for name in names)
     lines += ["", f"{'class':<{width + 4}}" + "".join(f"{report.split:>14}" for report in reports)]

@@ -57,6 +57,62 @@ class CRFConfig:
 
 
 @dataclass(frozen=True)
+class DenseCRFLossConfig:
+    """What `crfrnn.losses.DenseCRFLoss` is given.
+
+    Args:
+        weight: 1e-7 of the published code is 1.8e-3 here at 320 x 320.
+        kernels: bilateral:THETA_ALPHA,THETA_BETA,WEIGHT and spatial:THETA_GAMMA,WEIGHT, in pixels of what the network
+            sees.
+        scale: of the picture that it works on, above 0 to 1.
+        normalization: none, after, symmetric or before.
+        gate: labelled pixels pay less the surer they are.
+    """
+
+    weight: float = 1e-3
+    kernels: tuple[str, ...] = ("bilateral:100,15,1",)
+    scale: float = 0.5
+    normalization: str = "none"
+    gate: bool = False
+
+
+@dataclass(frozen=True)
+class GatedCRFLossConfig:
+    """What `crfrnn.losses.GatedCRFLoss` is given; labelled pixels pay nothing.
+
+    Args:
+        weight: published 0.1.
+        kernels: as of dense_crf.
+        radius: of the window in pixels, at `scale`.
+        scale: of the picture that it works on, above 0 to 1.
+    """
+
+    weight: float = 0.1
+    kernels: tuple[str, ...] = ("bilateral:6,25.5,1",)
+    radius: int = 5
+    scale: float = 0.5
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is lowered: a sum of these. Pixels without a label, void in the masks, count in all but the first.
+
+    Args:
+        cross_entropy: weight of the mean cross-entropy over the labelled pixels.
+        dense_crf: a dense CRF's energy over all pixels.
+        gated_crf: the same within a window, for the pixels without a label.
+    """
+
+    cross_entropy: float = 1.0
+    dense_crf: DenseCRFLossConfig | None = None
+    gated_crf: GatedCRFLossConfig | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.cross_entropy < float("inf"):
+            raise ValueError(f"loss.cross_entropy: must be at least 0, got {self.cross_entropy}")
+
+
+@dataclass(frozen=True)
 class StageConfig:
     """One stage of the training; it begins with the best weights of the one before.
 
@@ -77,6 +133,7 @@ class StageConfig:
         power: of poly.
         warm_up: updates over which the rate rises from zero.
         gradient_clip: largest norm of the gradient of all parameters together; 0 is no limit.
+        loss: ``{cross_entropy: 1.0, dense_crf: {weight: 1.0e-3}}``: what is lowered, with few labels other losses too.
         unary_loss: weight of the loss of the network's own logits, beside that of the CRF's, where the CRF is trained.
         class_weights: none, or balanced: 1 / log(1.02 + share of the class) in the loss (Paszke et al., ENet, 2016).
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
@@ -97,6 +154,7 @@ class StageConfig:
     power: float = 0.9
     warm_up: int = 0
     gradient_clip: float = 0.0
+    loss: LossConfig = LossConfig()
     unary_loss: float = 0.0
     class_weights: str = "none"
     patience: int = 0

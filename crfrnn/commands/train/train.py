@@ -27,6 +27,7 @@ from crfrnn.commands.train.recipe import (
     reach_note,
     settings_that_differ,
 )
+from crfrnn.commands.train.stage.loss import StageLoss
 from crfrnn.commands.train.stage.run import LAST, Interrupted, StageRun, UnreadableSample, export
 from crfrnn.data.augmentation import seed_for
 from crfrnn.data.datasets import SegmentationDataset
@@ -36,13 +37,15 @@ from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.saved import read_config
 
 RECIPE, HISTOGRAM, DONE, MODEL = "recipe.json", "classes.json", "done.json", "model"
-USUAL = {item.name: item.default for item in dataclasses.fields(StageConfig) if item.default is not dataclasses.MISSING}
+USUAL = dataclasses.asdict(StageConfig("usual", epochs=1))
 
 
 def train(options: TrainOptions) -> None:
-    """What the options ask for; UsageError, before anything is read, where they make no CRF."""
+    """What the options ask for; UsageError, before anything is read, where they make no CRF or no loss."""
     try:
         build_crf(options.crf, num_classes=2)
+        for stage in options.stages:
+            StageLoss(stage.loss)
     except ValueError as error:
         raise UsageError(str(error)) from None
     data, seed = options.data, options.seed

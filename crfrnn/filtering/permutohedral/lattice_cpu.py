@@ -154,9 +154,10 @@ def build(features: Tensor, line: int, accuracy: int, tight: bool) -> list[Tenso
     make = memory.empty if tight else np.zeros
     lattices = LatticeTensors(*(torch.from_numpy(make(tuple(t.shape), NUMPY[t.dtype])) for t in shapes))
     features = features.detach().contiguous()
-    images = []
-    for image in range(features.shape[0] if features.shape[2] else 0):
-        images.append(_build(features[image], line, accuracy, _image(lattices, image), tight))
+    images = threads.for_each(
+        lambda image: _build(features[image], line, accuracy, _image(lattices, image), tight),
+        features.shape[0] if features.shape[2] else 0,
+    )
     if tight:
         lattices = lattices._replace(**{name: _batch([getattr(i, name) for i in images]) for name in SIZED})
     return list(lattices)
@@ -201,9 +202,10 @@ def filter_points(values: Tensor, features: Tensor | None, *lattices_and: Any) -
     """
     *lattices, line, transposed = lattices_and
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
-    for image in range(values.shape[0] if values.shape[2] else 0):
-        lattice = _image(lattices, image)
-        _filter_image(values[image], lattice, line, transposed, out[image])
+    threads.for_each(
+        lambda image: _filter_image(values[image], _image(lattices, image), line, transposed, out[image]),
+        values.shape[0] if values.shape[2] else 0,
+    )
     return out
 
 
@@ -233,15 +235,18 @@ def features_gradient(values: Tensor, grad: Tensor, features: Tensor, *lattices_
     """values, the gradient of their sums (B, C, N), features (B, d, N) -> the gradient of the features."""
     *lattices, line, transposed = lattices_and
     out = torch.zeros_like(features, memory_format=torch.contiguous_format)
-    for image in range(values.shape[0] if values.shape[2] else 0):
+
+    def of_image(image: int) -> None:
         lattice = _image(lattices, image)
 
-        def sums(v: Tensor, turned: bool, lattice: LatticeTensors = lattice) -> Tensor:
+        def sums(v: Tensor, turned: bool) -> Tensor:
             result = torch.empty_like(v, memory_format=torch.contiguous_format)
             _filter_image(v, lattice, line, turned != transposed, result)
             return result
 
         out[image] = feature_gradient(sums, features[image], values[image], grad[image])
+
+    threads.for_each(of_image, values.shape[0] if values.shape[2] else 0)
     return out
 
 

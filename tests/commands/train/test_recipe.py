@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from crfrnn.cli import build_parser, main, make_options
-from crfrnn.commands.train.options import CRFConfig, HardwareConfig, NetworkConfig, StageConfig, TrainOptions
+from crfrnn.commands.train.options import (
+    CRFConfig,
+    DenseCRFLossConfig,
+    GatedCRFLossConfig,
+    HardwareConfig,
+    LossConfig,
+    NetworkConfig,
+    StageConfig,
+    TrainOptions,
+)
 from crfrnn.commands.train.recipe import (
     build_crf,
     build_network,
@@ -64,6 +73,47 @@ def test_slips_in_a_configuration_are_one_line(tmp_path, capsys, wrong, right, s
     error = capsys.readouterr().err
     assert status == 2
     assert error.startswith("crfrnn")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+LOSS = """crf: trained
+    loss:
+      cross_entropy: 0.5
+      dense_crf: {weight: 2.0e-3, kernels: ["bilateral:50,15,1", "spatial:3,0.1"], gate: true}
+      gated_crf: {radius: 3}"""
+
+
+def test_a_loss_in_a_recipe(tmp_path):
+    text = (CONFIGS[0].parent / "folders.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text.replace("crf: trained", LOSS))
+    first, last = read(tmp_path / "c.yaml").stages
+    assert first.loss == LossConfig()
+    dense = DenseCRFLossConfig(2e-3, ("bilateral:50,15,1", "spatial:3,0.1"), gate=True)
+    assert last.loss == LossConfig(0.5, dense, GatedCRFLossConfig(radius=3))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("cross_entropy: 0.5", "cross_entropy: -1", "loss.cross_entropy: must be at least 0"),
+        ("gate: true", "gates: true", "gates"),
+        ('"spatial:3,0.1"', '"spatial:x"', "kernels: 'spatial:x'"),
+        ("weight: 2.0e-3", "weight: -1", "weight: must be at least 0"),
+        ("radius: 3", "radius: -3", "radius: expected whole pixels"),
+        ("radius: 3", "scale: 2", "loss.gated_crf.scale: must be above 0 and at most 1"),
+    ],
+)
+def test_slips_in_a_loss_are_one_line(tmp_path, capsys, right, wrong, said):
+    assert right in LOSS
+    text = (CONFIGS[0].parent / "folders.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text.replace("crf: trained", LOSS.replace(right, wrong)))
+    try:
+        status = main(["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
     assert said in error
     assert error.count("\n") == 1
 

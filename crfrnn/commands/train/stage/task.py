@@ -6,13 +6,13 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from crfrnn.commands.metrics import confusion_matrix
 from crfrnn.commands.train.recipe import build_optimiser, rate_factor
+from crfrnn.commands.train.stage.loss import StageLoss
 from crfrnn.commands.train.stage.run import Position, StageRun
 from crfrnn.data.augmentation import seed_for
-from crfrnn.data.datasets import VOID, SegmentationDataset
+from crfrnn.data.datasets import SegmentationDataset
 from crfrnn.data.loading import Batch, EpochBatches, batches_in_epoch, evaluation_loader, training_loader
 from crfrnn.networks.network import SegmentationNetwork
 
@@ -20,7 +20,6 @@ from crfrnn.networks.network import SegmentationNetwork
 class SegmentationTask(lightning.LightningModule):
     """The network, its loss and its optimiser."""
 
-    class_weights: Tensor | None
     confusion: Tensor
     loss_sum: Tensor
 
@@ -29,7 +28,7 @@ class SegmentationTask(lightning.LightningModule):
         self.network = network
         self.run, self.position = run, position
         self.batches = batches  # of an epoch, in each process
-        self.register_buffer("class_weights", run.class_weights, persistent=False)
+        self.loss = StageLoss(run.stage.loss, run.class_weights)
         self.register_buffer("confusion", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
         self.register_buffer("loss_sum", torch.zeros(()), persistent=False)
 
@@ -52,22 +51,16 @@ class SegmentationTask(lightning.LightningModule):
         torch.manual_seed(seed_for(run.seed, run.number, self.position.epoch, self.position.batch, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the pixels that are not void: of the CRF's logits, and perhaps of the network's."""
+        """The stage's loss of the CRF's logits, and perhaps of the network's."""
         truth, images = batch.masks.long(), self.network.normalize(batch.images)
         unary = self.network.unary_logits(images)
-        logits = self.network.refine(unary, images)
-        total = self._cross_entropy(logits, truth)
+        logits, guide = self.network.refine(unary, images), batch.images.float()
+        loss = self.loss(logits, truth, guide)
         if self.run.stage.unary_loss and self.network.crf is not None:
-            total = total + self.run.stage.unary_loss * self._cross_entropy(unary, truth)
-        sure = truth != VOID
-        pixels = sure.sum() if self.class_weights is None else self.class_weights[truth[sure]].sum()
-        loss = total / pixels.clamp(min=1)  # a batch that is void all over has loss 0, not NaN
+            loss = loss + self.run.stage.unary_loss * self.loss(unary, truth, guide)
         self.loss_sum += loss.detach()
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(truth))
         return loss
-
-    def _cross_entropy(self, logits: Tensor, truth: Tensor) -> Tensor:
-        return cross_entropy(logits.float(), truth, self.class_weights, ignore_index=VOID, reduction="sum")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count, with as many iterations of the CRF as in use."""
