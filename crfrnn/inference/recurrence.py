@@ -67,21 +67,27 @@ def marginals(
     iterations: int = 10,
     floor: float = 0.0,
     solver: Solver | None = None,
+    tolerance: float = 0.0,
 ) -> Tensor:
     """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory.
 
-    Labels that nothing tells apart are computed once (`alike.py`).
+    Labels that nothing tells apart are computed once (`alike.py`). With `tolerance` above 0 those that vanish in the
+    first iteration take no further part (`fused/vanishing_cpu.py`, which says what it means).
 
     With `floor` above 0 the logits are probabilities; see `Problem`.
     """
     with torch.no_grad():
         problem = Problem(logits, filters, kernel_weights, compatibility, floor)
         few = merged(problem) if solver is None else None
-        if few is None:
-            q = _run(problem, iterations, solver, normalize=True)
-        else:
-            q = few.marginals(_run(few.problem, iterations, solver, normalize=True))
-        return q.to(_result_dtype(logits))
+        q = _marginals(problem if few is None else few.problem, iterations, solver, tolerance)
+        return (q if few is None else few.marginals(q)).to(_result_dtype(logits))
+
+
+def _marginals(problem: Problem, iterations: int, solver: Solver | None, tolerance: float) -> Tensor:
+    vanishing = choice.load_vanishing(problem) if solver is None and choice.fused(problem) is None else None
+    if vanishing is None or not check_iterations(iterations):
+        return _run(problem, iterations, solver, normalize=True)
+    return vanishing(problem, iterations, tolerance)
 
 
 def iterates(

@@ -95,8 +95,14 @@ class _Pairwise:
 class DenseCRF:
     """A fully connected CRF over `nvar` points, each with one of `nlabels` labels.
 
+    `tolerance`, of the class or of one object, is what `inference` may leave out: labels that nowhere hold more than
+    about its root after the first iteration take no further part and come back as 0 (`inference/fused/vanishing_cpu.py`
+    says how exact that is). With 0 every label takes part in every iteration.
+
     Raises ValueError, naming the argument, where sizes, numbers or types do not fit.
     """
+
+    tolerance: float = 1e-3
 
     def __init__(self, nvar: int, nlabels: int):
         self._nvar = arguments.whole("nvar", nvar, 1)
@@ -190,7 +196,7 @@ class DenseCRF:
             if not (iterations and self._pairwise):
                 return torch.softmax(logits, dim=1)[0].numpy()
             filters = [term.gaussian for term in self._pairwise]
-            q = marginals(logits, filters, *self._weights(), iterations)
+            q = marginals(logits, filters, *self._weights(), iterations, tolerance=self.tolerance)
             if self._excludes:
                 q[logits == IMPOSSIBLE] = 0
             return q[0].numpy()

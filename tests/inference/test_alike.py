@@ -92,10 +92,10 @@ def test_where_nothing_is_merged(why: str):
 def test_the_drop_in_computes_absent_labels_once(monkeypatch: pytest.MonkeyPatch):
     """The commonest call of weak supervision: 81 classes, of which a label map has three."""
     sizes = []
-    run = recurrence._run
+    run = recurrence._marginals
     monkeypatch.setattr(
         recurrence,
-        "_run",
+        "_marginals",
         lambda problem, *rest, **more: sizes.append(problem.scores.shape[1]) or run(problem, *rest, **more),
     )
     rng = np.random.default_rng(0)

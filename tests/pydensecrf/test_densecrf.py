@@ -141,7 +141,7 @@ def test_numbers_and_vectors_reach_the_engine_as_potts_weights(monkeypatch, comp
     """Potts with scalar or class weights is what the fused recurrence is fastest at."""
     calls = []
     engine = dcrf.marginals
-    monkeypatch.setattr(dcrf, "marginals", lambda *call: calls.append(call) or engine(*call))
+    monkeypatch.setattr(dcrf, "marginals", lambda *call, **more: calls.append(call) or engine(*call, **more))
     crf = small(compats[0])
     crf.addPairwiseGaussian(3, compats[1])
     crf.inference(1)

@@ -16,6 +16,8 @@ from crfrnn.inference.recurrence import iterates, marginals
 from crfrnn.inference.solvers import MeanField, Solver
 from crfrnn.parameters import DEFAULT, CRFParameters
 from crfrnn.runtime import threads
+from crfrnn.runtime.layout import padded
+from crfrnn.runtime.vectors import LANES
 
 Image = np.ndarray | Tensor
 Predictions = TypeVar("Predictions", np.ndarray, Tensor, list[np.ndarray], list[Tensor])
@@ -203,7 +205,7 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
 
     if settings.trace is None:
         arguments = unary, filters, weights, potts, crf.iterations
-        return among_all(marginals(*arguments, solver=crf.solver, floor=floor))
+        return among_all(marginals(*arguments, solver=crf.solver, floor=floor, tolerance=settings.tolerance))
     solver = crf.solver or MeanField()
     for now in iterates(unary, filters, weights, potts, crf.iterations, solver):
         energies = [value.item() for value in (now.energy, now.free_energy, solver.objective(now))]
@@ -214,6 +216,11 @@ def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Ca
 
 def _labels(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[int]:
     """The labels that take part. highest (L,): the largest of each label, where the unary is left as probabilities."""
+    every = list(range(unary.shape[1]))
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.crf.kernels):
-        return list(range(unary.shape[1]))
+        return every
+    if highest is not None and len(every) > LANES:
+        least = int((highest > settings.tolerance).sum())
+        if padded(least) == padded(len(every)):  # as many take as long as all, and most of those vanish
+            return every
     return occurring(unary, settings.tolerance, highest).tolist()

@@ -10,6 +10,7 @@ from crfrnn.filtering.methods import preload as preload_filters
 from crfrnn.filtering.operator import Kernels
 from crfrnn.inference.problem import Problem
 from crfrnn.runtime.gpu import triton_ready
+from crfrnn.runtime.layout_gpu import readable
 from crfrnn.runtime.loading import load as load_module
 
 MOST_LABELS = 1024  # that the registers of one program on a GPU hold
@@ -67,6 +68,13 @@ def load(problem: Problem) -> Callable[..., Tensor]:
 def load_trajectory(problem: Problem) -> Callable[..., Iterator[Tensor]] | None:
     """The same, keeping the marginals of every iteration; None on a GPU, where there is no such thing."""
     return load_module(TWINS["numba"], "trajectory") if _kernels(problem.filters) == "numba" else None
+
+
+def load_vanishing(problem: Problem) -> Callable[..., Tensor] | None:
+    """Marginals without the labels that vanish; None on a GPU, likewise, and while a program is being recorded."""
+    if _kernels(problem.filters) != "numba" or not readable(problem.scores):
+        return None
+    return load_module("crfrnn.inference.fused.vanishing_cpu", "marginals")
 
 
 def preload() -> None:

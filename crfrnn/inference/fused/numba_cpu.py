@@ -145,7 +145,7 @@ def to_planes(rows, planes, start, stop):
 
 
 @part_on_views
-def _read(kernels, scratch, lanes, first, begin, end, y):
+def read(kernels, scratch, lanes, first, begin, end, y):
     """The messages at the pixels begin..end of line y, which starts at point `first`, and with `mixing` those mixed."""
     lattices, grids, mixing = kernels
     start, stop, size, messages = first + begin, first + end, end - begin, scratch.messages
@@ -170,7 +170,7 @@ def _read(kernels, scratch, lanes, first, begin, end, y):
 
 
 @part_on_views
-def _write(kernels, values, scratch, lanes, first, begin, end, y):
+def write(kernels, values, scratch, lanes, first, begin, end, y):
     """Splat the pixels begin..end of line y, which starts at point `first`; values (W, C) are those of the line.
 
     The separable kernels' nodes are gathered as far as the pixels before `end` suffice; after the last they are
@@ -198,7 +198,7 @@ def _write(kernels, values, scratch, lanes, first, begin, end, y):
 
 
 @part_on_views
-def _clear(lattices, strip, after):
+def clear(lattices, strip, after):
     """Zeros for the rows of the strips from `strip` up to `after`, before anything is splatted there."""
     for m in range(lattices.count):
         lattices.sums[m][lattices.rows[m][strip] : lattices.rows[m][after]] = 0
@@ -212,7 +212,7 @@ def initialise(planes, smallest, unary, kept, kernels, part):
     unary (N, C); kept (N, C) receives Q, or is empty.
     """
     scratch, lanes, width, strip, after, start, stop = part
-    _clear(kernels.lattices, strip, after)
+    clear(kernels.lattices, strip, after)
     nothing = scratch.messages[:, :0], kernels.mixing[:0]
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
@@ -225,7 +225,7 @@ def initialise(planes, smallest, unary, kept, kernels, part):
                 probability_rows(q[begin:end], u, smallest, scratch.sums, lanes)
             else:
                 softmax_rows(q[begin:end], u, *nothing, scratch.sums, lanes)
-            _write(kernels, q, scratch, lanes, first, begin, end, y)
+            write(kernels, q, scratch, lanes, first, begin, end, y)
 
 
 @kernel_on_views
@@ -235,16 +235,16 @@ def update(unary, diagonal, kept, kernels, part):
     unary (N, C); diagonal e (M, C), or with `mixing` ones (1, C); kept (N, C) receives Q, or is empty.
     """
     scratch, lanes, width, strip, after, start, stop = part
-    _clear(kernels.lattices, strip, after)
+    clear(kernels.lattices, strip, after)
     passed = scratch.mixed if kernels.mixing.size else scratch.messages
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         q = kept[first : first + size] if kept.size else scratch.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            _read(kernels, scratch, lanes, first, begin, end, y)
+            read(kernels, scratch, lanes, first, begin, end, y)
             softmax_rows(q[begin:end], unary[first + begin : first + end], passed, diagonal, scratch.sums, lanes)
-            _write(kernels, q, scratch, lanes, first, begin, end, y)
+            write(kernels, q, scratch, lanes, first, begin, end, y)
 
 
 @kernel_on_views
@@ -259,7 +259,7 @@ def finish(unary, diagonal, common, normalize, out, kernels, part):
         size, y = min(width, stop - first), first // width
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            _read(kernels, scratch, lanes, first, begin, end, y)
+            read(kernels, scratch, lanes, first, begin, end, y)
             u, rows = unary[first + begin : first + end], scratch.line[: end - begin]
             if normalize:
                 softmax_rows(rows, u, passed, diagonal, scratch.sums, lanes)
@@ -275,14 +275,14 @@ def start_gradient(planes, total, kernels, part):
     planes (L, N); total (N, C), which will collect the gradient of U.
     """
     scratch, lanes, width, strip, after, start, stop = part
-    _clear(kernels.lattices, strip, after)
+    clear(kernels.lattices, strip, after)
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         line = total[first : first + size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             to_rows(planes, line[begin:end], np.float32(0), first + begin, first + end)
-            _write(kernels, line, scratch, lanes, first, begin, end, y)
+            write(kernels, line, scratch, lanes, first, begin, end, y)
 
 
 @kernel_on_views
@@ -296,7 +296,7 @@ def update_gradient(q, diagonal, common, total, products, planes, kernels, part)
     scratch, lanes, width, strip, after, start, stop = part
     splats = planes.size == 0
     if splats:
-        _clear(kernels.lattices, strip, after)
+        clear(kernels.lattices, strip, after)
     passed = scratch.mixed if kernels.mixing.size else scratch.messages
     every = scratch.messages.reshape(len(scratch.messages), scratch.messages.shape[1] * scratch.messages.shape[2])
     for first in range(start, stop, width):
@@ -304,11 +304,11 @@ def update_gradient(q, diagonal, common, total, products, planes, kernels, part)
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             here, g = slice(first + begin, first + end), scratch.line[begin:end]
-            _read(kernels, scratch, lanes, first, begin, end, y)
+            read(kernels, scratch, lanes, first, begin, end, y)
             if products.size:
                 add_product(products[strip], every[: end - begin].T, q[here], lanes)
             softmax_backward_rows(g, total[here], q[here], passed, diagonal, common, scratch.sums, lanes)
             if splats:
-                _write(kernels, scratch.line, scratch, lanes, first, begin, end, y)
+                write(kernels, scratch.line, scratch, lanes, first, begin, end, y)
             else:
                 to_planes(total[here], planes, first + begin, first + end)

@@ -59,7 +59,7 @@ def trajectory(problem: Problem, iterations: int) -> Iterator[Tensor]:
 def _steps(logits: Tensor, transforms: Tensor, passing: MessagePassing, iterations: int) -> Iterator[Tensor]:
     """One image: logits (L, N) -> Q(0), ..., Q(T), (L, N) each; see `_infer_image`, which does it in less memory."""
     (labels, points), channels = logits.shape, layout.padded(logits.shape[0])
-    transform = _Transform(transforms[passing.order], channels, transposed=False)
+    transform = Transform(transforms[passing.order], channels, transposed=False)
     unary, *q = (memory.empty((points, channels)) for _ in range(3))
     nothing = np.float32(0)
     passing.over_pixels(numba_cpu.initialise, logits.numpy(), nothing, unary, q[0], mixing=transform.mixing)
@@ -75,7 +75,7 @@ def _steps(logits: Tensor, transforms: Tensor, passing: MessagePassing, iteratio
     yield out
 
 
-class _Transform:
+class Transform:
     """The matrices A_m (M, L, L) of one pass, or transposed ones, in the form that `numba_cpu.py` takes."""
 
     def __init__(self, matrices: Tensor, channels: int, transposed: bool):
@@ -150,15 +150,30 @@ def _infer_image(
 ) -> None:
     """One image: logits, out (L, N); kept (T, N, C) receives Q before each iteration."""
     channels = layout.padded(logits.shape[0])
-    transform = _Transform(transforms[passing.order], channels, transposed=False)
+    transform = Transform(transforms[passing.order], channels, transposed=False)
     unary = memory.empty((logits.shape[1], channels))
     q = [unary[:0]] * iterations if kept is None else list(kept.numpy())
     planes = logits.contiguous().numpy()
     passing.over_pixels(numba_cpu.initialise, planes, np.float32(smallest), unary, q[0], mixing=transform.mixing)
     del planes  # which may be a copy
+    iterate(passing, transform, unary, q, normalize, out)
+
+
+def iterate(
+    passing: MessagePassing,
+    transform: Transform,
+    unary: np.ndarray,
+    q: list[np.ndarray],
+    normalize: bool,
+    out: np.ndarray,
+) -> None:
+    """As many iterations as there are arrays in q, from what has been splatted.
+
+    unary (N, C); q, but for the first, receives Q before each, (N, C), or is empty; out (L, N).
+    """
     passing.exchange()
-    for t in range(1, iterations):
-        passing.over_pixels(numba_cpu.update, unary, transform.diagonal, q[t], mixing=transform.mixing)
+    for kept in q[1:]:
+        passing.over_pixels(numba_cpu.update, unary, transform.diagonal, kept, mixing=transform.mixing)
         passing.exchange()
     passing.give_back()
     arguments = unary, transform.diagonal, transform.common, normalize, out
@@ -196,7 +211,7 @@ def _differentiate_image(
     """One image, from the last iteration to the first: g is the gradient of that iteration's Qu. Adds to the last."""
     labels, points = grad.shape
     iterations, channels = marginals.shape[0], marginals.shape[2]
-    transform = _Transform(transforms[passing.order], channels, transposed=True)
+    transform = Transform(transforms[passing.order], channels, transposed=True)
     total, planes = memory.empty((points, channels)), grad_logits.numpy()
     parts = 0 if grad_transforms is None else passing.parts
     products = np.zeros((parts, len(passing.order) * channels, channels), np.float32)

@@ -1,0 +1,147 @@
+"""Marginals without the labels that vanish in the first iteration: a photograph has few classes, its predictions many.
+
+On a network's outputs most labels are a little probable somewhere, and after one iteration nearly all of these have
+been outvoted everywhere: 17 labels of 21 become 5. So those that hold together at most a share r of the best label's
+marginal at every pixel go on as one, the *rest*. Its unary is theirs together, log sum_{l in D} exp U(l), so that it
+takes from the others what they would take; it gets no messages. The other iterations are those of few labels.
+
+*How exact that is.* Only the messages among D are left out. With w the sum of the kernels' weights and normalised
+kernels they are at most w r, so the mass of the rest is off by a factor of at most exp(w r), and all marginals together
+by at most r (exp(w r) - 1), in the first order w r^2 in each iteration: that is `tolerance`, for
+
+    r = sqrt(tolerance / w).
+
+It holds as long as the rest stays as small. Whether it did is known at the end: a label that a later iteration would
+have brought back is in the rest, whose unary does not forget it. Where its share is above `GROWN` r at some pixel, the
+run is done again with all labels. Else each label of D gets its part of the rest, as it is theirs by exp U(l), where
+that is more than `NOTHING` times `tolerance` in all, and elsewhere 0.
+"""
+
+from math import sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.filtering.operator import Grid
+from crfrnn.inference.fused import numba_cpu
+from crfrnn.inference.fused import vanishing_pixels_cpu as pixels
+from crfrnn.inference.fused.kernel_tensors import KernelTensors, kernel_tensors
+from crfrnn.inference.fused.passing_cpu import LATTICE_TENSORS, MessagePassing
+from crfrnn.inference.fused.recurrence_cpu import Transform, iterate, mean_field
+from crfrnn.inference.iteration import label_transforms
+from crfrnn.inference.problem import Problem
+from crfrnn.runtime import layout, memory
+
+FEWEST_ITERATIONS = 3
+GROWN = 2.0  # times r: what the rest may come to
+NOTHING = 0.1  # times the tolerance: a rest that is not divided
+
+
+def marginals(problem: Problem, iterations: int, tolerance: float) -> Tensor:
+    """softmax of Qu after T > 0 iterations, (B, L, *S), for problems that `choice.fused` accepts; no gradients."""
+    if not _may_vanish(problem, iterations, tolerance):
+        return mean_field(problem, iterations, normalize=True)
+    scores = problem.scores.to(torch.float32)
+    kernels = kernel_tensors(problem, LATTICE_TENSORS)
+    weights = problem.kernel_weights.expand(-1, scores.shape[1])
+    out = torch.from_numpy(memory.empty(tuple(scores.flatten(2).shape)))
+    for image, planes in enumerate(scores.flatten(2)):
+        if not _image(planes, problem.floor, weights, kernels, image, iterations, tolerance, out[image]):
+            return mean_field(problem, iterations, normalize=True)
+    return out.reshape(scores.shape)
+
+
+def _may_vanish(problem: Problem, iterations: int, tolerance: float) -> bool:
+    """Whether it is worth a look: for the Potts model with weights of at least 0, and normalised kernels."""
+    labels, weights = problem.scores.shape[1], problem.kernel_weights
+    if not tolerance or iterations < FEWEST_ITERATIONS or weights.dim() != 2:
+        return False
+    if layout.padded(labels) == layout.padded(1) or bool((weights < 0).any()):
+        return False
+    potts = torch.equal(problem.compatibility, 1 - torch.eye(labels, dtype=weights.dtype))
+    return potts and all(_normalised(gaussian) for gaussian in problem.filters)
+
+
+def _normalised(gaussian: GaussianFilter) -> bool:
+    form = gaussian.operator.form
+    if isinstance(form, Grid):
+        return form.normalization != "none"
+    return gaussian.before is not None or gaussian.after is not None
+
+
+def _potts(weights: Tensor, passing: MessagePassing) -> Transform:
+    """Of kernel weights (M, K)."""
+    labels = weights.shape[1]
+    transforms = label_transforms(weights, 1 - torch.eye(labels, dtype=weights.dtype))
+    return Transform(transforms[passing.order], layout.padded(labels), transposed=False)
+
+
+def _image(
+    planes: Tensor,
+    smallest: float,
+    weights: Tensor,
+    kernels: KernelTensors,
+    image: int,
+    iterations: int,
+    tolerance: float,
+    out: Tensor,
+) -> bool:
+    """One image, planes (L, N) as in `numba_cpu.initialise`, out (L, N); False where a label came back."""
+    count, points = planes.shape
+    passing = MessagePassing(image, kernels, count)
+    transform, channels = _potts(weights, passing), layout.padded(count)
+    unary, q = (memory.empty((points, channels)) for _ in range(2))
+    source = planes.contiguous().numpy()
+    passing.over_pixels(numba_cpu.initialise, source, np.float32(smallest), unary, q[:0], mixing=transform.mixing)
+    del source
+    passing.exchange()
+    peaks = np.zeros((passing.parts, channels), np.float32)
+    passing.over_pixels(pixels.survey, unary, transform.diagonal, q, peaks, mixing=transform.mixing)
+    share = sqrt(tolerance / max(tolerance, float(weights.amax(dim=1).sum())))
+    labels = _left(peaks.max(axis=0)[:count], share)
+    rest = [unary[:0]] * (iterations - 1)
+    if layout.padded(len(labels) + 1) >= channels:
+        passing.over_pixels(pixels.splat, q, mixing=transform.mixing)
+        del q
+        iterate(passing, transform, unary, rest, True, out.numpy())
+        return True
+    few_unary, few_q = (memory.empty((points, layout.padded(len(labels) + 1))) for _ in range(2))
+    passing.over_pixels(pixels.leave_out, unary, q, labels, few_unary, few_q, mixing=transform.mixing)
+    del unary, q, passing
+    passing = MessagePassing(image, kernels, len(labels) + 1)
+    few_weights = torch.cat([weights[:, labels], weights.new_zeros(len(weights), 1)], dim=1)
+    transform = _potts(few_weights, passing)
+    passing.over_pixels(pixels.splat, few_q, mixing=transform.mixing)
+    del few_q
+    found = torch.from_numpy(memory.empty((len(labels) + 1, points)))
+    iterate(passing, transform, few_unary, rest, True, found.numpy())
+    if float(found[-1].max()) > GROWN * share:
+        return False
+    _among_all(found, labels, planes, smallest, NOTHING * tolerance, out)
+    return True
+
+
+def _among_all(found: Tensor, labels: np.ndarray, planes: Tensor, smallest: float, nothing: float, out: Tensor) -> None:
+    """found (K + 1, N), the marginals of some labels and of the rest, to out (L, N); planes (L, N) as in `_image`."""
+    rest, gone = found[-1], np.setdiff1d(np.arange(len(out)), labels)
+    some = (rest > nothing).nonzero()[:, 0]
+    whole = 1 - rest
+    whole[some] = 1
+    out.zero_()
+    for label, plane in zip(labels, found, strict=False):
+        torch.div(plane, whole, out=out[label])
+    # in NumPy, as how torch's threads divide an exponential decides its last bit
+    theirs = torch.stack([planes[label, some] for label in gone]).numpy()
+    shares = np.maximum(theirs, smallest) if smallest else np.exp(theirs - theirs.max(axis=0))
+    shares *= rest[some].numpy() / shares.sum(axis=0)
+    for label, share in zip(gone, shares, strict=True):
+        out[label, some] = torch.from_numpy(share)
+
+
+def _left(peaks: np.ndarray, share: float) -> np.ndarray:
+    """The labels that go on, at least one, in order; peaks (L,), the largest share of the best marginal of each."""
+    order = np.argsort(peaks, kind="stable")
+    gone = min(int(np.searchsorted(np.cumsum(peaks[order]), share, side="right")), len(peaks) - 1)
+    return np.sort(order[gone:])
