@@ -8,6 +8,7 @@ from crfrnn.runtime import forks as _forks  # noqa: F401 (forked children, from 
 if TYPE_CHECKING:
     from crfrnn.commands.fit.fit import fit
     from crfrnn.commands.metrics import Evaluation
+    from crfrnn.commands.refine.points import point_kernels, refine_points
     from crfrnn.commands.refine.refine import refine
     from crfrnn.commands.segment.segment import segment_photo, segment_strokes
     from crfrnn.filtering.gaussian_filter import GaussianFilter, gaussian_filter
@@ -37,6 +38,8 @@ _HOMES = {
     "CRFParameters": "parameters",
     "PRESETS": "parameters",
     "refine": "commands.refine.refine",
+    "refine_points": "commands.refine.points",
+    "point_kernels": "commands.refine.points",
     "fit": "commands.fit.fit",
     "segment_photo": "commands.segment.segment",
     "segment_strokes": "commands.segment.segment",
@@ -67,7 +70,9 @@ __all__ = [
     "load_model",
     "load_vgg16",
     "mean_field",
+    "point_kernels",
     "refine",
+    "refine_points",
     "segment_photo",
     "segment_strokes",
     "solvers",

@@ -255,7 +255,7 @@ def parse_kernel(text: str, name: str = "kernel") -> Kernel:
     the kernel's default, 5 or 3. `name` is that of the argument or option, for its ValueErrors.
 
     >>> parse_kernel("bilateral:80,13,10")
-    Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral', accuracy=1)
+    Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral', accuracy=1, channels=None)
     """
     kind, _, numbers = text.partition(":")
     try:
@@ -287,6 +287,8 @@ def kernel_text(kernel: Kernel) -> str:
         kind, numbers = "spatial", (kernel.theta_gamma, kernel.weight)
     else:
         raise ValueError(f"kernel: a {type(kernel).__name__} cannot be written to a file")
+    if getattr(kernel, "channels", None) is not None:
+        raise ValueError("kernel: its channels cannot be written to a file")
     if any(isinstance(number, tuple | list) for number in numbers):
         raise ValueError("kernel: a bandwidth for each axis or channel cannot be written to a file")
     return f"{kind}:{','.join(f'{number:.{DIGITS}g}' for number in numbers)}"

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
+from operator import index
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -58,6 +59,7 @@ class _Checked:
     weight: float
     method: str
     accuracy: int = 1
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if torch.compiler.is_compiling():  # a copy with learned bandwidths, of a kernel that was checked
@@ -73,6 +75,29 @@ class _Checked:
         if self.method not in self.methods:
             raise ValueError(f"method: {self.method!r} is none of {', '.join(self.methods)}")
         check_accuracy(self.accuracy)
+        if self.channels is not None:
+            object.__setattr__(self, "channels", _check_channels(self.channels))
+
+
+def _check_channels(channels: Any) -> tuple[int, ...]:
+    """Python's own numbers; ValueError where they are not the numbers of some channels."""
+    try:
+        chosen = tuple(index(channel) for channel in channels)
+    except TypeError:
+        chosen = ()
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"channels: expected different numbers from 0 on, such as (0, 1, 2), got {channels!r}")
+    return chosen
+
+
+def _chosen(guide: Tensor, channels: tuple[int, ...] | None) -> Tensor:
+    """These channels of a guide (B, C, *S), or all."""
+    _check_guide(guide)
+    if channels is None:
+        return guide
+    if max(channels) >= guide.shape[1]:
+        raise ValueError(f"channels: {max(channels)} is none of the guide's {guide.shape[1]} (the first is 0)")
+    return guide[:, list(channels)]
 
 
 def _numbers(array: Any) -> Any:
@@ -145,6 +170,7 @@ class Bilateral(_Checked):
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
         accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
+        channels: of the guide, those that this kernel sees, such as (0, 1, 2); None is all of them.
 
     Source: the first term of equation (3), Kraehenbuehl and Koltun 2011; initial values of Zheng et al. 2015.
 
@@ -160,10 +186,11 @@ class Bilateral(_Checked):
     weight: float = 5.0
     method: str = "permutohedral"
     accuracy: int = 1
+    channels: tuple[int, ...] | None = None
 
     def features(self, guide: Tensor) -> Tensor:
         """guide (B, C, *S) -> (B, D + C, *S) for a grid of D dimensions."""
-        _check_guide(guide)
+        guide = _chosen(guide, self.channels)
         dtype = working_dtype(guide)
         positions = _each("theta_alpha", self.theta_alpha, guide.dim() - 2, "axes")
         colours = _each("theta_beta", self.theta_beta, guide.shape[1], "channels")
@@ -186,7 +213,7 @@ class Bilateral(_Checked):
         Warns once where the guide is in other units than theta_beta (`guide_units.py`).
         """
         features = self.features(guide)
-        notice_other_units(guide, features[:, guide.dim() - 2 :], self.theta_beta)
+        notice_other_units(_chosen(guide, self.channels), features[:, guide.dim() - 2 :], self.theta_beta)
         return prepare(
             features,
             method=self.method,
@@ -256,6 +283,7 @@ class Features(_Checked):
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
         accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
+        channels: of the guide, those that this kernel sees, such as (0, 1, 2); None is all of them.
 
     >>> Features(theta=2.0).prepare(torch.rand(1, 3, 50))(torch.rand(1, 4, 50)).shape
     torch.Size([1, 4, 50])
@@ -268,10 +296,11 @@ class Features(_Checked):
     weight: float = 5.0
     method: str = "permutohedral"
     accuracy: int = 1
+    channels: tuple[int, ...] | None = None
 
     def features(self, guide: Tensor) -> Tensor:
-        """guide (B, C, *S) -> (B, C, *S)."""
-        _check_guide(guide)
+        """guide (B, C, *S) -> (B, C, *S), or as many channels as the kernel sees."""
+        guide = _chosen(guide, self.channels)
         thetas = _each("theta", self.theta, guide.shape[1], "channels")
         dtype = working_dtype(guide)
         return guide.to(dtype) / _scale(thetas, dtype, guide)

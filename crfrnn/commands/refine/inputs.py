@@ -36,7 +36,7 @@ def fitting(image: Any, predictions: Any, name: str, colour_units: bool) -> tupl
         name: ``probabilities`` or ``logits``.
         colour_units: the image must be in the units in which a preset's theta_beta counts.
     """
-    pixels, values = _tensor(image, "image"), _tensor(predictions, name)
+    pixels, values = as_tensor(image, "image"), as_tensor(predictions, name)
     channels_last = not isinstance(image, Tensor)
     if pixels.dim() == 4 and len(pixels) == 1:
         pixels = pixels[0]
@@ -110,7 +110,7 @@ def checked_predictions(values: Tensor, name: str) -> tuple[Tensor, Tensor | Non
         raise ValueError(f"probabilities: the smallest is {lowest:.3g}; logits go into logits=")
     if least < 1 - SUM_TOLERANCE or most > 1 + SUM_TOLERANCE:
         raise ValueError(
-            f"probabilities: a pixel's sum to {least:.3g}..{most:.3g} over the labels instead of 1;"
+            f"probabilities: they sum to {least:.3g}..{most:.3g} over the labels instead of 1;"
             " logits go into logits=, and scores must be divided by their sum"
         )
     return values, highest
@@ -172,7 +172,7 @@ def _check_units(pixels: Tensor, colour_units: bool) -> None:
         )
 
 
-def _tensor(array: Any, name: str) -> Tensor:
+def as_tensor(array: Any, name: str) -> Tensor:
     """The array's own memory as a tensor, copied only where torch cannot see it (read-only, reversed, swapped)."""
     if isinstance(array, Tensor):
         if array.is_complex() or array.layout is not torch.strided or array.is_meta:
