@@ -128,9 +128,9 @@ def _counted(name: str) -> str:
 
 
 def check_extent(guide: Tensor, kernels: Sequence[Features]) -> None:
-    """ValueError where a guide (1, D + C, 1, N), `centred`, reaches too far for a kernel in float32."""
+    """ValueError where a guide (D + C, 1, N), `centred`, reaches too far for a kernel in float32."""
     for kernel in kernels:
-        farthest = kernel.features(guide.abs().amax(dim=3, keepdim=True)).flatten()
+        farthest = kernel.features(guide.abs().amax(dim=2, keepdim=True)[None]).flatten()
         reach = farthest.max().item()
         if reach > FARTHEST:
             number = int(farthest.argmax())

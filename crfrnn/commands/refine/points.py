@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.refine.inputs import as_tensor, with_background
-from crfrnn.commands.refine.refine import Moment, Settings, infer, like
+from crfrnn.commands.refine.inputs import as_tensor
+from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial, with_accuracy
 from crfrnn.filtering.points import centred, check_extent, kernels_for, on_points
-from crfrnn.inference.solvers import Solver, find_solver
-from crfrnn.parameters import CRFParameters, as_kernels
+from crfrnn.inference.solvers import Solver
+from crfrnn.parameters import as_kernels
 
 Array = np.ndarray | Tensor
 Predictions = TypeVar("Predictions", np.ndarray, Tensor)
@@ -73,26 +73,29 @@ def refine_points(
     places, extra = _columns(positions, attributes, values.device)
     labels_first, planes = _planes(values, places, name)
     chosen = kernels_for(places, extra) if kernels is None else as_kernels(kernels)
-    guide = torch.cat([places, extra])[None, :, None]
+    guide = torch.cat([places, extra])[:, None]  # an image of one row
     forms = [on_points(kernel, len(places), len(extra)) for kernel in with_accuracy(chosen, accuracy)]
     check_extent(guide, forms)
-    crf = CRFParameters(
-        tuple(forms),
-        normalization,
-        temperature,
-        iterations,
-        class_weights,
-        solver=find_solver(solver) if isinstance(solver, str) else solver,
-        self_connection=self_connection,
-    )
 
     def give_back(q: Tensor) -> Any:
-        rows = q[0, len(q[0]) - len(planes) :, 0]
-        return like((rows if labels_first else rows.t()).reshape(values.shape), predictions)
+        """(L, 1, N) in the form in which the predictions came."""
+        out = (q[:, 0] if labels_first else q[:, 0].t()).reshape(values.shape)
+        return out if isinstance(predictions, Tensor) else out.numpy()
 
-    both = with_background(planes[:, None], name)
-    with torch.no_grad():
-        return give_back(infer(guide, both.unsqueeze(0), Settings(name, crf, tolerance, trace=trace), give_back))
+    q = refine(
+        guide,
+        **{name: planes[:, None]},
+        kernels=forms,
+        iterations=iterations,
+        normalization=normalization,
+        self_connection=self_connection,
+        tolerance=tolerance,
+        solver=solver,
+        trace=None if trace is None else lambda moment: trace(moment._replace(marginals=give_back(moment.marginals))),
+        temperature=temperature,
+        class_weights=class_weights,
+    )
+    return give_back(q)
 
 
 def point_kernels(positions: Array, attributes: Array | None = None) -> tuple[Bilateral | Spatial, ...]:

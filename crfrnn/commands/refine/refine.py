@@ -32,18 +32,12 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is done with the predictions."""
-
+class _Settings:
     name: str  # of the argument that holds the predictions: probabilities or logits
     crf: CRFParameters
     tolerance: float
-    colour_units: bool = False  # theta_beta is a preset's and counts in 0..255
-    trace: Callable[[Moment], object] | None = None
-
-    def __post_init__(self):
-        if not (isinstance(self.tolerance, Real) and 0 <= self.tolerance < 0.1):
-            raise ValueError(f"tolerance: a probability of at least 0 and below 0.1, got {self.tolerance}")
+    colour_units: bool  # theta_beta is a preset's and counts in 0..255
+    trace: Callable[[Moment], object] | None
 
     @property
     def normalised(self) -> bool:
@@ -132,7 +126,7 @@ def refine(
         class_weights=class_weights,
         self_connection=self_connection,
     )
-    settings = Settings(
+    settings = _Settings(
         name="probabilities" if logits is None else "logits",
         crf=replace(crf, kernels=with_accuracy(crf.kernels, accuracy)),
         tolerance=tolerance,
@@ -140,6 +134,8 @@ def refine(
         trace=trace,
     )
     predictions: Any = probabilities if logits is None else logits
+    if not (isinstance(tolerance, Real) and 0 <= tolerance < 0.1):
+        raise ValueError(f"tolerance: a probability of at least 0 and below 0.1, got {tolerance}")
     if not isinstance(image, list | tuple) and not isinstance(predictions, list | tuple):
         return _one(image, predictions, settings)
     if not isinstance(image, list | tuple) or not isinstance(predictions, list | tuple):
@@ -151,7 +147,7 @@ def refine(
     return _many(image, predictions, settings)  # type: ignore[return-value]
 
 
-def _many(images: Sequence[Any], predictions: Sequence[Any], settings: Settings) -> list[Any]:
+def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings) -> list[Any]:
     """One image for each thread where there are enough of them, else all threads for each image."""
 
     def work(number: int) -> Any:
@@ -167,26 +163,22 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: Settings)
         return list(pool.map(work, range(len(images))))
 
 
-def _one(image: Any, predictions: Any, settings: Settings) -> Any:
+def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
     """One image: to tensors, through the recurrence, and back to the form that the predictions had."""
     guide, planes, form = fitting(image, predictions, settings.name, settings.colour_units)
 
     def give_back(q: Tensor) -> Any:
-        return like(form.restored(q[0, 1:] if form.labels is None else q[0]), predictions)
+        q = form.restored(q[0, 1:] if form.labels is None else q[0])
+        if isinstance(predictions, Tensor):
+            return q.to(predictions.dtype if predictions.is_floating_point() else torch.float32)
+        dtype = np.asarray(predictions).dtype
+        return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
 
     with torch.no_grad():
-        return give_back(infer(guide.to(planes.device), planes.unsqueeze(0), settings, give_back))
+        return give_back(_marginals(guide.to(planes.device), planes.unsqueeze(0), settings, give_back))
 
 
-def like(q: Tensor, predictions: Any) -> Any:
-    """Marginals of NumPy or torch, and in the dtype, as the predictions; float32 where those are whole numbers."""
-    if isinstance(predictions, Tensor):
-        return q.to(predictions.dtype if predictions.is_floating_point() else torch.float32)
-    dtype = np.asarray(predictions).dtype
-    return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
-
-
-def infer(guide: Tensor, values: Tensor, settings: Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
+def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
     """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
     crf = settings.crf
     filters, weights = crf.prepare(guide), crf.kernel_weights(values.shape[1]).to(values.device)
@@ -220,7 +212,7 @@ def infer(guide: Tensor, values: Tensor, settings: Settings, give_back: Callable
     return q
 
 
-def _labels(unary: Tensor, highest: Tensor | None, settings: Settings) -> list[int]:
+def _labels(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[int]:
     """The labels that take part. highest (L,): the largest of each label, where the unary is left as probabilities."""
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.crf.kernels):
         return list(range(unary.shape[1]))
