@@ -127,7 +127,13 @@ class Pairs:
         return len(self.lonely)
 
 
-def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str], besides: Sequence[Path] = ()) -> Pairs:
+def pair_by_stem(
+    images: Path,
+    predictions: Path,
+    suffixes: Sequence[str],
+    besides: Sequence[Path] = (),
+    image_suffixes: Sequence[str] = IMAGE_SUFFIXES,
+) -> Pairs:
     """Match the predictions of one folder (with these suffixes) to the images of another, or of the same one.
 
     Folders inside of them are matched too, each to the one of the same name: ``predictions/day/cat.npz`` belongs to
@@ -136,7 +142,7 @@ def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str], besid
     together = images.samefile(predictions)
     by_stem = files_by_stem(predictions, suffixes, besides if together else [*besides, images])
     taken = [path for paths in by_stem.values() for path in paths] if together else [predictions]
-    photos = files_by_stem(images, IMAGE_SUFFIXES, [*besides, *taken])
+    photos = files_by_stem(images, image_suffixes, [*besides, *taken])
     pairs, problems = {}, {}
     for stem, paths in by_stem.items():
         partners = photos.get(stem, [])

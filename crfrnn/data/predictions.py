@@ -83,10 +83,11 @@ def _permuted(values: Any, order: Sequence[int]) -> Any:
     return values.permute(*order) if isinstance(values, torch.Tensor) else values.transpose(*order)
 
 
-def read_predictions(path: Path, key: str | None = None) -> np.ndarray:
+def read_predictions(path: Path, key: str | None = None, dimensions: int = 2) -> np.ndarray:
     """The array of a .npy file, or the array `key` of a .npz file; without `key` the .npz must hold just one.
 
-    Nothing is unpickled. Raises ValueError with the file's name where the file or the key cannot be read.
+    They must be for one image of two dimensions, or of one dimension, points. Nothing is unpickled. Raises ValueError
+    with the file's name where the file or the key cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -96,9 +97,9 @@ def read_predictions(path: Path, key: str | None = None) -> np.ndarray:
             raise ValueError(f"an array of {largest / 1e9:,.0f} GB, more than the memory of this machine")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return _numbers(path, loaded)
+            return _numbers(path, loaded, dimensions)
         with loaded:
-            return _numbers(path, loaded[_choose(path, loaded.files, key)])
+            return _numbers(path, loaded[_choose(path, loaded.files, key)], dimensions)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     except Exception as error:  # what a broken file makes of the readers of NumPy and of zip files, nobody can list
@@ -152,13 +153,15 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
     raise ValueError(f"{path}: holds {', '.join(names) or 'nothing'}; {wanted}")
 
 
-def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
+def _numbers(path: Path, array: np.ndarray, dimensions: int) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: holds {array.dtype}, expected numbers")
     if array.size == 0:
         raise ValueError(f"{path}: shape {array.shape}, there is nothing in it")
+    if dimensions == 1 and array.ndim not in (1, 2):
+        raise ValueError(f"{path}: shape {array.shape}, expected (points, labels), or (points,) of a foreground alone")
     try:
-        Form.of(array.shape, [])
+        Form.of(array.shape if dimensions > 1 else (1, *array.shape), [])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     kept = array.dtype.newbyteorder("=") if array.dtype.kind == "f" and array.dtype.itemsize <= 8 else np.float32

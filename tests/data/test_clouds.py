@@ -1,6 +1,7 @@
 """Clouds go out as they came in, but for their classes; what cannot be read is one line with the file's name."""
 
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class TestEveryFormat:
                 read_cloud(path)
 
     def test_absent(self, suffix, tmp_path):
-        with pytest.raises(ValueError, match="there is no such file$"):
+        with pytest.raises(ValueError, match=r"there is no such file$"):
             read_cloud(tmp_path / f"absent{suffix}")
 
 
@@ -95,6 +96,11 @@ class TestLas:
         assert wkt.string == kept.string == 'PROJCS["UTM 32N"]'
         assert (path.read_bytes()[104] & 0x80, (tmp_path / "b.las").read_bytes()[104] & 0x80) == (0x80, 0)  # compressed
 
+    def test_without_laspy(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "laspy", None)
+        with pytest.raises(ValueError, match=r"a\.laz: needs laspy; pip install 'crfrnn\[points\]'$"):
+            read_cloud(tmp_path / "a.laz")
+
     def test_cut_off_between_two_points(self, tmp_path):
         """laspy reads what is left, and says nothing."""
         laspy = pytest.importorskip("laspy")
@@ -102,7 +108,9 @@ class TestLas:
         start, size = laspy.read(path).header.offset_to_point_data, laspy.read(path).point_format.size
         path.write_bytes(path.read_bytes()[: start + 20 * size])
         assert len(laspy.read(path).points) == 20
-        with pytest.raises(ValueError, match=r"a\.las: not a readable cloud of points \(it is cut off: 20 of 50 points"):
+        with pytest.raises(
+            ValueError, match=r"a\.las: not a readable cloud of points \(it is cut off: 20 of 50 points"
+        ):
             read_cloud(path)
 
     def test_an_octree_is_left_out(self, tmp_path):

@@ -13,6 +13,7 @@ import torch
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
 from crfrnn.commands.progress import say, waiting
+from crfrnn.commands.refine.clouds import holds_clouds, refine_clouds
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.refine import Moment, refine
@@ -70,7 +71,11 @@ def refine_files(options: RefineOptions) -> None:
             raise ValueError(f"{path}: there is no such file or folder")
     if image.is_dir() != source.is_dir():
         raise UsageError(f"image: {image} and {source} must both be files, or both folders")
-    if source.is_dir():
+    if holds_clouds(image):
+        refine_clouds(options, targets, settings.unsure, settings.crf)
+    elif options.attributes is not None or options.classes is not None:
+        raise UsageError(f"attributes, classes: are for clouds of points, and {image} is none")
+    elif source.is_dir():
         _refine_folder(image, source, targets, settings)
     else:
         _refine_file(image, source, targets, settings)

@@ -13,7 +13,9 @@ class RefineOptions:
     """Sharpen rough predictions along the edges of a photograph.
 
     Give the photograph and one of --probabilities, --logits, --labels and --foreground. Folders work too: predictions
-    are matched to photographs by name (cat.npz to cat.jpg), and a second run does what the first one left.
+    are matched to photographs by name (cat.npz to cat.jpg), and a second run does what the first one left. Clouds of
+    points (.las, .laz, .ply, .npz) take the place of photographs: predictions are then (points, labels), and a copy of
+    the cloud with refined classes comes out.
 
     Args:
         image: the photograph, or a folder of photographs.
@@ -40,6 +42,9 @@ class RefineOptions:
         temperature: divides the logits (the logarithms of the probabilities); below 1 the network counts for more.
         class_weights: for each kernel, a factor of its weight for each class, as crfrnn fit finds them.
         fitted: what a file of crfrnn fit says of itself; nothing is done with it.
+        attributes: of points, what is used besides positions: names such as intensity or red,green,blue, or none; left
+            out, colours or else the intensity where they vary.
+        classes: of points, the class that each label is written as, such as 2,5,6; left out, 0,1,2 and so on.
         resize: scale predictions of another size to the photograph's, bilinearly.
         overlay: also write the photograph tinted by the refined labels.
         save_probabilities: also write the refined probabilities, float16, .npz or .npy, in the form of what came in.
@@ -68,6 +73,8 @@ class RefineOptions:
     temperature: float = 1.0
     class_weights: list[list[float]] | None = None
     fitted: dict[str, Any] | None = None
+    attributes: str | None = None
+    classes: str | None = None
     resize: bool = False
     overlay: str | None = None
     save_probabilities: str | None = None

@@ -71,7 +71,7 @@ def refine_points(
     name, predictions = ("probabilities", probabilities) if logits is None else ("logits", logits)
     values = as_tensor(predictions, name)
     places, extra = _columns(positions, attributes, values.device)
-    labels_first, planes = _planes(values, places, name)
+    labels_first, planes = planes_of(values, places.shape[1], name)
     chosen = kernels_for(places, extra) if kernels is None else as_kernels(kernels)
     guide = torch.cat([places, extra])[:, None]  # an image of one row
     forms = [on_points(kernel, len(places), len(extra)) for kernel in with_accuracy(chosen, accuracy)]
@@ -147,9 +147,9 @@ def _repair(places: Tensor) -> str:
     return "; further columns go to attributes=" if places.dim() == 2 else ""
 
 
-def _planes(values: Tensor, places: Tensor, name: str) -> tuple[bool, Tensor]:
-    """Whether labels come first, and (L, N), one row for a foreground alone."""
-    points, shape = places.shape[1], tuple(values.shape)
+def planes_of(values: Tensor, points: int, name: str) -> tuple[bool, Tensor]:
+    """Whether labels come first in predictions for so many points, and these as (L, N), (1, N) of a foreground."""
+    shape = tuple(values.shape)
     if shape == (points,):
         return True, values[None]
     if len(shape) == 2 and 0 not in shape:

@@ -88,7 +88,9 @@ def numbered(path: Path, classes: np.ndarray, unsure: int | None) -> LabelMap:
     if not used.size:
         raise ValueError(f"{path}: every point is unsure, there is no label in it")
     if used.size > MOST_LABELS:
-        raise ValueError(f"{path}: {used.size} different labels, more than {MOST_LABELS}; are these numbers of objects?")
+        raise ValueError(
+            f"{path}: {used.size} different labels, more than {MOST_LABELS}; are these numbers of objects?"
+        )
     renumber = np.full(len(values), UNSURE, np.int32)
     renumber[np.searchsorted(values, used)] = np.arange(used.size)
     return LabelMap(renumber[indices], LabelStyle(tuple(used.tolist())))
