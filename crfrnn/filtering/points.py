@@ -20,7 +20,8 @@ from torch import Tensor
 from crfrnn.filtering.kernels import Bandwidth, Bilateral, Features, Kernel, Spatial
 
 NEIGHBOURS = 8
-SAMPLES = 64  # points whose neighbours are looked for, among all
+SAMPLES = 512  # points whose neighbours are looked for, among all
+WINDOW = 512  # of the points before and behind that are looked at first
 # chosen on streets by rule (benchmarks/street.py) of three densities, with predictions of three kinds
 ALPHA, BETA, GAMMA = 4.0, 1.5, 3.0  # bandwidths, in spacings, differences, spacings
 WEIGHT = 8.0
@@ -54,21 +55,43 @@ def surroundings(positions: Tensor, attributes: Tensor) -> Surroundings:
 
     Raises ValueError where all points are at one place.
     """
-    points = positions.shape[1]
-    chosen = torch.linspace(0, points - 1, min(SAMPLES, points), device=positions.device).long()
+    axis, order = along_the_longest(positions)
+    places, known = positions[:, order], attributes[:, order]
     radii, differences = [], []
-    for number in chosen.tolist():
-        squares = (positions - positions[:, number, None]).square_().sum(dim=0)
-        squares[squares == 0] = math.inf  # itself, and echoes at the same place
-        nearest = squares.topk(min(NEIGHBOURS, points), largest=False)
-        there = nearest.values.isfinite()
-        if there.any():
-            radius = nearest.values[there][-1].sqrt()
-            radii.append(radius * math.sqrt(math.pi / int(there.sum())))
-            differences.append((attributes[:, nearest.indices[there]] - attributes[:, number, None]).abs())
+    for number in torch.linspace(0, len(order) - 1, min(SAMPLES, len(order))).long().tolist():
+        near, squares = _nearest(places, places[axis], number)
+        if len(near):
+            radii.append((squares[-1] * math.pi / len(near)).sqrt())
+            differences.append((known[:, near] - known[:, number, None]).abs())
     if not radii:
         raise ValueError("positions: all points are at the same place, and give no bandwidth; say kernels=")
     return Surroundings(torch.stack(radii).median().item(), torch.cat(differences, dim=1).median(dim=1).values)
+
+
+def along_the_longest(positions: Tensor) -> tuple[int, Tensor]:
+    """Of points (D, N) the axis of the largest extent, and their order (N,) along it."""
+    low, high = positions.aminmax(dim=1)
+    axis = int((high - low).argmax())
+    return axis, positions[axis].argsort(stable=True)
+
+
+def _nearest(places: Tensor, axis: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """The nearest points elsewhere and the squares of their distances, from near to far, at most `NEIGHBOURS`.
+
+    Places (D, N) are in the order of an axis (N,). A window of it is looked at, which grows until all that are as near
+    as those found must be in it.
+    """
+    half = WINDOW
+    while True:
+        first, last = max(0, number - half), min(len(axis), number + half + 1) - 1
+        squares = (places[:, first : last + 1] - places[:, number, None]).square_().sum(dim=0)
+        squares[squares == 0] = math.inf  # itself, and echoes at the same place
+        nearest = squares.topk(min(NEIGHBOURS, len(squares)), largest=False)
+        there = nearest.values.isfinite()
+        edges = [axis[number] - axis[first]] * (first > 0) + [axis[last] - axis[number]] * (last < len(axis) - 1)
+        if not edges or (there.all() and nearest.values[-1].sqrt() <= min(edges)):
+            return first + nearest.indices[there], nearest.values[there]
+        half *= 4
 
 
 def kernels_for(positions: Tensor, attributes: Tensor) -> tuple[Bilateral | Spatial, ...]:

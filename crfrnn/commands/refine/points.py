@@ -10,7 +10,7 @@ from torch import Tensor
 from crfrnn.commands.refine.inputs import as_tensor
 from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial, with_accuracy
-from crfrnn.filtering.points import centred, check_extent, kernels_for, on_points
+from crfrnn.filtering.points import along_the_longest, centred, check_extent, kernels_for, on_points
 from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import as_kernels
 
@@ -73,18 +73,21 @@ def refine_points(
     places, extra = _columns(positions, attributes, values.device)
     labels_first, planes = planes_of(values, places.shape[1], name)
     chosen = kernels_for(places, extra) if kernels is None else as_kernels(kernels)
-    guide = torch.cat([places, extra])[:, None]  # an image of one row
+    order = along_the_longest(places)[1]  # neighbours come near each other in memory, which takes half of the time
+    guide = torch.cat([places, extra])[:, None, order]  # an image of one row
     forms = [on_points(kernel, len(places), len(extra)) for kernel in with_accuracy(chosen, accuracy)]
     check_extent(guide, forms)
 
     def give_back(q: Tensor) -> Any:
-        """(L, 1, N) in the form in which the predictions came."""
-        out = (q[:, 0] if labels_first else q[:, 0].t()).reshape(values.shape)
+        """(L, 1, N) in the order and the form in which the predictions came."""
+        rows = torch.empty_like(q[:, 0])
+        rows[:, order] = q[:, 0]
+        out = (rows if labels_first else rows.t()).reshape(values.shape)
         return out if isinstance(predictions, Tensor) else out.numpy()
 
     q = refine(
         guide,
-        **{name: planes[:, None]},
+        **{name: planes[:, None, order]},
         kernels=forms,
         iterations=iterations,
         normalization=normalization,

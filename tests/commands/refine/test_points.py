@@ -155,7 +155,7 @@ class TestForms:
 class TestDefaults:
     def test_spacing_and_noise_of_a_surface(self):
         """s of a plane with one point in each square of it, and d = 0.954 sigma of normal noise, within what a sample
-        of 64 tells."""
+        tells."""
         rng = np.random.default_rng(2)
         positions = np.concatenate([rng.uniform(0, 20, (40_000, 2)), np.zeros((40_000, 1))], axis=1)
         (kernel,) = point_kernels(positions, rng.normal(1000, 50, 40_000))
