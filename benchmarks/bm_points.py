@@ -1,4 +1,4 @@
-"""Clouds of points: how long, how much memory, how much better, how near to the exact CRF.
+"""Clouds of points: how much CPU time, how much memory, how much better, how near to the exact CRF.
 
     python -m benchmarks.bm_points [--out docs/points.md] [--points 100000 1000000 ...]
 
@@ -40,7 +40,7 @@ def main() -> None:
         return
     threads = torch.get_num_threads()
     sizes = [
-        f"| points | seconds, threads: {threads} | points a second | peak memory, GB | of which before the call |",
+        f"| points | CPU seconds, threads: {threads} | points a second | peak memory, GB | of which before the call |",
         "|---|---|---|---|---|",
     ]
     for points in options.points:
@@ -56,14 +56,14 @@ def main() -> None:
 
 
 def measured(points: int) -> dict[str, float]:
-    """Seconds of a call, and the largest memory of the process in GB, before it and after."""
+    """CPU seconds of a call, and the largest memory of the process in GB, before it and after."""
     small = street(2000)
     refine_points(small.positions, small.probabilities, attributes=small.intensity)
     scene = street(points)
     before = _peak()
-    start = time.perf_counter()
+    start = time.process_time()
     refine_points(scene.positions, scene.probabilities, attributes=scene.intensity)
-    return {"seconds": time.perf_counter() - start, "peak": _peak(), "before": before}
+    return {"seconds": time.process_time() - start, "peak": _peak(), "before": before}
 
 
 def _peak() -> float:

@@ -46,7 +46,7 @@ EXPECTED = refine_points(SCENE.positions, SCENE.probabilities, attributes=SCENE.
 class TestEveryFormat:
     def test_probabilities(self, suffix, capsys):
         WRITERS[suffix](Path(f"cloud{suffix}"), SCENE, COARSE)
-        outputs = ("--out", f"out{suffix}", "--save-probabilities=q.npy", "--trace=t.json", "--classes=2,6,17,20")
+        outputs = ("--out", f"out{suffix}", "--save-probabilities=q.npy", "--classes=2,6,17,20")
         assert run(f"cloud{suffix}", "--probabilities=p.npy", *outputs) == 0
         out = capsys.readouterr().out
         assert "800 points), 4 classes (2, 6, 17, 20)" in out
@@ -55,7 +55,6 @@ class TestEveryFormat:
         expected = refine_points(positions, SCENE.probabilities, attributes=SCENE.intensity)
         assert np.array_equal(classes(f"out{suffix}"), np.array([2, 6, 17, 20])[expected.argmax(1)])
         assert np.array_equal(np.load("q.npy"), expected.astype(np.float16))
-        assert len(json.loads(Path("t.json").read_text())) == 11
 
     def test_the_labels_in_the_cloud(self, suffix):
         """Its own classes are refined; those that mean nothing get one."""
@@ -72,6 +71,13 @@ class TestEveryFormat:
 
 
 class TestPredictions:
+    def test_a_trace(self, capsys):
+        assert run("street.npz", "--probabilities=p.npy", "--out=out.npz", "--trace=t.json", "--iterations=3") == 0
+        assert "wrote t.json and t.svg" in capsys.readouterr().out
+        energies = [row["free_energy"] for row in json.loads(Path("t.json").read_text())]
+        assert len(energies) == 4
+        assert energies[-1] < energies[0]
+
     def test_layouts_and_logits(self):
         np.save("columns.npy", SCENE.probabilities.T)
         np.savez("logits.npz", x=np.log(SCENE.probabilities))
