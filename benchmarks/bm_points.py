@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from benchmarks.street import LABELS, Street, street
 from crfrnn import Bilateral, point_kernels, refine_points
@@ -90,7 +90,7 @@ def ways(scene: Street | None) -> dict[str, np.ndarray]:
     """Labels (N,) by each way; without a scene the ways' names alone."""
     if scene is None:
         return dict.fromkeys(("given", f"vote of {VOTERS}", "positions alone", "with intensity", "exact"), np.empty(0))
-    near = cKDTree(scene.positions).query(scene.positions, k=VOTERS + 1)[1]
+    near = KDTree(scene.positions).query(scene.positions, k=VOTERS + 1)[1]
     (kernel,) = point_kernels(scene.positions, scene.intensity)
     assert isinstance(kernel, Bilateral)
     exact = Bilateral(kernel.theta_alpha, kernel.theta_beta, kernel.weight, method="exact")

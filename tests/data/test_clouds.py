@@ -34,6 +34,7 @@ class TestEveryFormat:
         cloud = read_cloud(made(tmp_path / f"a{suffix}"))
         names, columns = cloud.attributes(None)
         assert names == ["intensity"]
+        assert columns is not None
         assert np.array_equal(columns, street(50).intensity[:, None])
         assert cloud.attributes([]) == ([], None)
         with pytest.raises(ValueError, match=rf"^attributes: .*a\{suffix} has no 'nir'; it has .*intensity"):

@@ -136,7 +136,7 @@ def _matched(clouds: Path, source: Path, targets: Targets, settings: _Settings) 
         return pair_by_stem(clouds, source, (*SUFFIXES, ".npy") if labels else ARRAYS, targets.paths(), SUFFIXES)
     found = files_by_stem(clouds, SUFFIXES, targets.paths())
     problems = {paths[0]: f"{paths[1].name} has the same name" for paths in found.values() if len(paths) > 1}
-    return Pairs({stem: (paths[0],) * 2 for stem, paths in found.items() if len(paths) == 1}, problems, [])
+    return Pairs({stem: (paths[0], paths[0]) for stem, paths in found.items() if len(paths) == 1}, problems, [])
 
 
 def _placed(targets: Targets, cloud: Path, stem: str) -> Targets:

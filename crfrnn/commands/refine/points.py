@@ -85,9 +85,11 @@ def refine_points(
         out = (rows if labels_first else rows.t()).reshape(values.shape)
         return out if isinstance(predictions, Tensor) else out.numpy()
 
+    rows = planes[:, None, order]
     q = refine(
         guide,
-        **{name: planes[:, None, order]},
+        rows if logits is None else None,
+        logits=None if logits is None else rows,
         kernels=forms,
         iterations=iterations,
         normalization=normalization,
