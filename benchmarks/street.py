@@ -38,12 +38,11 @@ def street(points: int, seed: int = 0, density: float = 1.0) -> Street:
     """
     rng = np.random.default_rng(seed)
     length = LENGTH * points / 100_000 / density
-    stretches = length / LENGTH  # poles and cars are as frequent in streets of any length
     truth = rng.choice(len(LABELS), points, p=SHARES)
     local = np.empty((points, 3))
     for label, surface in enumerate((_ground, _facades, _poles, _cars)):
         chosen = truth == label
-        local[chosen] = surface(rng, int(chosen.sum()), length, max(1, round(stretches)))
+        local[chosen] = surface(rng, int(chosen.sum()), length)
     local += rng.normal(0, 0.02, local.shape)
     mean = np.array(REFLECTANCE)[truth]
     intensity = np.clip(mean * rng.normal(1, 0.2, points), 1, None).astype(np.uint16) * 256
@@ -54,34 +53,36 @@ def _along(rng: np.random.Generator, count: int, length: float) -> np.ndarray:
     return rng.uniform(0, length, count)
 
 
-def _ground(rng: np.random.Generator, count: int, length: float, stretches: int) -> np.ndarray:
+def _ground(rng: np.random.Generator, count: int, length: float) -> np.ndarray:
     across = rng.triangular(-WIDTH / 2, 0, WIDTH / 2, count)
     height = np.where(np.abs(across) > 5, 0.12, 0.0) - 0.02 * np.abs(across)  # pavements, and a camber
     return np.stack([_along(rng, count, length), across, height], axis=1)
 
 
-def _facades(rng: np.random.Generator, count: int, length: float, stretches: int) -> np.ndarray:
+def _facades(rng: np.random.Generator, count: int, length: float) -> np.ndarray:
     side = rng.choice((-1, 1), count)
     along, height = _along(rng, count, length), rng.triangular(-0.15, -0.15, HEIGHT, count)
     depth = WIDTH / 2 + 0.3 * (np.sin(2 * np.pi * along / 3) > 0.6)  # doors and windows lie back
     return np.stack([along, side * depth, height], axis=1)
 
 
-def _poles(rng: np.random.Generator, count: int, length: float, stretches: int) -> np.ndarray:
-    number = rng.integers(POLES * stretches, size=count)
+def _poles(rng: np.random.Generator, count: int, length: float) -> np.ndarray:
+    poles = max(1, round(POLES * length / LENGTH))  # as many in a metre, whatever the length
+    number = rng.integers(poles, size=count)
     side = np.where(number % 2, -1, 1)
     angle = rng.uniform(0, 2 * np.pi, count)
-    along = (number + 0.5) * length / (POLES * stretches) + 0.08 * np.cos(angle)
+    along = (number + 0.5) * length / poles + 0.08 * np.cos(angle)
     return np.stack([along, side * 5.5 + 0.08 * np.sin(angle), rng.uniform(0, 5, count)], axis=1)
 
 
-def _cars(rng: np.random.Generator, count: int, length: float, stretches: int) -> np.ndarray:
-    number = rng.integers(CARS * stretches, size=count)
+def _cars(rng: np.random.Generator, count: int, length: float) -> np.ndarray:
+    cars = max(1, round(CARS * length / LENGTH))
+    number = rng.integers(cars, size=count)
     box = rng.uniform(-1, 1, (count, 3))
     face = rng.integers(5, size=count)  # two sides, two ends, the roof
     box[np.arange(count), np.array([1, 1, 0, 0, 2])[face]] = np.array([-1, 1, -1, 1, 1])[face]
     side = np.where(number % 2, -1, 1)
-    middle = np.stack([(number + 0.2) * length / (CARS * stretches), side * 3.8, np.full(count, 0.8)], axis=1)
+    middle = np.stack([(number + 0.2) * length / cars, side * 3.8, np.full(count, 0.8)], axis=1)
     return middle + box * (2.1, 0.9, 0.7)
 
 
