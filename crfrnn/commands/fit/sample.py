@@ -1,7 +1,7 @@
 """One labelled image, in the size in which parameters are searched."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -54,8 +54,7 @@ class Sample:
 
     def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
         """The kernels, prepared for this image."""
-        kernels = tuple(kernel.scaled(self.factor) for kernel in parameters.kernels)
-        return replace(parameters, kernels=kernels).prepare(self.guide)
+        return parameters.scaled(self.factor).prepare(self.guide)
 
     def seen(self, least: float) -> list[int]:
         """The classes whose probability is at least so high somewhere."""
