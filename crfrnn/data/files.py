@@ -19,6 +19,7 @@ except ImportError:  # Windows, which deletes no file that is open
     fcntl = None
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # of pictures that hold class indices
 PACKED = (".gz", ".bz2", ".zst")  # suffixes that stand behind that of what is packed
 FIRST_CHANNEL, FURTHER_CHANNEL = "_0000", re.compile(r"_\d{4}$")  # ends of names, as nnU-Net has them
 CONTROLS = ("Cc", "Cf", "Cs")  # characters that control, format, or are halves of others

@@ -13,6 +13,8 @@ from crfrnn.data.files import writing
 from crfrnn.data.images import alpha_of, open_image
 
 UNSURE = -1  # the number of pixels without a label
+TRANSPARENT = -1  # the index of pixels that a file calls so
+MOST_VALUES = 1 << 16  # indices are below
 MOST_LABELS = 256  # a map with more is a photograph, or its colours were blurred
 
 Value = int | tuple[int, int, int]
@@ -155,6 +157,20 @@ def read_labels(path: Path, unsure: Value | None = None) -> LabelMap:
     indices, values = numbered(path, packed, sure if visible is None else sure & visible)
     colours = tuple((v >> 16, (v >> 8) & 255, v & 255) for v in values)
     return LabelMap(indices, LabelStyle(colours if colour_coded else values, palette, deep=image.mode.startswith("I")))
+
+
+def read_indices(path: Path) -> np.ndarray:
+    """(H, W), the class indices of a palette or grey picture as they are stored; `TRANSPARENT` where it says so."""
+    image = open_image(path)
+    if image.format == "JPEG":
+        raise ValueError(f"{path}: a JPEG cannot hold class indices, it blurs them; save the mask as PNG")
+    image, visible = without_alpha(image)
+    if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
+        raise ValueError(f"{path}: mode {image.mode}, expected class indices in a palette or grey PNG, not colours")
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() >= MOST_VALUES:
+        raise ValueError(f"{path}: values {values.min()}..{values.max()}, expected class indices")
+    return values if visible is None else np.where(visible, values, TRANSPARENT)
 
 
 def without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:

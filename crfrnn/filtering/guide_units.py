@@ -42,7 +42,7 @@ def standardized(guide: Tensor) -> Tensor:
     flat = white <= black  # nearly all is background
     black = torch.where(flat, values.amin(dim=2, keepdim=True), black)
     white = torch.where(flat, values.amax(dim=2, keepdim=True), white)
-    scaled = (values - black) * (WHITE / (white - black).clamp(min=torch.finfo(torch.float32).tiny))
+    scaled = WHITE * ((values - black) / (white - black).clamp(min=torch.finfo(torch.float32).tiny))
     return scaled.clamp(-WHITE, 2 * WHITE).view(guide.shape)
 
 

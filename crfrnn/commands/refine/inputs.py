@@ -30,18 +30,18 @@ class Fitted(NamedTuple):
     guide: Tensor  # (1, C, *S)
     planes: Tensor  # (L, *S), L at least 2
     form: Form  # in which the predictions came
-    per_pixel: tuple[float, ...] | None  # by which kernels are scaled along each axis
+    pixels: tuple[float, ...] | None  # to a unit of positions along each axis, where that is another
 
 
 def checked(
     image: Any, predictions: Any, name: str, spacing: Sequence[float] | None = None, standardize: bool = False
-) -> tuple[Tensor, Tensor]:
-    """One image in the form in which a CRF takes it: guide (1, C, *S), and U (1, L, *S) float32.
+) -> tuple[Tensor, Tensor, tuple[float, ...] | None]:
+    """One image in the form in which a CRF takes it: guide (1, C, *S), U (1, L, *S) float32, and pixels to a unit.
 
     `name` is ``probabilities`` or ``logits``. Raises `refine`'s ValueErrors.
     """
-    guide, planes, *_ = fitting(image, predictions, name, True, spacing, standardize)
-    return guide, unary_logits(planes.unsqueeze(0), name)
+    guide, planes, _, pixels = fitting(image, predictions, name, True, spacing, standardize)
+    return guide, unary_logits(planes.unsqueeze(0), name), pixels
 
 
 def fitting(
@@ -94,7 +94,7 @@ def _dimensions(spacing: Any) -> int:
     """Of an image with this spacing."""
     if spacing is None:
         return PICTURE
-    if not isinstance(spacing, Sequence) or len(spacing) not in AXES:
+    if not isinstance(spacing, Sequence | np.ndarray) or len(spacing) not in AXES:
         raise ValueError(f"spacing: expected a number for each axis, (z, y, x) of a volume, got {spacing!r}")
     return len(spacing)
 

@@ -179,9 +179,9 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings
 def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
     """One image: to tensors, through the recurrence, and back to the form that the predictions had."""
     units = settings.colour_units, settings.spacing, settings.crf.standardize
-    guide, planes, form, per_pixel = fitting(image, predictions, settings.name, *units)
-    if per_pixel is not None:
-        settings = replace(settings, crf=settings.crf.scaled(per_pixel))
+    guide, planes, form, pixels = fitting(image, predictions, settings.name, *units)
+    if pixels is not None:
+        settings = replace(settings, crf=settings.crf.scaled(pixels))
 
     def give_back(q: Tensor) -> Any:
         q = form.restored(q[0, 1:] if form.labels is None else q[0])

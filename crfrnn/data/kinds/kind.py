@@ -23,6 +23,7 @@ class Kind(ABC):
     dimensions: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]]  # of its files
     label_suffixes: ClassVar[tuple[str, ...]]  # of label maps; in a folder the image's own, else the first
+    truth_suffixes: ClassVar[tuple[str, ...]]  # of label maps that are given as the truth
     prediction_suffixes: ClassVar[tuple[str, ...]] = SUFFIXES  # of probabilities and logits that are read
     probability_suffixes: ClassVar[tuple[str, ...]] = SUFFIXES  # and of those that are written
     foreground_suffixes: ClassVar[tuple[str, ...]] = ()  # of soft masks
@@ -58,6 +59,11 @@ class Kind(ABC):
     @classmethod
     @abstractmethod
     def read_labels(cls, path: Path, unsure: Value | None = None) -> LabelMap: ...
+
+    @classmethod
+    @abstractmethod
+    def read_indices(cls, path: Path) -> np.ndarray:
+        """(*S), the numbers of a label map as they are stored: class numbers, and what means that none counts."""
 
     @classmethod
     def read_foreground(cls, path: Path) -> tuple[np.ndarray, LabelStyle]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crfrnn.data.files import IMAGE_SUFFIXES
+from crfrnn.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES
 from crfrnn.data.images import open_image, rgb_pixels, upright
 from crfrnn.data.kinds.kind import Kind
-from crfrnn.data.labels import LabelMap, LabelStyle, Value, read_labels, write_labels
+from crfrnn.data.labels import LabelMap, LabelStyle, Value, read_indices, read_labels, write_labels
 from crfrnn.data.soft_masks import FOREGROUND, read_soft_mask
 
 
@@ -20,6 +20,7 @@ class Photograph(Kind):
     several = "photographs"
     suffixes = IMAGE_SUFFIXES
     label_suffixes = (".png",)
+    truth_suffixes = MASK_SUFFIXES
     foreground_suffixes = (".png",)
 
     def __init__(self, image: Image.Image):
@@ -57,6 +58,10 @@ class Photograph(Kind):
     @classmethod
     def read_labels(cls, path: Path, unsure: Value | None = None) -> LabelMap:
         return read_labels(path, unsure)
+
+    @classmethod
+    def read_indices(cls, path: Path) -> np.ndarray:
+        return read_indices(path)
 
     @classmethod
     def read_foreground(cls, path: Path) -> tuple[np.ndarray, LabelStyle]:

@@ -25,6 +25,7 @@ class Volume(Kind):
     dimensions = 3
     suffixes = tuple(FORMATS)
     label_suffixes = (".nii.gz", ".nii", *itk.WRITTEN)
+    truth_suffixes = suffixes
     prediction_suffixes = (*SUFFIXES, *FORMATS)
     probability_suffixes = (*SUFFIXES, *label_suffixes)
 
@@ -74,15 +75,13 @@ class Volume(Kind):
         """A whole number for each voxel, in any dtype; that is the one in which they are written again."""
         if isinstance(unsure, tuple):
             raise ValueError(f"unsure: {path} holds numbers, so give one of them instead of a colour")
-        values, _ = _read(path)
-        if values.ndim != 3:
-            raise ValueError(f"{path}: {values.shape[-1]} channels; a label volume has one number for each voxel")
-        with np.errstate(invalid="ignore"):  # NaN, which is not whole either
-            whole = values.astype(np.int32) if values.dtype.kind == "f" else values
-        if whole is not values and (whole != values).any():
-            raise ValueError(f"{path}: numbers that are not whole, so no labels; probabilities go to --probabilities")
+        whole, dtype = _read_whole(path)
         indices, labels = numbered(path, whole, np.True_ if unsure is None else whole != unsure)
-        return LabelMap(indices, LabelStyle(labels, dtype=values.dtype.name))
+        return LabelMap(indices, LabelStyle(labels, dtype=dtype))
+
+    @classmethod
+    def read_indices(cls, path: Path) -> np.ndarray:
+        return _read_whole(path)[0]
 
     @classmethod
     def read_predictions(cls, path: Path, key: str | None = None) -> np.ndarray:
@@ -112,6 +111,18 @@ class Volume(Kind):
 
     def _write(self, path: Path, values: np.ndarray) -> None:
         FORMATS[suffix_of(path)].write(path, values, self._grid)
+
+
+def _read_whole(path: Path) -> tuple[np.ndarray, str]:
+    """A whole number for each voxel (z, y, x), and the dtype in which they were."""
+    values, _ = _read(path)
+    if values.ndim != 3:
+        raise ValueError(f"{path}: {values.shape[-1]} channels; a label volume has one number for each voxel")
+    with np.errstate(invalid="ignore"):  # NaN, which is not whole either
+        whole = values.astype(np.int32) if values.dtype.kind == "f" else values
+    if whole is not values and (whole != values).any():
+        raise ValueError(f"{path}: numbers that are not whole, so no labels; probabilities go to --probabilities")
+    return whole, values.dtype.name
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid]:
