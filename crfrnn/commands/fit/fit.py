@@ -294,7 +294,7 @@ def _check_truth(truth: Tensor, size: tuple[int, ...], classes: int) -> None:
         raise ValueError(f"truths: class numbers are whole numbers, got {truth.dtype}")
     sure = truth[truth != VOID]
     if not sure.numel():
-        raise ValueError(f"truths: every one is {VOID}, void")
+        raise ValueError(f"truths: every pixel is {VOID}, void")
     if not 0 <= int(sure.min()) <= int(sure.max()) < classes:
         wrong = int(sure.max()) if int(sure.max()) >= classes else int(sure.min())
         raise ValueError(f"truths: class {wrong}, but the predictions have {classes} classes; {VOID} is void")
