@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SIZES = ((96, 96, 96), (64, 128, 128), (128, 256, 256))
+SIZES = ((96, 96, 96), (128, 256, 256))
 ITERATIONS = (2, 5, 10)  # 2 in SimpleCRF's example
 RIGHT = 0.99  # share of the voxels
 

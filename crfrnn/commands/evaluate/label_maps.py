@@ -152,7 +152,8 @@ def _scored(kind: type[Kind], classes: int, case: _Case) -> _Scored:
     sure = truth != VOID
     if (unknown := prediction[sure & ((prediction < 0) | (prediction >= classes))]).size:
         raise ValueError(f"{case.prediction}: holds class {unknown[0]}, the truths have {classes} classes")
-    confusion = confusion_matrix(*(torch.from_numpy(one.astype(np.int64)) for one in (prediction, truth)), classes)
+    called, true = (torch.from_numpy(one.astype(np.int64)) for one in (prediction, truth))
+    confusion = confusion_matrix(called, true, classes)
     spacing = image.spacing or (1.0,) * truth.ndim
     far = [(math.nan, math.nan)]  # of class 0, what surrounds the others
     far += [_distances((truth == label) & sure, (prediction == label) & sure, spacing) for label in range(1, classes)]

@@ -44,12 +44,17 @@ class Images:
     def __len__(self) -> int:
         return len(self.items)
 
+    def _item(self, number: int) -> tuple[Any, Any, Any, Any]:
+        """The image, its predictions, its truth, and its spacing or None."""
+        image, predictions, truth, *spacing = self.items[number]
+        return image, predictions, truth, spacing[0] if spacing else None
+
     def sample(self, number: int) -> Sample:
         """The image in the size in which parameters are searched; a ValueError where its parts do not fit."""
         try:
-            image, predictions, truth, *spacing = self.items[number]
+            image, predictions, truth, spacing = self._item(number)
             name = "logits" if self.logits else "probabilities"
-            guide, unary, pixels = checked(image, predictions, name, *spacing or (None,), self.standardize)
+            guide, unary, pixels = checked(image, predictions, name, spacing, self.standardize)
             truth = torch.as_tensor(np.asarray(truth))
             _check_truth(truth, tuple(guide.shape[2:]), unary.shape[1])
             return Sample.of(guide, unary, truth, pixels)
@@ -68,15 +73,15 @@ class Images:
 
     def measured(self, number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
         """`class_counts` of the image in its own size, without a CRF (None) and with these parameters."""
-        image, predictions, truth, *more = self.items[number]
+        image, predictions, truth, spacing = self._item(number)
         truth, name = torch.as_tensor(np.asarray(truth)).long(), "logits" if self.logits else "probabilities"
-        spacing, counts = more[0] if more else None, {}
+        counts = {}
         values = fitting(image, predictions, name, True, spacing, self.standardize).planes
         for option, parameters in options.items():
             q = values
             if parameters is not None:
-                crf = parameters.options() | {"standardize": self.standardize}
-                q = refine(image, **{name: values}, **crf, spacing=spacing)
+                crf = replace(parameters, standardize=self.standardize)
+                q = refine(image, **{name: values}, **crf.options(), spacing=spacing)
             counts[option] = class_counts(confusion_matrix(q.max(0).indices, truth, len(values)))
         return counts
 

@@ -31,7 +31,7 @@ class Volume(Kind):
 
     def __init__(self, path: Path, values: np.ndarray, grid: Grid):
         self._path, self._values, self._grid = path, values, grid
-        self.spacing = grid.spacing
+        self.spacing: tuple[float, ...] = grid.spacing
 
     @classmethod
     def open(cls, paths: Sequence[Path]) -> "Volume":

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ class TestInPython:
         assert_allclose(actual, expected, atol=1e-5)
 
     def test_spacing_is_a_bandwidth_for_each_axis(self):
-        options = {"iterations": 3, "tolerance": 0}
+        options: dict[str, Any] = {"iterations": 3, "tolerance": 0}
         per_axis = [Bilateral((8, 25, 25), 60, weight=2), Spatial((0.8, 2.5, 2.5), weight=1)]
         expected = refine(IMAGE, P, kernels=per_axis, spacing=(1, 1, 1), **options)
         alike = [Bilateral(20, 60, weight=2), Spatial(2, weight=1)]
@@ -46,12 +47,13 @@ class TestInPython:
     def test_forms(self):
         expected = refine(IMAGE, P, kernels=KERNELS, spacing=SPACING)
         many = np.stack([IMAGE, IMAGE], axis=-1)
-        for image, p in (
+        given: list[tuple[Any, Any]] = [
             (torch.from_numpy(IMAGE)[None], torch.from_numpy(P)),
             (IMAGE[..., None], np.moveaxis(P, 0, -1)),
             (torch.from_numpy(IMAGE)[None, None], torch.from_numpy(P)[None]),
-        ):
-            q = np.asarray(refine(image, p, kernels=KERNELS, spacing=SPACING)).reshape(p.shape)
+        ]
+        for image, p in given:
+            q: Any = np.asarray(refine(image, p, kernels=KERNELS, spacing=SPACING)).reshape(p.shape)
             assert_allclose(np.moveaxis(q, -1, 0) if q.shape[-1] == 2 else q.reshape(P.shape), expected, atol=1e-6)
         assert_allclose(refine(IMAGE, P[1], kernels=KERNELS, spacing=SPACING), expected[1], atol=1e-6)
         assert refine(many, P, kernels=KERNELS, spacing=SPACING, iterations=1).shape == P.shape
@@ -62,7 +64,8 @@ class TestInPython:
         low, high = np.percentile(IMAGE, (0.5, 99.5), method="nearest")
         assert_allclose(scaled[0, 0], (IMAGE.astype(float) - low) * 255 / (float(high) - low), atol=0.01)
         kernels = ["bilateral:30,5,1.5", "spatial:1.5,1"]
-        expected = refine(scaled[0], torch.from_numpy(P), kernels=kernels, spacing=np.array(SPACING))
+        spacing: Any = np.array(SPACING)
+        expected = refine(scaled[0], torch.from_numpy(P), kernels=kernels, spacing=spacing)
         assert_allclose(refine(IMAGE, P, spacing=SPACING, standardize=True), expected, atol=1e-5)
         assert_allclose(standardized(torch.full((1, 1, 30), 7.0)), 0)  # of one colour
         seldom = torch.cat([torch.zeros(1, 1, 2000), torch.full((1, 1, 2), 9.0)], dim=2)
@@ -101,8 +104,8 @@ class TestFiles:
         save("ct.nii.gz", IMAGE)
         return tmp_path
 
-    def expected(self, **options) -> np.ndarray:
-        return refine(IMAGE, P, **{"kernels": KERNELS, "iterations": 3, "spacing": SPACING, **options})
+    def expected(self) -> np.ndarray:
+        return refine(IMAGE, P, kernels=KERNELS, iterations=3, spacing=SPACING)
 
     def test_every_form_of_predictions(self, capsys):
         q = self.expected()
