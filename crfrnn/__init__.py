@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crfrnn.commands.refine.refine import refine
     from crfrnn.commands.segment.segment import segment_photo, segment_strokes
     from crfrnn.filtering.gaussian_filter import GaussianFilter, gaussian_filter
+    from crfrnn.filtering.guide_units import standardized
     from crfrnn.filtering.kernels import Bilateral, Features, Spatial
     from crfrnn.inference import solvers
     from crfrnn.inference.recurrence import iterates, mean_field, trajectory
@@ -31,6 +32,7 @@ _HOMES = {
     "Features": "filtering.kernels",
     "GaussianFilter": "filtering.gaussian_filter",
     "gaussian_filter": "filtering.gaussian_filter",
+    "standardized": "filtering.guide_units",
     "mean_field": "inference.recurrence",
     "iterates": "inference.recurrence",
     "trajectory": "inference.recurrence",
@@ -76,6 +78,7 @@ __all__ = [
     "segment_photo",
     "segment_strokes",
     "solvers",
+    "standardized",
     "trajectory",
 ]
 __version__ = "0.1.0"

@@ -9,7 +9,7 @@ gets a gradient. The guide gets one whenever it requires one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from operator import index
@@ -35,8 +35,8 @@ class Kernel(Protocol):
         """guide (B, C, *S) -> the filter for values (B, L, *S)."""
         ...
 
-    def scaled(self, factor: float) -> "Kernel":
-        """The same kernel for a grid with `factor` times as many pixels along each axis."""
+    def scaled(self, factor: float | Sequence[float]) -> "Kernel":
+        """The same kernel for a grid with `factor` times as many pixels along each axis, or along this one and that."""
         ...
 
 
@@ -132,8 +132,36 @@ def with_accuracy(kernels: Sequence[Kernel], accuracy: int | None) -> tuple[Kern
     return tuple(replace(k, accuracy=accuracy) if isinstance(k, Bilateral | Features) else k for k in kernels)
 
 
-def _times(theta: Bandwidth, factor: float) -> Bandwidth:
-    return tuple(t * factor for t in theta) if isinstance(theta, tuple | list) else theta * factor
+def _times(name: str, theta: Bandwidth, factor: float | Sequence[float]) -> Bandwidth:
+    """A bandwidth of positions times one factor, or times that of each axis."""
+    if not isinstance(factor, Sequence):
+        return tuple(t * factor for t in theta) if isinstance(theta, tuple | list) else theta * factor
+    each = _each(name, theta, len(factor), "axes")
+    if isinstance(each, Tensor):
+        return each * each.new_tensor(factor)
+    return tuple(t * f for t, f in zip(each, factor, strict=True))
+
+
+def scaled(kernels: Sequence[Kernel], factor: float | Sequence[float]) -> tuple[Kernel, ...]:
+    """All of them; ValueError where one cannot be scaled."""
+    for kernel in kernels:
+        if not hasattr(kernel, "scaled"):
+            raise ValueError(f"kernels: {type(kernel).__name__} needs a method scaled(factor), as Bilateral has")
+    return tuple(kernel.scaled(factor) for kernel in kernels)
+
+
+def per_pixel(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
+    """Pixels to a unit along each of so many axes, the `factor` of `Kernel.scaled` that makes bandwidths count in it.
+
+    `spacing` is how many of these units are from one pixel to the next along each axis, such as millimetres (z, y, x).
+
+    >>> Spatial(3).scaled(per_pixel((2.0, 0.5, 0.5), axes=3)).theta_gamma
+    (1.5, 6.0, 6.0)
+    """
+    steps = tuple(spacing) if isinstance(spacing, Iterable) else (spacing,)
+    if len(steps) != axes or not all(isinstance(s, Real) and 0 < s < math.inf for s in steps):
+        raise ValueError(f"spacing: expected a positive number for each of {axes} axes, got {spacing!r}")
+    return tuple(1 / float(step) for step in steps)
 
 
 def _scale(thetas: tuple[float, ...] | Tensor, dtype: torch.dtype, guide: Tensor) -> Tensor:
@@ -197,13 +225,13 @@ class Bilateral(_Checked):
         planes = guide.to(dtype, memory_format=torch.contiguous_format)
         return torch.cat([*_positions(guide, positions, dtype), planes / _scale(colours, dtype, guide)], dim=1)
 
-    def scaled(self, factor: float) -> "Bilateral":
-        """The same kernel for a grid with `factor` times as many pixels along each axis.
+    def scaled(self, factor: float | Sequence[float]) -> "Bilateral":
+        """The same kernel for a grid with `factor` times as many pixels along each axis, or along this one and that.
 
         >>> Bilateral(theta_alpha=30, theta_beta=10).scaled(2).theta_alpha
         60
         """
-        return replace(self, theta_alpha=_times(self.theta_alpha, factor))
+        return replace(self, theta_alpha=_times("theta_alpha", self.theta_alpha, factor))
 
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
@@ -251,9 +279,9 @@ class Spatial(_Checked):
         thetas = _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes")
         return torch.cat(_positions(guide, thetas, working_dtype(guide)), dim=1)
 
-    def scaled(self, factor: float) -> "Spatial":
-        """The same kernel for a grid with `factor` times as many pixels along each axis."""
-        return replace(self, theta_gamma=_times(self.theta_gamma, factor))
+    def scaled(self, factor: float | Sequence[float]) -> "Spatial":
+        """The same kernel for a grid with `factor` times as many pixels along each axis, or along this one and that."""
+        return replace(self, theta_gamma=_times("theta_gamma", self.theta_gamma, factor))
 
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
@@ -305,7 +333,7 @@ class Features(_Checked):
         dtype = working_dtype(guide)
         return guide.to(dtype) / _scale(thetas, dtype, guide)
 
-    def scaled(self, factor: float) -> "Features":
+    def scaled(self, factor: float | Sequence[float]) -> "Features":
         """The same kernel: no feature counts in pixels of the grid."""
         del factor
         return self

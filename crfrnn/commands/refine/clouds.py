@@ -18,7 +18,8 @@ from crfrnn.commands.refine.points import planes_of, point_kernels, refine_point
 from crfrnn.commands.refine.trace import Trace, curve_of
 from crfrnn.data.clouds import SUFFIXES, format_of, read_cloud
 from crfrnn.data.clouds.cloud import Cloud, numbered
-from crfrnn.data.files import IMAGE_SUFFIXES, Pairs, files_by_stem, pair_by_stem
+from crfrnn.data.files import Pairs, files_by_stem, pair_by_stem
+from crfrnn.data.kinds import KINDS
 from crfrnn.data.labels import UNSURE, LabelMap
 from crfrnn.data.predictions import SUFFIXES as ARRAYS
 from crfrnn.data.predictions import read_predictions, write_predictions
@@ -54,10 +55,10 @@ class _Outcome:
 
 
 def holds_clouds(path: Path) -> bool:
-    """Whether a file is a cloud of points by its name, or a folder has such files and no photographs."""
+    """Whether a file is a cloud of points by its name, or a folder has such files and no images."""
     if not path.is_dir():
         return path.suffix.lower() in SUFFIXES
-    return bool(files_by_stem(path, SUFFIXES)) and not files_by_stem(path, IMAGE_SUFFIXES)
+    return bool(files_by_stem(path, SUFFIXES)) and not files_by_stem(path, tuple(KINDS))
 
 
 def refine_clouds(options: RefineOptions, targets: Targets, unsure: Any, crf: Mapping[str, Any]) -> None:
@@ -72,7 +73,7 @@ def refine_clouds(options: RefineOptions, targets: Targets, unsure: Any, crf: Ma
 
 def _check(options: RefineOptions, unsure: Any, crf: Mapping[str, Any]) -> _Settings:
     """UsageError for what points do not have."""
-    for name in ("overlay", "foreground", "resize", "many_labels"):
+    for name in ("overlay", "foreground", "resize", "many_labels", "standardize"):
         if getattr(options, name):
             raise UsageError(f"{name.replace('_', '-')}: is for photographs, and {options.image} is a cloud of points")
     if options.preset != DEFAULT:
@@ -88,7 +89,8 @@ def _check(options: RefineOptions, unsure: Any, crf: Mapping[str, Any]) -> _Sett
         raise UsageError(f"classes: {wrong}")
     names = None if options.attributes is None else [name for name in options.attributes.split(",") if name]
     names = [] if names == ["none"] else names
-    return _Settings(options, unsure, {key: crf[key] for key in crf if key != "preset"}, names, classes)
+    chosen = {key: crf[key] for key in crf if key not in ("preset", "standardize")}
+    return _Settings(options, unsure, chosen, names, classes)
 
 
 def _refine_file(cloud: Path, source: Path, targets: Targets, settings: _Settings) -> None:
