@@ -56,15 +56,15 @@ class Targets:
         where these are no folders or have a suffix that says another kind of file.
         """
         placed = {}
-        own = suffix_of(image)
-        suffixes = {"out": own if own in kind.label_suffixes else kind.label_suffixes[0], **IN_FOLDERS}
+        labels = kind.written_as(image)
+        suffixes = {"out": labels[0], **IN_FOLDERS}
         for target, path in self.wanted():
             suffix = suffixes[target]
             if several and (path.is_file() or suffix_of(path) == suffix):
                 raise UsageError(f"{_option(target)}: {path} must be a folder, as several images go into it")
             inside = f"{name or stem_of(image).name}{suffix}"
             placed[target] = path / inside if several or path.is_dir() else path
-            _check_target(target, placed[target], kind)
+            _check_target(target, placed[target], kind, labels)
         return Targets(**placed)
 
     def wanted(self) -> list[tuple[str, Path]]:
@@ -152,10 +152,10 @@ def run_jobs(
         raise ValueError("\n  ".join([f"{len(failures)} of {total} failed, the others are done", *lines]))
 
 
-def _check_target(target: str, path: Path, kind: type[Kind]) -> None:
+def _check_target(target: str, path: Path, kind: type[Kind], labels: Sequence[str]) -> None:
     suffix = suffix_of(path)
-    if target == "out" and suffix not in kind.label_suffixes:
-        endings = " or ".join(kind.label_suffixes)
+    if target == "out" and suffix not in labels:
+        endings = " or ".join(labels)
         raise UsageError(f"out: labels of {kind.several} are written as {endings}, and {path} ends otherwise")
     if target == "probabilities" and suffix not in kind.probability_suffixes:
         raise UsageError(f"{_option(target)}: {path} must end in {' or '.join(kind.probability_suffixes)}")

@@ -63,12 +63,12 @@ def stem_of(path: Path) -> Path:
     return path.with_name(path.name[: len(path.name) - len(suffix_of(path))])
 
 
-def channels_of(first: Path) -> list[Path]:
-    """The files of one image in several: ``ct_0000.nii.gz``, ``ct_0001.nii.gz`` and so on; else this one alone."""
-    suffix, stem = suffix_of(first), stem_of(first).name
-    if not stem.endswith(FIRST_CHANNEL):
+def channels_of(first: Path, stem: str) -> list[Path]:
+    """The files of one image in several, ``ct_0000.nii.gz``, ``ct_0001.nii.gz`` and so on, whose predictions have the
+    stem ``ct``; else this one alone, such as ``frame_0000.jpg`` with the predictions ``frame_0000``."""
+    suffix, name = suffix_of(first), Path(stem).name
+    if stem_of(first).name != f"{name}{FIRST_CHANNEL}":
         return [first]
-    name = stem.removesuffix(FIRST_CHANNEL)
     numbered = (first.with_name(f"{name}_{number:04d}{first.name[-len(suffix) :]}") for number in range(10_000))
     return list(itertools.takewhile(Path.exists, numbered))
 
@@ -155,6 +155,13 @@ class Pairs:
     def unused(self) -> int:
         """How many images there are without a prediction."""
         return len(self.lonely)
+
+
+def each_alone(folder: Path, suffixes: Sequence[str], besides: Iterable[Path] = ()) -> Pairs:
+    """The images of a folder, each with what is in its own file."""
+    found = files_by_stem(folder, suffixes, besides)
+    problems = {paths[0]: f"{paths[1].name} has the same name" for paths in found.values() if len(paths) > 1}
+    return Pairs({stem: (paths[0], paths[0]) for stem, paths in found.items() if len(paths) == 1}, problems, [])
 
 
 def pair_by_stem(

@@ -14,7 +14,7 @@ import torch
 from crfrnn.data.files import writing
 
 SUFFIXES = (".npy", ".npz")
-AXES = {2: ("height", "width"), 3: ("z", "y", "x")}  # of an image with so many
+AXES = {1: ("points",), 2: ("height", "width"), 3: ("z", "y", "x")}  # of an image with so many
 MOST_ARRAYS = 1000  # in one file
 MAGIC = (b"\x93NUMPY", b"PK")
 
@@ -24,7 +24,8 @@ class Form:
     """How an array holds the predictions for one image: which axes are what. All others have length 1.
 
     So (L, H, W) and (H, W, L), of a batch of one (1, L, H, W), nnU-Net's (L, 1, H, W); of a binary network, whose
-    foreground stands alone, (H, W), (1, H, W), (H, W, 1). Of a volume the same with (D, H, W) in place of (H, W).
+    foreground stands alone, (H, W), (1, H, W), (H, W, 1). Of a volume the same with (D, H, W) in place of (H, W), of
+    points with (N,).
 
     Args:
         axes: how many there are.
@@ -42,8 +43,9 @@ class Form:
     def of(cls, shape: Sequence[int], sizes: Sequence[Sequence[int]], dimensions: int = 2) -> "Form":
         """That of an array of this shape, by the sizes, (height, width) or (z, y, x), that the image may have.
 
-        The image's are the last axes that fit a size, and the last that there can be where none do. ValueError where
-        these cannot be predictions for one image.
+        The image's are the last axes that fit a size, and the last that there can be where none do; of points, of
+        which there are more than labels, the first axis that fits, and else the longest. ValueError where these cannot
+        be predictions for one image.
 
         >>> Form.of((300, 400, 21), [(300, 400)]).labels, Form.of((21, 1, 300, 400), []).labels
         (2, 0)
@@ -58,9 +60,18 @@ class Form:
                 forms.append(cls(len(shape), rows, several[0] if several else None, dimensions))
         if not forms:
             axes = ", ".join(AXES[dimensions])
-            raise ValueError(f"shape {tuple(shape)}, expected (labels, {axes}), or ({axes}) of a foreground alone")
+            layout = f"(labels, {axes})" if dimensions > 1 else f"({axes}, labels)"
+            raise ValueError(f"shape {tuple(shape)}, expected {layout}, or ({axes}) of a foreground alone")
+        if dimensions == 1:
+            forms.sort(key=lambda form: (form.size(shape), -form.rows), reverse=True)
         wanted = [tuple(size) for size in sizes]
         return next((form for form in forms if form.size(shape) in wanted), forms[0])
+
+    @classmethod
+    def usual(cls, dimensions: int) -> "Form":
+        """(L, *S), and (N, L) of points."""
+        axes = 1 + dimensions
+        return cls(axes, 1, 0, dimensions) if dimensions > 1 else cls(axes, 0, 1, dimensions)
 
     def size(self, shape: Sequence[int]) -> tuple[int, ...]:
         """(height, width), or (z, y, x) of a volume, of an array of this shape."""
@@ -163,10 +174,8 @@ def predicted(path: Path, array: np.ndarray, dimensions: int) -> np.ndarray:
         raise ValueError(f"{path}: holds {array.dtype}, expected numbers")
     if array.size == 0:
         raise ValueError(f"{path}: shape {array.shape}, there is nothing in it")
-    if dimensions == 1 and array.ndim not in (1, 2):
-        raise ValueError(f"{path}: shape {array.shape}, expected (points, labels), or (points,) of a foreground alone")
     try:
-        Form.of(array.shape if dimensions > 1 else (1, *array.shape), [], max(dimensions, 2))
+        Form.of(array.shape, [], dimensions)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     kept = array.dtype.newbyteorder("=") if array.dtype.kind == "f" and array.dtype.itemsize <= 8 else np.float32

@@ -16,7 +16,7 @@ from crfrnn.commands.progress import say
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.data.datasets import VOID
 from crfrnn.data.datasets.dataset import Classes
-from crfrnn.data.files import Pairs, channels_of, pair_by_stem, writing
+from crfrnn.data.files import Pairs, channels_of, pair_by_stem, stem_of, writing
 from crfrnn.data.kinds import Kind, kind_of
 from crfrnn.data.predictions import Form, resized
 from crfrnn.parameters import CRFParameters
@@ -29,7 +29,10 @@ def fit_files(options: FitOptions) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
-    files, left_out = _matched(kind_of(folders[0]), *folders)
+    kind = kind_of(folders[0])
+    if not kind.truth_suffixes:
+        raise ValueError(f"{folders[0]}: holds {kind.several}, of which crfrnn refine alone knows")
+    files, left_out = _matched(kind, *folders)
     if len(files) < 2:
         reason = f"; left out: {left_out}" if left_out else ""
         raise ValueError(f"images: {len(files)} with predictions and label map, but a fit needs at least 2{reason}")
@@ -71,7 +74,7 @@ class _Files:
 
     def read(self, options: FitOptions) -> tuple[Kind, np.ndarray]:
         """The image, turned as its predictions are, and these, (L, *S) with L at least 2, in its size."""
-        image = self.kind.open(channels_of(self.image))
+        image = self.kind.open(channels_of(self.image, stem_of(self.predictions).name))
         image.check_place(self.predictions)
         values = image.read_predictions(self.predictions, options.key)
         values = Form.of(values.shape, image.sizes, image.dimensions).planes(values)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
 from crfrnn.commands.progress import say, waiting
-from crfrnn.commands.refine.clouds import holds_clouds, refine_clouds
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.options import RefineOptions
+from crfrnn.commands.refine.points import described, point_kernels, refine_points
 from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.commands.refine.trace import Trace, curve_of
 from crfrnn.data.drawing.overlay import draw_overlay
-from crfrnn.data.files import channels_of, pair_by_stem
+from crfrnn.data.files import channels_of, each_alone, pair_by_stem
 from crfrnn.data.images import write_image
 from crfrnn.data.kinds import Kind, kind_of
 from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure
@@ -38,6 +38,8 @@ class _Settings:
     kind: type[Kind]  # of the images
     unsure: Value | None
     crf: dict[str, Any]  # the keyword arguments of `refine`
+    channels: list[str] | None  # by their names, of what has names; None for the usual ones
+    classes: tuple[int, ...] | None  # what each label is written as
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,10 @@ class _Coarse:
 
 @dataclass(frozen=True)
 class _Outcome:
-    size: tuple[int, ...]  # (height, width), or (z, y, x)
+    extent: str
     labels: list[str]
     changed: float  # share of the points that had a label and got another one
+    notes: tuple[str, ...] = ()
 
 
 def refine_files(options: RefineOptions) -> None:
@@ -75,11 +78,7 @@ def refine_files(options: RefineOptions) -> None:
     for path in images:
         if path.is_dir() != source.is_dir():
             raise UsageError(f"image: {path} and {source} must both be files, or both folders")
-    if holds_clouds(images[0]):
-        refine_clouds(options, targets, settings.unsure, settings.crf)
-    elif options.attributes is not None or options.classes is not None:
-        raise UsageError(f"attributes, classes: are for clouds of points, and {images[0]} is none")
-    elif source.is_dir():
+    if source.is_dir():
         _refine_folder(images, source, targets, settings)
     else:
         _refine_file(images, source, targets, settings)
@@ -94,6 +93,9 @@ def _check(options: RefineOptions, kind: type[Kind]) -> _Settings:
     """The options in the form in which they are used; UsageError where they make no CRF."""
     if options.kind == "foreground" and not kind.foreground_suffixes:
         raise UsageError(f"foreground: of {kind.several} a foreground goes to --probabilities")
+    for option in fields(options):
+        if option.name in kind.lacks and getattr(options, option.name) != option.default:
+            raise UsageError(f"{option.name.replace('_', '-')}: {kind.lacks[option.name]}")
     try:
         crf = CRFParameters.of_preset(
             options.preset,
@@ -112,7 +114,26 @@ def _check(options: RefineOptions, kind: type[Kind]) -> _Settings:
     chosen = {"accuracy": options.accuracy, "tolerance": options.tolerance}
     if not options.kernel:  # by the preset's name, as `refine` then knows in which units its kernels are
         chosen |= {"preset": options.preset, "kernels": None}
-    return _Settings(options, kind, unsure, crf.options() | chosen)
+    return _Settings(options, kind, unsure, crf.options() | chosen, _channels(options), _classes(options))
+
+
+def _channels(options: RefineOptions) -> list[str] | None:
+    if options.attributes is None:
+        return None
+    return [] if options.attributes == "none" else [name for name in options.attributes.split(",") if name]
+
+
+def _classes(options: RefineOptions) -> tuple[int, ...] | None:
+    if options.classes is None:
+        return None
+    try:
+        classes = tuple(int(word) for word in options.classes.split(","))
+    except ValueError:
+        raise UsageError(f"classes: expected numbers such as 2,5,6, got {options.classes!r}") from None
+    if options.kind == "labels" or len(set(classes)) < len(classes):
+        wrong = "labels bring theirs" if options.kind == "labels" else f"{options.classes} has one twice"
+        raise UsageError(f"classes: {wrong}")
+    return classes
 
 
 def _refine_file(images: tuple[Path, ...], source: Path, targets: Targets, settings: _Settings) -> None:
@@ -124,16 +145,17 @@ def _refine_file(images: tuple[Path, ...], source: Path, targets: Targets, setti
     with waiting(f"refining {image.name}"):
         outcome = _work(job, settings)
     seconds = time.perf_counter() - start
-    size = " x ".join(map(str, reversed(outcome.size)))
     from_labels = settings.options.kind == "labels"
     names = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
     count = f"{len(outcome.labels)} label{'s' * (len(outcome.labels) != 1)}"
     say(
-        f"refined {image} ({size}), {count}{names * from_labels},"
+        f"refined {image} ({outcome.extent}), {count}{names * (from_labels or settings.classes is not None)},"
         f" in {seconds:.2f} s; {outcome.changed:.1%} of the {settings.kind.points} changed their label"
     )
     if from_labels and settings.unsure is None and "255" in outcome.labels[2:]:
         say("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
+    for note in outcome.notes:
+        say(note)
     for path in job.targets.paths():
         say(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
 
@@ -144,10 +166,13 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
     kind, of = settings.kind, settings.options.kind
     read = {"labels": kind.label_suffixes, "foreground": kind.foreground_suffixes}
     suffixes = read.get(of, kind.prediction_suffixes)
-    matched = pair_by_stem(images, source, suffixes, [*targets.paths(), *further], kind.suffixes)
+    if of == "labels" and kind.holds_labels and images.samefile(source):
+        matched = each_alone(images, kind.suffixes, targets.paths())
+    else:
+        matched = pair_by_stem(images, source, suffixes, [*targets.paths(), *further], kind.suffixes)
     jobs = []
     for stem, (image, predictions) in matched.pairs.items():
-        channels = [folder / path.relative_to(images) for path in channels_of(image) for folder in folders]
+        channels = [folder / path.relative_to(images) for path in channels_of(image, stem) for folder in folders]
         jobs.append(_Job(tuple(channels), predictions, targets.of(image, several=True, name=stem, kind=kind)))
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
@@ -191,7 +216,7 @@ def _work(job: _Job, settings: _Settings) -> _Outcome:
     """Read, refine and write one image. The label map comes last: where it stands, everything does."""
     options = settings.options
     name = "logits" if options.kind == "logits" else "probabilities"
-    image = settings.kind.open(job.images)
+    image = settings.kind.open(job.images).with_channels(settings.channels)
     image.check_place(job.source)
     coarse = _read(job.source, settings, image)
     values, before = coarse.planes, coarse.before
@@ -200,15 +225,14 @@ def _work(job: _Job, settings: _Settings) -> _Outcome:
         values, before = resized(values, image.size, (job.source, job.images[0]), options.resize), None
     trace = Trace() if job.targets.trace else None
     try:
-        guide = image.guide()
         if coarse.form.labels is None:
             values = with_background(values, name)
         if before is None:
             before = np.asarray(torch.from_numpy(values).max(0).indices)
         if len(values) == 1:
-            marginals = _only_label(values, settings.crf["iterations"], trace)
+            marginals, notes = _only_label(values, settings.crf["iterations"], trace), ()
         else:
-            marginals = refine(guide, **{name: values}, **settings.crf, spacing=image.spacing, trace=trace)
+            marginals, notes = _refined(image, {name: values}, settings.crf, trace)
     except ValueError as error:
         raise ValueError(f"{', '.join(map(str, job.images))}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).max(0).indices)  # argmax takes four times as long
@@ -223,29 +247,49 @@ def _work(job: _Job, settings: _Settings) -> _Outcome:
     image.write_labels(targets.out, indices, coarse.style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
-    return _Outcome(image.size, coarse.style.names(), changed)
+    return _Outcome(image.extent, coarse.style.names(), changed, notes)
+
+
+def _refined(
+    image: Kind, predictions: dict[str, np.ndarray], crf: dict[str, Any], trace: Trace | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The marginals (L, *S) for predictions (L, *S), and what there is to say of the CRF."""
+    guide = image.guide()
+    if image.positions is None:
+        return refine(guide, **predictions, **crf, spacing=image.spacing, trace=trace), ()
+    kernels = crf["kernels"] or point_kernels(image.positions, guide)
+    rows = {name: planes.T for name, planes in predictions.items()}  # (N, L), which no number of points makes doubtful
+    follow = None if trace is None else lambda moment: trace(moment._replace(marginals=moment.marginals.T))
+    known = {name: value for name, value in crf.items() if name not in ("preset", "standardize")}
+    q = refine_points(image.positions, attributes=guide, **rows, **known | {"kernels": kernels, "trace": follow})
+    names = ", ".join(image.channels or ()) or "none"
+    return q.T, (f"attributes: {names}; {', '.join(map(described, kernels))}",)
 
 
 def _read(source: Path, settings: _Settings, image: Kind) -> _Coarse:
     """The predictions for one image."""
     options = settings.options
     if options.kind == "labels":
-        coarse = image.read_labels(source, settings.unsure)
+        coarse = image.labels(source, settings.unsure)
         _check_levels(source, coarse.style, options.many_labels)
         probabilities = coarse.probabilities(options.confidence)
-        form = Form(axes=1 + image.dimensions, rows=1, labels=0, dimensions=image.dimensions)
-        return _Coarse(probabilities, form, coarse.style, coarse.indices)
+        return _Coarse(probabilities, Form.usual(image.dimensions), coarse.style, coarse.indices)
     if options.kind == "foreground":
         values, style = image.read_foreground(source)
     else:
         values, style = image.read_predictions(source, options.key), None
     form = Form.of(values.shape, image.sizes, image.dimensions)
     planes = form.planes(values)
-    flat = values.ndim == 2 and math.prod(image.size) in values.shape
+    flat = values.ndim == image.dimensions == 2 and math.prod(image.size) in values.shape
     if flat and values.shape not in image.sizes:  # as pydensecrf has them
         shape = ", ".join(map(str, image.size))
         raise ValueError(f"{source}: shape {values.shape} has no rows; reshape it to (labels, {shape})")
-    return _Coarse(planes, form, style or LabelStyle.voc(max(2, len(planes))))
+    labels = max(2, len(planes))
+    if settings.classes is not None:
+        if len(settings.classes) != labels:
+            raise ValueError(f"classes: {len(settings.classes)} of them, but there are {labels} labels")
+        style = LabelStyle(settings.classes)
+    return _Coarse(planes, form, style or LabelStyle.voc(labels))
 
 
 def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:

@@ -18,7 +18,7 @@ from crfrnn.runtime.meta_tensors import plain as without_meta
 from crfrnn.runtime.meta_tensors import spacing_of
 
 LEAST_PROBABILITY = 1e-10  # those below count as this, so that their logarithm is finite
-PICTURE, VOLUME = sorted(AXES)  # dimensions
+PICTURE, VOLUME = 2, 3  # dimensions
 SUM_TOLERANCE = 0.05  # what storage as float16 or in 8 bits may do to a sum of one
 
 Planes = TypeVar("Planes", np.ndarray, Tensor)
@@ -94,7 +94,7 @@ def _dimensions(spacing: Any) -> int:
     """Of an image with this spacing."""
     if spacing is None:
         return PICTURE
-    if not isinstance(spacing, Sequence | np.ndarray) or len(spacing) not in AXES:
+    if not isinstance(spacing, Sequence | np.ndarray) or len(spacing) not in (PICTURE, VOLUME):
         raise ValueError(f"spacing: expected a number for each axis, (z, y, x) of a volume, got {spacing!r}")
     return len(spacing)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crfrnn.commands.refine.inputs import as_tensor
 from crfrnn.commands.refine.refine import Moment, refine
-from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial, with_accuracy
+from crfrnn.filtering.kernels import Bandwidth, Bilateral, Kernel, Spatial, with_accuracy
 from crfrnn.filtering.points import along_the_longest, centred, check_extent, kernels_for, on_points
 from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import as_kernels
@@ -163,3 +163,21 @@ def planes_of(values: Tensor, points: int, name: str) -> tuple[bool, Tensor]:
         if shape[1] == points:
             return True, values
     raise ValueError(f"{name}: shape {shape}, expected ({points}, labels), or ({points},) of a foreground alone")
+
+
+def described(kernel: Kernel) -> str:
+    """A kernel in words, with a bandwidth for each channel where there are several.
+
+    >>> described(Bilateral(0.5, (100.0, 120.0), weight=8))
+    'bilateral of 0.5 in position and 100, 120 in attributes, weight 8'
+    """
+    if isinstance(kernel, Bilateral):
+        positions, attributes = _numbers(kernel.theta_alpha), _numbers(kernel.theta_beta)
+        return f"bilateral of {positions} in position and {attributes} in attributes, weight {kernel.weight:g}"
+    if isinstance(kernel, Spatial):
+        return f"spatial of {_numbers(kernel.theta_gamma)} in position, weight {kernel.weight:g}"
+    return type(kernel).__name__
+
+
+def _numbers(theta: Bandwidth) -> str:
+    return ", ".join(f"{float(number):g}" for number in (theta if isinstance(theta, tuple) else (theta,)))

@@ -1,19 +1,22 @@
 """What the commands must know of an image, of whatever kind its file is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from crfrnn.data.files import suffix_of
 from crfrnn.data.labels import LabelMap, LabelStyle, Value
 from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, write_predictions
+
+CLOUDS_ALONE: dict[str, str] = dict.fromkeys(("attributes", "classes"), "is for clouds of points")
 
 
 class Kind(ABC):
     """One image, from one file or, where its channels lie apart, from several. S is its size: (height, width) of a
-    photograph, (z, y, x) of a volume.
+    photograph, (z, y, x) of a volume, (N,) of a cloud of points.
 
     What cannot be read or written is a ValueError that names the file; the class attributes say what is read at all.
     """
@@ -22,21 +25,46 @@ class Kind(ABC):
     points: ClassVar[str] = "pixels"  # what they call those of an image
     dimensions: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]]  # of its files
-    label_suffixes: ClassVar[tuple[str, ...]]  # of label maps; in a folder the image's own, else the first
+    label_suffixes: ClassVar[tuple[str, ...]]  # of label maps
     truth_suffixes: ClassVar[tuple[str, ...]]  # of label maps that are given as the truth
     prediction_suffixes: ClassVar[tuple[str, ...]] = SUFFIXES  # of probabilities and logits that are read
     probability_suffixes: ClassVar[tuple[str, ...]] = SUFFIXES  # and of those that are written
     foreground_suffixes: ClassVar[tuple[str, ...]] = ()  # of soft masks
+    holds_labels: ClassVar[bool] = False  # whether its file may hold labels besides
+    lacks: ClassVar[Mapping[str, str]] = CLOUDS_ALONE  # options that say nothing of it, and why
 
     spacing: tuple[float, ...] | None = None  # between neighbours along each axis, in the unit in which positions count
+    positions: np.ndarray | None = None  # (N, D) of points that lie on no grid
 
     @classmethod
     @abstractmethod
     def open(cls, paths: Sequence[Path]) -> "Kind": ...
 
+    @classmethod
+    def written_as(cls, image: Path) -> tuple[str, ...]:
+        """The suffixes that its refined label map may have, the usual one first."""
+        own = suffix_of(image)
+        first = own if own in cls.label_suffixes else cls.label_suffixes[0]
+        return tuple(dict.fromkeys((first, *cls.label_suffixes)))
+
+    def with_channels(self, names: Sequence[str] | None) -> "Kind":
+        """It, with the channels of these names alone; None for the usual ones. Where they have none, all."""
+        del names
+        return self
+
+    @property
+    def channels(self) -> Sequence[str] | None:
+        """The names of what the guide holds, where it has names."""
+        return None
+
     @property
     @abstractmethod
     def size(self) -> tuple[int, ...]: ...
+
+    @property
+    def extent(self) -> str:
+        """The size as people say it: width x height."""
+        return " x ".join(map(str, reversed(self.size)))
 
     @property
     def sizes(self) -> Sequence[tuple[int, ...]]:
@@ -50,15 +78,20 @@ class Kind(ABC):
 
     @abstractmethod
     def guide(self) -> np.ndarray:
-        """(*S, C) or (*S), as `crfrnn.refine` takes it."""
+        """(*S, C) or (*S), as `crfrnn.refine` takes it; of points C may be 0."""
 
-    @abstractmethod
     def picture(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is shown of it and of labels (*S): (H, W, 3) uint8 and (H, W)."""
+        del indices
+        raise ValueError(f"of {self.several} there is no picture")
 
     @classmethod
     @abstractmethod
     def read_labels(cls, path: Path, unsure: Value | None = None) -> LabelMap: ...
+
+    def labels(self, path: Path, unsure: Value | None = None) -> LabelMap:
+        """Those that a file has for it."""
+        return self.read_labels(path, unsure)
 
     @classmethod
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Volumes through libraries that need not be there, and what goes wrong in them."""
+"""Files through libraries that need not be there, and what goes wrong in them."""
 
 import importlib
 from collections.abc import Iterator
@@ -18,16 +18,18 @@ def library(path: Path, name: str, package: str) -> Any:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, what: str = "volume") -> Iterator[None]:
     """Whatever makes a file unreadable, as a ValueError that names it."""
     try:
         yield
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
-    except Exception as error:  # what a broken file makes of others' readers, nobody can list
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # lazrs panics, which is no Exception; what others raise, nobody can list
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
-        raise ValueError(f"{path}: not a readable volume ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not a readable {what} ({' '.join(str(error).split())})") from None
 
 
 def check_memory(claimed: int) -> None:

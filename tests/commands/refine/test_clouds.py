@@ -9,7 +9,7 @@ import pytest
 from benchmarks.street import street
 from crfrnn import refine_points
 from crfrnn.cli import main
-from crfrnn.data.clouds import SUFFIXES, read_cloud
+from crfrnn.data.kinds import Cloud
 from tests.support.clouds import write_las, write_npz, write_ply
 
 WRITERS = {".las": write_las, ".laz": write_las, ".npz": write_npz, ".ply": write_ply}
@@ -35,23 +35,23 @@ def run(*arguments: str) -> int:
 
 
 def classes(path: str | Path) -> np.ndarray:
-    cloud = read_cloud(Path(path))
+    cloud = Cloud.open([Path(path)]).content
     return np.asarray(cloud.values[str(cloud.label_name)])
 
 
 EXPECTED = refine_points(SCENE.positions, SCENE.probabilities, attributes=SCENE.intensity).argmax(1)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", Cloud.suffixes)
 class TestEveryFormat:
     def test_probabilities(self, suffix, capsys):
         WRITERS[suffix](Path(f"cloud{suffix}"), SCENE, COARSE)
         outputs = ("--out", f"out{suffix}", "--save-probabilities=q.npy", "--classes=2,6,17,20")
         assert run(f"cloud{suffix}", "--probabilities=p.npy", *outputs) == 0
         out = capsys.readouterr().out
-        assert "800 points), 4 classes (2, 6, 17, 20)" in out
+        assert "800 points), 4 labels (2, 6, 17, 20)" in out
         assert "attributes: intensity; bilateral of " in out
-        positions = read_cloud(Path(f"cloud{suffix}")).positions  # .las and .laz round to millimetres
+        positions = Cloud.open([Path(f"cloud{suffix}")]).positions  # .las and .laz round to millimetres
         expected = refine_points(positions, SCENE.probabilities, attributes=SCENE.intensity)
         assert np.array_equal(classes(f"out{suffix}"), np.array([2, 6, 17, 20])[expected.argmax(1)])
         assert np.array_equal(np.load("q.npy"), expected.astype(np.float16))
@@ -138,7 +138,7 @@ class TestFolders:
         assert run(*arguments) == 1
         captured = capsys.readouterr()
         assert "1 of 3 failed" in captured.err
-        assert "broken.npy: probabilities: shape (799, 4), expected (800, labels)" in captured.err
+        assert "clouds/broken.ply has 800 points, but there are predictions for 799" in captured.err
         assert sorted(p.name for p in Path("refined").rglob("*.*")) == ["one.ply", "two.ply"]
         assert np.array_equal(classes("refined/a/one.ply"), EXPECTED)
         np.save("predictions/broken.npy", SCENE.probabilities)
@@ -156,11 +156,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "status", "message"),
         [
-            (("--out=out.png",), 2, "out: out.png must end in .npz"),
-            (("--out=out.laz",), 2, "out: out.laz must end in .npz"),
+            (("--out=out.png",), 2, "out: labels of clouds of points are written as .npz, and out.png ends otherwise"),
+            (("--out=out.laz",), 2, "out: labels of clouds of points are written as .npz, and out.laz ends otherwise"),
             (("--out=street.npz",), 2, "would be overwritten"),
-            (("--out=out.npz", "--overlay=o.png"), 2, "overlay: is for photographs"),
-            (("--out=out.npz", "--resize"), 2, "resize: is for photographs"),
+            (("--out=out.npz", "--overlay=o.png"), 2, "overlay: there is no picture"),
+            (("--out=out.npz", "--resize"), 2, "resize: clouds of points have no size"),
             (("--out=out.npz", "--preset=crfrnn"), 2, "preset: its bandwidths count in pixels"),
             (("--out=out.npz", "--classes=1,x"), 2, "classes: expected numbers such as 2,5,6"),
             (("--out=out.npz", "--classes=1,1,2,3"), 2, "classes: 1,1,2,3 has one twice"),
@@ -187,7 +187,7 @@ class TestRefusals:
         write_npz(Path("fewer.npz"), street(100), COARSE[:100])
         for name, message in (
             ("other", "its points lie elsewhere than those of street.npz, or in another order"),
-            ("fewer", "100 labels, but street.npz has 800 points"),
+            ("fewer", "street.npz has 800 points, but there are predictions for 100"),
         ):
             assert run("street.npz", f"--labels={name}.npz", "--out=out.npz") == 1
             assert message in capsys.readouterr().err
@@ -195,4 +195,4 @@ class TestRefusals:
     def test_options_of_points_for_a_photograph(self, capsys):
         Path("cat.png").write_bytes(b"")
         assert run("cat.png", "--probabilities=p.npy", "--out=out.png", "--classes=1,2") == 2
-        assert "are for clouds of points, and cat.png is none" in capsys.readouterr().err
+        assert "classes: is for clouds of points" in capsys.readouterr().err

@@ -1,15 +1,13 @@
-"""A cloud of points as a file has it, and which of its values are used."""
+"""Points as a file has them, and which of their values are used."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from crfrnn.data.labels import MOST_LABELS, UNSURE, LabelMap, LabelStyle
-
+CLOUD = "cloud of points"  # what people call them
 # names, in small letters, under which programs write classes and colours
 LABELS = ("label", "labels", "class", "classification", "semantic", "segment", "scalar_label", "scalar_classification")
 COLOURS = (("red", "green", "blue"), ("colors",), ("color",), ("rgb",))
@@ -17,7 +15,7 @@ INTENSITIES = ("intensity", "scalar_intensity", "reflectance")
 
 
 @dataclass(frozen=True)
-class Cloud:
+class Points:
     """N points. `content` is the whole file in a form of its format, from which it is written again.
 
     Args:
@@ -41,20 +39,20 @@ class Cloud:
         if broken:
             raise ValueError(f"{self.path}: {broken} of {len(self.positions)} points are nowhere (NaN or infinity)")
 
-    def attributes(self, names: Sequence[str] | None) -> tuple[list[str], np.ndarray | None]:
+    def attributes(self, names: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
         """The names of some values, and these as columns (N, C); of None colours or else the intensity, if they vary.
 
         ValueError where there are none of that name.
         """
         if names is None:
             names = self._usual()
-        columns = []
+        columns = [np.empty((len(self.positions), 0))]
         for name in names:
             if name not in self.values:
                 raise ValueError(f"attributes: {self.path} has no {name!r}; it has {', '.join(self.values) or 'none'}")
             column = np.asarray(self.values[name], np.float64)
             columns.append(column.reshape(len(column), -1))
-        return list(names), np.concatenate(columns, axis=1) if columns else None
+        return list(names), np.concatenate(columns, axis=1)
 
     def _usual(self) -> tuple[str, ...]:
         known = {name.lower(): name for name in self.values}
@@ -65,35 +63,18 @@ class Cloud:
                     return names
         return ()
 
-    def label_map(self, unsure: int | None = None) -> LabelMap:
-        """The classes that it brings, (N,); `unsure` is the one that means "none"."""
+    def classes(self) -> np.ndarray:
+        """Those that it brings, (N,); ValueError where there are none."""
         if self.label_name is None:
             raise ValueError(f"{self.path}: holds no labels; it has {', '.join(self.values) or 'positions alone'}")
-        return numbered(self.path, np.asarray(self.values[self.label_name]), unsure)
+        return whole(self.path, np.asarray(self.values[self.label_name]))
 
 
-class Format(NamedTuple):
-    """How a kind of file is read, and written with other classes (N,): path, cloud, classes."""
-
-    read: Callable[[Path], Cloud]
-    write: Callable[[Path, Cloud, np.ndarray], None]
-
-
-def numbered(path: Path, classes: np.ndarray, unsure: int | None) -> LabelMap:
-    """Classes (N,) as label numbers 0..L-1, and the class of each; ValueError where these are no classes."""
+def whole(path: Path, classes: np.ndarray) -> np.ndarray:
+    """Classes (N,) as int64; ValueError where these are none."""
     if classes.ndim != 1 or not np.isfinite(classes).all() or (classes != np.round(classes)).any():
         raise ValueError(f"{path}: labels must be one whole number for each point")
-    values, indices = np.unique(classes.astype(np.int64), return_inverse=True)
-    used = values if unsure is None else values[values != unsure]
-    if not used.size:
-        raise ValueError(f"{path}: every point is unsure, there is no label in it")
-    if used.size > MOST_LABELS:
-        raise ValueError(
-            f"{path}: {used.size} different labels, more than {MOST_LABELS}; are these numbers of objects?"
-        )
-    renumber = np.full(len(values), UNSURE, np.int32)
-    renumber[np.searchsorted(values, used)] = np.arange(used.size)
-    return LabelMap(renumber[indices], LabelStyle(tuple(used.tolist())))
+    return classes.astype(np.int64)
 
 
 def label_name(names: Sequence[str]) -> str | None:
@@ -109,16 +90,3 @@ def fitting_dtype(classes: np.ndarray, present: np.dtype | None) -> np.dtype:
     """That of the classes that were there, if it can hold these, or else the smallest one that can."""
     candidates = map(np.dtype, ("u1", "i1", "u2", "i2", "u4", "i4", "i8"))
     return next(dtype for dtype in (present, *candidates) if dtype and np.array_equal(classes.astype(dtype), classes))
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever makes a file unreadable, as a ValueError that names it."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file") from None
-    except BaseException as error:  # lazrs panics, which is no Exception; what others raise, nobody can list
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError) or str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: not a readable cloud of points ({' '.join(str(error).split())})") from None

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
-from crfrnn.data.clouds.cloud import Cloud, fitting_dtype, label_name, reading
 from crfrnn.data.files import writing
-from crfrnn.data.predictions import machine_memory, unpacked_sizes
+from crfrnn.data.kinds.points import CLOUD, Points, fitting_dtype, label_name
+from crfrnn.data.kinds.reading import check_memory, reading
+from crfrnn.data.predictions import unpacked_sizes
 
 POSITIONS = ("positions", "points", "xyz", "coord", "coords")
 
 
-def read(path: Path) -> Cloud:
+def read(path: Path) -> Points:
     """Arrays of another length are kept, and are no values of points. Nothing is unpickled."""
-    with reading(path):
+    with reading(path, CLOUD):
         if not path.exists():
             raise FileNotFoundError(path)
-        if sum(unpacked_sizes(path)) > machine_memory():
-            raise ValueError("arrays larger than the memory of this machine")
+        check_memory(sum(unpacked_sizes(path)))
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         name = next((name for name in POSITIONS if name in arrays), None)
@@ -31,13 +31,13 @@ def read(path: Path) -> Cloud:
             for key, array in arrays.items()
             if key != name and array.dtype.kind in "fiub" and array.ndim in (1, 2) and len(array) == len(positions)
         }
-        return Cloud(path, positions, values, label_name(list(values)), arrays)
+        return Points(path, positions, values, label_name(list(values)), arrays)
 
 
-def write(path: Path, cloud: Cloud, classes: np.ndarray) -> None:
+def write(path: Path, points: Points, classes: np.ndarray) -> None:
     """All arrays as they were, and the classes in place of the former, or as ``labels``."""
-    name = cloud.label_name or "labels"
-    present = cloud.content[name].dtype if cloud.label_name else None
-    arrays = cloud.content | {name: classes.astype(fitting_dtype(classes, present))}
+    name = points.label_name or "labels"
+    present = points.content[name].dtype if points.label_name else None
+    arrays = points.content | {name: classes.astype(fitting_dtype(classes, present))}
     with writing(path) as file:
         np.savez_compressed(file, **arrays)

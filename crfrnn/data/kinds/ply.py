@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crfrnn.data.clouds.cloud import Cloud, fitting_dtype, label_name, reading
 from crfrnn.data.files import writing
+from crfrnn.data.kinds.points import CLOUD, Points, fitting_dtype, label_name
+from crfrnn.data.kinds.reading import reading
 
 TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4"}
 TYPES |= {"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4"}
@@ -32,9 +33,9 @@ class _Ply:
     tail: bytes
 
 
-def read(path: Path) -> Cloud:
+def read(path: Path) -> Points:
     """The vertices. In text, numbers are read as float64, whatever the header calls them."""
-    with reading(path):
+    with reading(path, CLOUD):
         with path.open("rb") as file:
             header = file.read(LONGEST)
             end = header.find(b"end_header")
@@ -48,14 +49,14 @@ def read(path: Path) -> Cloud:
             raise ValueError(f"its vertices have {', '.join(names) or 'no properties'}, and not x, y and z")
         columns = {name: _column(ply, name) for name in names}
         positions = np.stack([columns.pop(axis) for axis in "xyz"], axis=1)
-        return Cloud(path, positions, columns, label_name(list(columns)), ply)
+        return Points(path, positions, columns, label_name(list(columns)), ply)
 
 
-def write(path: Path, cloud: Cloud, classes: np.ndarray) -> None:
+def write(path: Path, points: Points, classes: np.ndarray) -> None:
     """The same file with these classes, in place of the former or as a property ``label`` behind the others."""
-    ply: _Ply = cloud.content
-    name = cloud.label_name or "label"
-    dtype = fitting_dtype(classes, np.dtype(ply.properties[name]) if cloud.label_name else None)
+    ply: _Ply = points.content
+    name = points.label_name or "label"
+    dtype = fitting_dtype(classes, np.dtype(ply.properties[name]) if points.label_name else None)
     if dtype not in NAMES:
         raise ValueError(f"{path}: a PLY file holds classes of 32 bits, and not {classes.max()}")
     properties = ply.properties | {name: dtype.str[1:]}

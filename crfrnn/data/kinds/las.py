@@ -1,15 +1,14 @@
 """Clouds of the ASPRS format, .las and .laz, through laspy: everything in them is kept but the classification."""
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crfrnn.data.clouds.cloud import Cloud, reading
 from crfrnn.data.files import writing
-from crfrnn.data.predictions import machine_memory
+from crfrnn.data.kinds.points import CLOUD, Points
+from crfrnn.data.kinds.reading import check_memory, library, reading
 
 CLASSES = "classification"
 LEGACY, LEGACY_MOST, MOST = 5, 31, 255  # point formats to 5 have 5 bits for classes
@@ -35,27 +34,25 @@ class _Dimensions(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-def read(path: Path) -> Cloud:
+def read(path: Path) -> Points:
     """Positions are float64, scaled and offset as the header says."""
-    laspy = _laspy(path)
-    with reading(path), path.open("rb") as file:
+    laspy = library(path, "laspy", "crfrnn[points]")
+    with reading(path, CLOUD), path.open("rb") as file:
         with laspy.open(file, closefd=False) as reader:
             header = reader.header
-            claimed = header.point_count * header.point_format.size
-            if claimed > machine_memory():
-                raise ValueError(f"{claimed / 1e9:,.0f} GB of points, more than the memory of this machine")
+            check_memory(header.point_count * header.point_format.size)
             las = reader.read()
         if len(las.points) != header.point_count:
             raise ValueError(f"it is cut off: {len(las.points)} of {header.point_count} points")
-        return Cloud(path, np.asarray(las.xyz), _Dimensions(las), CLASSES, las)
+        return Points(path, np.asarray(las.xyz), _Dimensions(las), CLASSES, las)
 
 
-def write(path: Path, cloud: Cloud, classes: np.ndarray) -> None:
+def write(path: Path, points: Points, classes: np.ndarray) -> None:
     """The same points with these classes, compressed where the name says so.
 
     An octree over the points, as COPC has it, is left out: it would say where points were in the former file.
     """
-    las = cloud.content
+    las = points.content
     most = LEGACY_MOST if las.point_format.id <= LEGACY else MOST
     if classes.min() < 0 or classes.max() > most:
         wrong = classes.max() if classes.min() >= 0 else classes.min()
@@ -66,10 +63,3 @@ def write(path: Path, cloud: Cloud, classes: np.ndarray) -> None:
             records.remove(record)
     with writing(path) as file:
         las.write(file, do_compress=path.suffix.lower() == ".laz")
-
-
-def _laspy(path: Path) -> Any:
-    try:
-        return importlib.import_module("laspy")
-    except ImportError:
-        raise ValueError(f"{path}: needs laspy; pip install 'crfrnn[points]'") from None
