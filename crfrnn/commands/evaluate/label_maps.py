@@ -91,7 +91,7 @@ def evaluate_label_maps(options: EvaluateOptions) -> None:
         raise ValueError(f"{truths}: there is no such file or folder")
     kind = kind_of(truths)
     if not kind.truth_suffixes:
-        raise ValueError(f"{truths}: of {kind.several} crfrnn refine alone knows")
+        raise ValueError(f"{truths}: holds {kind.several}, which only refine takes")
     compared = [(name, _cases(kind, truths, Path(name))) for name in options.model]
     highest = max(
         int(n) for n in _run(partial(_highest, kind), {case.truth for _, cases in compared for case in cases})

@@ -31,7 +31,7 @@ def fit_files(options: FitOptions) -> None:
             raise ValueError(f"{folder}: there is no such folder")
     kind = kind_of(folders[0])
     if not kind.truth_suffixes:
-        raise ValueError(f"{folders[0]}: holds {kind.several}, of which crfrnn refine alone knows")
+        raise ValueError(f"{folders[0]}: holds {kind.several}, which only refine takes")
     files, left_out = _matched(kind, *folders)
     if len(files) < 2:
         reason = f"; left out: {left_out}" if left_out else ""

@@ -181,6 +181,16 @@ class TestRefusals:
         assert captured.count("\n") == 1
         assert sorted(Path().iterdir()) == before
 
+    def test_a_colour_for_no_label(self, capsys):
+        assert run("street.npz", "--labels=street.npz", "--out=out.npz", "--unsure=white") == 1
+        assert "unsure: street.npz holds numbers" in capsys.readouterr().err
+
+    def test_several_files(self, capsys):
+        """As of the modalities of a volume."""
+        write_npz(Path("other.npz"), SCENE, COARSE)
+        assert run("street.npz,other.npz", "--probabilities=p.npy", "--out=out.npz") == 1
+        assert "street.npz, other.npz: a cloud of points has all its values in one file" in capsys.readouterr().err
+
     def test_labels_of_another_cloud(self, capsys):
         other = street(POINTS, seed=1)
         write_npz(Path("other.npz"), other, COARSE)
@@ -196,3 +206,14 @@ class TestRefusals:
         Path("cat.png").write_bytes(b"")
         assert run("cat.png", "--probabilities=p.npy", "--out=out.png", "--classes=1,2") == 2
         assert "classes: is for clouds of points" in capsys.readouterr().err
+
+    def test_verbs_that_know_no_clouds(self, capsys):
+        for name in ("clouds", "predictions"):
+            Path(name).mkdir()
+        write_ply(Path("clouds/one.ply"), SCENE, COARSE)
+        for verb in (
+            ("fit", "clouds", "predictions", "clouds", "--out=crf.yaml"),
+            ("evaluate", "predictions", "--ground-truth=clouds"),
+        ):
+            assert main(verb) == 1
+            assert capsys.readouterr().err.strip().endswith("clouds: holds clouds of points, which only refine takes")
