@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from crfrnn import losses
     from crfrnn.commands.fit.fit import fit
     from crfrnn.commands.metrics import Evaluation
+    from crfrnn.commands.refine.points import point_kernels, refine_points
     from crfrnn.commands.refine.refine import refine
     from crfrnn.commands.segment.segment import segment_photo, segment_strokes
     from crfrnn.filtering.gaussian_filter import GaussianFilter, gaussian_filter
+    from crfrnn.filtering.guide_units import standardized
     from crfrnn.filtering.kernels import Bilateral, Features, Spatial
     from crfrnn.inference import solvers
     from crfrnn.inference.recurrence import iterates, mean_field, trajectory
@@ -31,6 +33,7 @@ _HOMES = {
     "Features": "filtering.kernels",
     "GaussianFilter": "filtering.gaussian_filter",
     "gaussian_filter": "filtering.gaussian_filter",
+    "standardized": "filtering.guide_units",
     "mean_field": "inference.recurrence",
     "iterates": "inference.recurrence",
     "trajectory": "inference.recurrence",
@@ -39,6 +42,8 @@ _HOMES = {
     "CRFParameters": "parameters",
     "PRESETS": "parameters",
     "refine": "commands.refine.refine",
+    "refine_points": "commands.refine.points",
+    "point_kernels": "commands.refine.points",
     "fit": "commands.fit.fit",
     "segment_photo": "commands.segment.segment",
     "segment_strokes": "commands.segment.segment",
@@ -71,10 +76,13 @@ __all__ = [
     "load_vgg16",
     "losses",
     "mean_field",
+    "point_kernels",
     "refine",
+    "refine_points",
     "segment_photo",
     "segment_strokes",
     "solvers",
+    "standardized",
     "trajectory",
 ]
 __version__ = "0.1.0"

@@ -1,6 +1,7 @@
 """CRF-RNN as a layer (section 5): logits and image in, refined logits out, everything in between learns."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 
 from crfrnn.filtering.bandwidths import LogBandwidths
 from crfrnn.filtering.gaussian_filter import check_numbers, check_tensor
-from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial, per_pixel, scaled
 from crfrnn.inference.fused import choice
 from crfrnn.inference.recurrence import check_iterations, mean_field
 from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import CRFParameters, as_kernels
+from crfrnn.runtime.meta_tensors import like, plain, spacing_of
 from crfrnn.runtime.transforms import check_tracer
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
@@ -41,6 +43,8 @@ class CRFRNN(nn.Module):
         self_connection: whether a pixel hears itself, the term j = i, as in every released code. False leaves it out,
             as the sum of the energy does; the weights must then be learned anew, and the fused CPU code is not used.
         temperature: divides the logits; fitted ones are often below 1. It is no parameter that learns.
+        spacing: from one pixel to the next along each axis, such as (z, y, x) in millimetres; bandwidths of positions
+            then count in its unit, instead of in pixels.
 
     Parameters: ``kernel_weights`` (M, L), (M, 1) or (M, L, L); ``compatibility`` mu (L, L), a penalty that is
     subtracted, starting as the Potts model 1 - I and learned without any constraint (section 4.2.3); with
@@ -48,7 +52,8 @@ class CRFRNN(nn.Module):
     bandwidth. `parameter_groups` gives each of them a learning rate that suits it.
 
     Shapes: logits (B, L, *S), image or other guide (B, C, *S) in the units of ``theta_beta`` (RGB 0..255 for the
-    default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions. The default kernels see no edges in an image in
+    default) -> logits (B, L, *S). S is a grid of 1 to 3 dimensions. MONAI's MetaTensors of volumes come back as such,
+    and tell their spacing where nobody else does. The default kernels see no edges in an image in
     0..1, or normalised as networks take it: there is a warning, once.
 
     Gradients reach the logits, the parameters and, where it requires one, the guide, which may be a network's own
@@ -74,6 +79,7 @@ class CRFRNN(nn.Module):
         solver: Solver | None = None,
         self_connection: bool = True,
         temperature: float = 1.0,
+        spacing: Sequence[float] | None = None,
     ):
         super().__init__()
         if num_classes < 2:
@@ -92,6 +98,9 @@ class CRFRNN(nn.Module):
         self.solver = solver
         self.self_connection = self_connection
         self.temperature = float(temperature)
+        if spacing is not None:
+            per_pixel(spacing, len(spacing))
+        self.spacing = None if spacing is None else tuple(map(float, spacing))
         initial = crf.kernel_weights()
         if kernel_weights == "full":
             weights = initial.view(-1, 1, 1) * torch.eye(num_classes)
@@ -102,7 +111,7 @@ class CRFRNN(nn.Module):
         choice.preload()
 
     def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
+        super().__setstate__({"spacing": None} | state)  # which those of older versions lack
         choice.preload()
 
     @classmethod
@@ -122,6 +131,11 @@ class CRFRNN(nn.Module):
         labels = num_classes or chosen.num_classes
         if labels is None:
             raise ValueError(f"num_classes: {path} does not tell it; say from_config(path, num_classes=...)")
+        if chosen.standardize:
+            warnings.warn(
+                f"standardize: {path} is for standardised intensities; give the layer crfrnn.standardized(image)",
+                stacklevel=2,
+            )
         return cls.of(chosen, labels)
 
     @classmethod
@@ -164,25 +178,40 @@ class CRFRNN(nn.Module):
                 layer.kernel_weights.copy_(torch.diag_embed(weights) if kernel_weights == "full" else weights)
         return layer
 
-    def forward(self, logits: Tensor, image: Tensor, iterations: int | None = None) -> Tensor:
-        """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations; `iterations` overrides T once."""
+    def forward(
+        self,
+        logits: Tensor,
+        image: Tensor,
+        iterations: int | None = None,
+        spacing: Sequence[float] | None = None,
+    ) -> Tensor:
+        """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations.
+
+        `iterations` overrides T once, and `spacing` the layer's, for volumes that differ in theirs.
+        """
         check_tracer()
         self._check(logits, image)
+        if spacing is None:
+            spacing = spacing_of(image) if self.spacing is None else self.spacing
+        given, logits, image = logits, plain(logits), plain(image)
         if iterations is None:
             iterations = self.iterations if self.training else self.eval_iterations
         with torch.autocast(logits.device.type, enabled=False):
             guide = image.double() if logits.dtype == torch.float64 else image
             kernels = self._kernels_now(self._only_numbers())
+            if spacing is not None:
+                kernels = scaled(kernels, per_pixel(spacing, guide.dim() - 2))
             filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in kernels]
             if not self.self_connection:
                 filters = [gaussian.without_self() for gaussian in filters]
         if self.temperature != 1:
             logits = logits / self.temperature
-        return mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
+        refined = mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
+        return like(refined, given)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """The kernels with the bandwidths that they have now, in plain numbers."""
+        """The kernels with the bandwidths that they have now, in plain numbers; with a spacing in its unit."""
         return self._kernels_now(numbers=True)
 
     def _kernels_now(self, numbers: bool) -> tuple[Kernel, ...]:
@@ -192,7 +221,7 @@ class CRFRNN(nn.Module):
             learned: Any = self.log_bandwidths  # of LogBandwidths, which the type of a ModuleList does not say
             pairs = zip(learned, kernels, strict=True)
             kernels = tuple(bandwidths.kernel(kernel, numbers) for bandwidths, kernel in pairs)
-        return kernels if self.factor == 1 else tuple(kernel.scaled(self.factor) for kernel in kernels)
+        return kernels if self.factor == 1 else scaled(kernels, self.factor)
 
     def _only_numbers(self) -> bool:
         """Whether the bandwidths are constants in this call. A compiler must see them as the tensors that they are."""
@@ -213,9 +242,7 @@ class CRFRNN(nn.Module):
         """
         if not factor > 0:
             raise ValueError(f"factor: must be positive, got {factor}")
-        for kernel in self._kernels:
-            if not hasattr(kernel, "scaled"):
-                raise ValueError(f"kernels: {type(kernel).__name__} needs a method scaled(factor), as Bilateral has")
+        scaled(self._kernels, factor)  # or a ValueError
         layer = copy.copy(self)
         layer.factor = self.factor * factor
         return layer

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from crfrnn.data.yaml_file import as_number, pyyaml, read_yaml
 from crfrnn.filtering.gaussian_filter import GaussianFilter, check_normalization
-from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial
+from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial, scaled
 from crfrnn.inference.recurrence import check_iterations, check_solver
 from crfrnn.inference.solvers import Solver, find_solver
 
 NUMBERS = ("temperature", "iterations", "class_weights")
-NAMES = ("preset", "kernel", "normalization", "solver", *NUMBERS, "fitted")
+NAMES = ("preset", "kernel", "normalization", "solver", *NUMBERS, "standardize", "fitted")
 EXTREME = 1e6  # temperatures beyond it, or below its inverse, leave nothing of the logits
 DIGITS = 6  # significant ones in the file
 
@@ -50,6 +50,7 @@ class CRFParameters:
         solver: what an iteration does, an object of `crfrnn.solvers`; None is the paper's mean field.
         self_connection: whether a pixel hears itself, the term j = i.
         source: where published values come from.
+        standardize: theta_beta counts in standardised intensities, see `crfrnn.refine`.
 
     Raises:
         ValueError: whatever none of this can be, with its name; a kernel checks itself.
@@ -67,10 +68,13 @@ class CRFParameters:
     solver: Solver | None = None
     self_connection: bool = True
     source: str = field(default="", compare=False)
+    standardize: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "kernels", as_kernels(self.kernels))
         check_normalization(self.normalization)
+        if not isinstance(self.standardize, bool):
+            raise ValueError(f"standardize: must be true or false, got {self.standardize!r}")
         number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
         if not (number and 1 / EXTREME <= self.temperature <= EXTREME):
             raise ValueError(
@@ -119,6 +123,10 @@ class CRFParameters:
         filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
         return filters if self.self_connection else [gaussian.without_self() for gaussian in filters]
 
+    def scaled(self, factor: float | Sequence[float]) -> "CRFParameters":
+        """The same with kernels for a grid with `factor` times as many pixels along each axis, or this one and that."""
+        return replace(self, kernels=scaled(self.kernels, factor))
+
     def kernel_weights(self, labels: int | None = None) -> Tensor:
         """w, (M, 1) where it is the same for all classes, else (M, L); ValueError where L is another than `labels`."""
         weights = torch.tensor([[float(kernel.weight)] for kernel in self.kernels])
@@ -161,6 +169,8 @@ class CRFParameters:
         }
         if self.class_weights is not None:
             content["class_weights"] = [[_rounded(weight) for weight in row] for row in self.class_weights]
+        if self.standardize:
+            content["standardize"] = True
         if self.fitted is not None:
             content["fitted"] = dict(self.fitted)
         return pyyaml().safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
@@ -255,7 +265,7 @@ def parse_kernel(text: str, name: str = "kernel") -> Kernel:
     the kernel's default, 5 or 3. `name` is that of the argument or option, for its ValueErrors.
 
     >>> parse_kernel("bilateral:80,13,10")
-    Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral', accuracy=1)
+    Bilateral(theta_alpha=80.0, theta_beta=13.0, weight=10.0, method='permutohedral', accuracy=1, channels=None)
     """
     kind, _, numbers = text.partition(":")
     try:
@@ -287,6 +297,8 @@ def kernel_text(kernel: Kernel) -> str:
         kind, numbers = "spatial", (kernel.theta_gamma, kernel.weight)
     else:
         raise ValueError(f"kernel: a {type(kernel).__name__} cannot be written to a file")
+    if getattr(kernel, "channels", None) is not None:
+        raise ValueError("kernel: its channels cannot be written to a file")
     if any(isinstance(number, tuple | list) for number in numbers):
         raise ValueError("kernel: a bandwidth for each axis or channel cannot be written to a file")
     return f"{kind}:{','.join(f'{number:.{DIGITS}g}' for number in numbers)}"

@@ -92,6 +92,17 @@ def class_iou(right: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
     return torch.where(true > 0, right / (predicted + true - right), torch.nan)
 
 
+def class_dice(right: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+    """Dice coefficient of each class, twice the intersection over both sizes; NaN where there is none of it at all.
+
+    Args: as those of `class_iou`, of one image.
+
+    >>> class_dice(torch.tensor([3, 0]), torch.tensor([4, 0]), torch.tensor([4, 0]))
+    tensor([0.7500,    nan])
+    """
+    return torch.where(predicted + true > 0, 2 * right / (predicted + true), torch.nan)
+
+
 def doubts(pixels: Sequence[int], void: int, names: Sequence[str]) -> list[str]:
     """What whoever measures on a truth should know before: a line for each doubt, none where all is as usual.
 

@@ -1,4 +1,4 @@
-"""What a verb writes for photographs: a file of each kind that was asked for, or folders full of them."""
+"""What a verb writes for images: a file of each kind that was asked for, or folders full of them."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,10 +9,11 @@ from typing import Protocol, TypeVar
 from crfrnn.commands.batch import run_all
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.progress import say
+from crfrnn.data.files import stem_of, suffix_of
 from crfrnn.data.images import format_of
-from crfrnn.data.predictions import SUFFIXES
+from crfrnn.data.kinds import Kind, Photograph
 
-IN_FOLDERS = {"out": ".png", "overlay": ".jpg", "probabilities": ".npz", "compare": ".jpg", "trace": ".csv"}
+IN_FOLDERS = {"overlay": ".jpg", "probabilities": ".npz", "compare": ".jpg", "trace": ".csv"}
 TRACES = (".csv", ".json")
 OPTIONS = {"probabilities": "save-probabilities"}  # where the name on the command line is another one
 
@@ -47,7 +48,7 @@ class Targets:
         """Whether all of them are there."""
         return all(path.exists() for path in self.paths())
 
-    def of(self, image: Path, several: bool, name: str = "") -> "Targets":
+    def of(self, image: Path, several: bool, name: str = "", kind: type[Kind] = Photograph) -> "Targets":
         """The files for one image: these, or, where there are several images, files in these folders.
 
         `name` is the image's path in its folder, without suffix, where that has folders in it: the outputs get the
@@ -55,12 +56,15 @@ class Targets:
         where these are no folders or have a suffix that says another kind of file.
         """
         placed = {}
-        for kind, path in self.wanted():
-            suffix = IN_FOLDERS[kind]
-            if several and (path.is_file() or path.suffix.lower() == suffix):
-                raise UsageError(f"{_option(kind)}: {path} must be a folder, as several images go into it")
-            placed[kind] = path / f"{name or image.stem}{suffix}" if several or path.is_dir() else path
-            _check_kind(kind, placed[kind])
+        labels = kind.written_as(image)
+        suffixes = {"out": labels[0], **IN_FOLDERS}
+        for target, path in self.wanted():
+            suffix = suffixes[target]
+            if several and (path.is_file() or suffix_of(path) == suffix):
+                raise UsageError(f"{_option(target)}: {path} must be a folder, as several images go into it")
+            inside = f"{name or stem_of(image).name}{suffix}"
+            placed[target] = path / inside if several or path.is_dir() else path
+            _check_target(target, placed[target], kind, labels)
         return Targets(**placed)
 
     def wanted(self) -> list[tuple[str, Path]]:
@@ -148,18 +152,20 @@ def run_jobs(
         raise ValueError("\n  ".join([f"{len(failures)} of {total} failed, the others are done", *lines]))
 
 
-def _check_kind(kind: str, path: Path) -> None:
-    if kind == "out" and path.suffix.lower() != ".png":
-        raise UsageError(f"out: label maps are written as PNG, so {path} must end in .png")
-    if kind == "probabilities" and path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{_option(kind)}: {path} must end in .npz or .npy")
-    if kind == "trace" and path.suffix.lower() not in TRACES:
+def _check_target(target: str, path: Path, kind: type[Kind], labels: Sequence[str]) -> None:
+    suffix = suffix_of(path)
+    if target == "out" and suffix not in labels:
+        endings = " or ".join(labels)
+        raise UsageError(f"out: labels of {kind.several} are written as {endings}, and {path} ends otherwise")
+    if target == "probabilities" and suffix not in kind.probability_suffixes:
+        raise UsageError(f"{_option(target)}: {path} must end in {' or '.join(kind.probability_suffixes)}")
+    if target == "trace" and suffix not in TRACES:
         raise UsageError(f"trace: {path} must end in .csv or .json; the curve is drawn beside it, as .svg")
-    if kind in ("overlay", "compare"):
+    if target in ("overlay", "compare"):
         try:
             format_of(path)
         except ValueError as error:
-            raise UsageError(f"{kind}: {error}") from None
+            raise UsageError(f"{target}: {error}") from None
 
 
 def _option(kind: str) -> str:

@@ -1,7 +1,9 @@
 """Files that are whole or absent, and folders whose files belong together by their names."""
 
 import functools
+import itertools
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +19,9 @@ except ImportError:  # Windows, which deletes no file that is open
     fcntl = None
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # of pictures that hold class indices
+PACKED = (".gz", ".bz2", ".zst")  # suffixes that stand behind that of what is packed
+FIRST_CHANNEL, FURTHER_CHANNEL = "_0000", re.compile(r"_\d{4}$")  # ends of names, as nnU-Net has them
 CONTROLS = ("Cc", "Cf", "Cs")  # characters that control, format, or are halves of others
 PART = ".crfrnn-{}.part"  # a file that is being written; its name does not grow with that which it will have
 
@@ -41,6 +46,31 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             os.replace(part, path)  # while it is locked
     finally:
         part.unlink(missing_ok=True)
+
+
+def suffix_of(path: Path) -> str:
+    """What a file's name says of its kind, in lower case; of packed files both suffixes.
+
+    >>> suffix_of(Path("case.1/ct.v2.NII.gz")), suffix_of(Path("cat.JPG"))
+    ('.nii.gz', '.jpg')
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    return "".join(suffixes if suffixes[-1:] and suffixes[-1] in PACKED else suffixes[-1:])
+
+
+def stem_of(path: Path) -> Path:
+    """The path without `suffix_of`."""
+    return path.with_name(path.name[: len(path.name) - len(suffix_of(path))])
+
+
+def channels_of(first: Path, stem: str) -> list[Path]:
+    """The files of one image in several, ``ct_0000.nii.gz``, ``ct_0001.nii.gz`` and so on, whose predictions have the
+    stem ``ct``; else this one alone, such as ``frame_0000.jpg`` with the predictions ``frame_0000``."""
+    suffix, name = suffix_of(first), Path(stem).name
+    if stem_of(first).name != f"{name}{FIRST_CHANNEL}":
+        return [first]
+    numbered = (first.with_name(f"{name}_{number:04d}{first.name[-len(suffix) :]}") for number in range(10_000))
+    return list(itertools.takewhile(Path.exists, numbered))
 
 
 def printable(text: str) -> str:
@@ -96,8 +126,8 @@ def files_by_stem(folder: Path, suffixes: Sequence[str], besides: Iterable[Path]
     by_stem: dict[str, list[Path]] = {}
     leave_out = {path.resolve() for path in besides}
     for path in _files_below(folder, leave_out):
-        if path.suffix.lower() in suffixes:
-            by_stem.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+        if suffix_of(path) in suffixes:
+            by_stem.setdefault(stem_of(path.relative_to(folder)).as_posix(), []).append(path)
     return by_stem
 
 
@@ -127,19 +157,33 @@ class Pairs:
         return len(self.lonely)
 
 
-def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str], besides: Sequence[Path] = ()) -> Pairs:
+def each_alone(folder: Path, suffixes: Sequence[str], besides: Iterable[Path] = ()) -> Pairs:
+    """The images of a folder, each with what is in its own file."""
+    found = files_by_stem(folder, suffixes, besides)
+    problems = {paths[0]: f"{paths[1].name} has the same name" for paths in found.values() if len(paths) > 1}
+    return Pairs({stem: (paths[0], paths[0]) for stem, paths in found.items() if len(paths) == 1}, problems, [])
+
+
+def pair_by_stem(
+    images: Path,
+    predictions: Path,
+    suffixes: Sequence[str],
+    besides: Sequence[Path] = (),
+    image_suffixes: Sequence[str] = IMAGE_SUFFIXES,
+) -> Pairs:
     """Match the predictions of one folder (with these suffixes) to the images of another, or of the same one.
 
     Folders inside of them are matched too, each to the one of the same name: ``predictions/day/cat.npz`` belongs to
-    ``images/day/cat.jpg``. `besides` is left out, and so is one of the two folders where it lies in the other.
+    ``images/day/cat.jpg``. Of an image in several files, ``ct_0000.nii.gz`` and so on, the first belongs to ``ct``.
+    `besides` is left out, and so is one of the two folders where it lies in the other.
     """
     together = images.samefile(predictions)
     by_stem = files_by_stem(predictions, suffixes, besides if together else [*besides, images])
     taken = [path for paths in by_stem.values() for path in paths] if together else [predictions]
-    photos = files_by_stem(images, IMAGE_SUFFIXES, [*besides, *taken])
+    photos = files_by_stem(images, image_suffixes, [*besides, *taken])
     pairs, problems = {}, {}
     for stem, paths in by_stem.items():
-        partners = photos.get(stem, [])
+        partners = photos.get(stem) or photos.get(f"{stem}{FIRST_CHANNEL}", [])
         if len(paths) > 1:
             problems[paths[0]] = f"{' and '.join(path.name for path in paths)} have the same name"
         elif len(partners) != 1:
@@ -147,4 +191,6 @@ def pair_by_stem(images: Path, predictions: Path, suffixes: Sequence[str], besid
             problems[paths[0]] = f"{names} have the same name" if partners else f"no image {stem}.* in {images}"
         else:
             pairs[stem] = (partners[0], paths[0])
-    return Pairs(pairs, problems, [paths[0] for stem, paths in photos.items() if stem not in by_stem])
+    known = by_stem.keys()
+    lonely = [paths[0] for stem, paths in photos.items() if not {stem, FURTHER_CHANNEL.sub("", stem)} & known]
+    return Pairs(pairs, problems, lonely)

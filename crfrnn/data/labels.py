@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, PngImagePlugin
@@ -12,6 +13,8 @@ from crfrnn.data.files import writing
 from crfrnn.data.images import alpha_of, open_image
 
 UNSURE = -1  # the number of pixels without a label
+TRANSPARENT = -1  # the index of pixels that a file calls so
+MOST_VALUES = 1 << 16  # indices are below
 MOST_LABELS = 256  # a map with more is a photograph, or its colours were blurred
 
 Value = int | tuple[int, int, int]
@@ -39,6 +42,7 @@ class LabelStyle:
     palette: bytes | None = None  # 256 colours where the map is a palette PNG
     deep: bool = False  # 16 bits
     class_names: tuple[str, ...] = ()  # where labels have names of their own
+    dtype: str | None = None  # of a volume of labels, NumPy's name
 
     @classmethod
     def voc(cls, labels: int) -> "LabelStyle":
@@ -84,13 +88,14 @@ class LabelStyle:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A coarse label map: indices (H, W) int32 into the style's values, `UNSURE` where there is no label."""
+    """A coarse label map: indices (H, W), or (z, y, x) of a volume, int32 into the style's values, `UNSURE` where there
+    is no label."""
 
     indices: np.ndarray
     style: LabelStyle
 
     def probabilities(self, confidence: float) -> np.ndarray:
-        """(L, H, W) float32: `confidence` for a pixel's label, the rest shared evenly; 1 / L where unsure.
+        """(L, *S) float32: `confidence` for a pixel's label, the rest shared evenly; 1 / L where unsure.
 
         As pydensecrf's ``unary_from_labels(gt_prob=confidence)``. The only label of a map is certain.
 
@@ -148,9 +153,24 @@ def read_labels(path: Path, unsure: Value | None = None) -> LabelMap:
     else:
         raise ValueError(f"{path}: mode {image.mode} is none of palette, grey and RGB")
     colour_coded = image.mode == "RGB"
-    indices, values = _number(path, packed, visible, _void_value(path, colour_coded, palette, unsure))
+    sure = packed != _void_value(path, colour_coded, palette, unsure)
+    indices, values = numbered(path, packed, sure if visible is None else sure & visible)
     colours = tuple((v >> 16, (v >> 8) & 255, v & 255) for v in values)
     return LabelMap(indices, LabelStyle(colours if colour_coded else values, palette, deep=image.mode.startswith("I")))
+
+
+def read_indices(path: Path) -> np.ndarray:
+    """(H, W), the class indices of a palette or grey picture as they are stored; `TRANSPARENT` where it says so."""
+    image = open_image(path)
+    if image.format == "JPEG":
+        raise ValueError(f"{path}: a JPEG cannot hold class indices, it blurs them; save the mask as PNG")
+    image, visible = without_alpha(image)
+    if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
+        raise ValueError(f"{path}: mode {image.mode}, expected class indices in a palette or grey PNG, not colours")
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() >= MOST_VALUES:
+        raise ValueError(f"{path}: values {values.min()}..{values.max()}, expected class indices")
+    return values if visible is None else np.where(visible, values, TRANSPARENT)
 
 
 def without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
@@ -161,19 +181,18 @@ def without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
     return image, None if alpha is None else alpha > 0
 
 
-def _number(path: Path, packed: np.ndarray, visible: np.ndarray | None, void: int) -> tuple[np.ndarray, tuple]:
-    """Pixel values (H, W), colours packed into one number, to label numbers 0..L-1 and the value of each."""
-    values, indices = np.unique(packed, return_inverse=True)
-    indices = indices.reshape(packed.shape)
-    sure = packed != void if visible is None else (packed != void) & visible
-    used = np.unique(indices[sure])
+def numbered(path: Path, packed: np.ndarray, sure: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Label numbers 0..L-1, int32, of pixel values (*S), colours packed into one number, and the value of each.
+
+    `sure` says which of them count, (*S) or one for all; the others are `UNSURE`.
+    """
+    used = np.unique(packed[sure])
     if not used.size:
         raise ValueError(f"{path}: every pixel is unsure or transparent, there is no label and no stroke in it")
     if used.size > MOST_LABELS:
         raise ValueError(f"{path}: {used.size} different values, which is no label map (was it blurred or resized?)")
-    renumber = np.zeros(len(values), np.int32)
-    renumber[used] = np.arange(used.size)
-    return np.where(sure, renumber[indices], np.int32(UNSURE)), tuple(values[used].tolist())
+    indices = np.searchsorted(used, packed).astype(np.int32)
+    return np.where(sure, indices, np.int32(UNSURE)), tuple(used.tolist())
 
 
 def _void_value(path: Path, colour_coded: bool, palette: bytes | None, unsure: Value | None) -> int:

@@ -18,7 +18,7 @@ def looks_soft(style: LabelStyle) -> bool:
     >>> looks_soft(LabelStyle(tuple(range(100)))), looks_soft(LabelStyle.voc(100))
     (True, False)
     """
-    if len(style.values) <= MOST_LABELS:
+    if len(style.values) <= MOST_LABELS or style.dtype:  # a volume of labels, which are atlases
         return False
     if style.deep:
         return max(style.values) >= DARK  # type: ignore[operator]  (numbers)

@@ -156,8 +156,8 @@ def _warn_of_many(dimensions: int) -> None:
     if not torch.compiler.is_compiling():
         warnings.warn(
             f"features: {dimensions} dimensions are many for a lattice, from {POOR} on it may change a label in ten"
-            " (docs/accuracy.md); reduce them to a few by a PCA, share them out among several kernels, or use"
-            " method='exact'",
+            " (docs/accuracy.md); reduce them to a few by a PCA, share them out among several kernels"
+            " (channels=), or use method='exact'",
             stacklevel=3,
         )
 

@@ -14,12 +14,36 @@ from crfrnn.runtime.layout_gpu import readable
 
 NARROW = 0.5  # bandwidths: two colours so far apart are neighbours all the same, exp(-1/8)
 NARROW_AROUND_ZERO = 2.0  # colours are not negative: normalised ones spread over four to five units
+BLACK_AND_WHITE, WHITE = (0.005, 0.995), 255.0  # shares of a channel below them, and what white becomes
 LARGEST = (
     5.0  # of a guide in 0..1, or normalised by mean and deviation; a dark or an overexposed crop has larger values
 )
 
 _warned: set[Any] = set()  # bandwidths that were warned of
 _asked: set[Any] = set()  # bandwidths for which a GPU was asked, once: the host waits for its answer
+
+
+def standardized(guide: Tensor) -> Tensor:
+    """Intensities in which a preset's theta_beta counts: of each channel black, which 0.5 % are below, is 0 and white,
+    which 0.5 % are above, 255. As a scan's background and its brightest voxels decide little, images of one kind become
+    alike. float32.
+
+    Args:
+        guide: (B, C, *S). What lies beyond black or white by more than their distance becomes that.
+
+    >>> standardized(torch.arange(-1000.0, 3001.0).view(1, 1, -1))[0, 0, [20, 2000, 3980]]
+    tensor([  0.0000, 127.5000, 255.0000])
+    """
+    values = guide.detach().float().flatten(2)
+    count, (low, high) = values.shape[2], BLACK_AND_WHITE
+    black, white = (
+        values.kthvalue(1 + round(share * (count - 1)), dim=2, keepdim=True).values for share in (low, high)
+    )
+    flat = white <= black  # nearly all is background
+    black = torch.where(flat, values.amin(dim=2, keepdim=True), black)
+    white = torch.where(flat, values.amax(dim=2, keepdim=True), white)
+    scaled = WHITE * ((values - black) / (white - black).clamp(min=torch.finfo(torch.float32).tiny))
+    return scaled.clamp(-WHITE, 2 * WHITE).view(guide.shape)
 
 
 def notice_other_units(guide: Tensor, colours: Tensor, theta_beta: Any) -> None:

@@ -9,9 +9,10 @@ gets a gradient. The guide gets one whenever it requires one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
+from operator import index
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -34,8 +35,8 @@ class Kernel(Protocol):
         """guide (B, C, *S) -> the filter for values (B, L, *S)."""
         ...
 
-    def scaled(self, factor: float) -> "Kernel":
-        """The same kernel for a grid with `factor` times as many pixels along each axis."""
+    def scaled(self, factor: float | Sequence[float]) -> "Kernel":
+        """The same kernel for a grid with `factor` times as many pixels along each axis, or along this one and that."""
         ...
 
 
@@ -58,6 +59,7 @@ class _Checked:
     weight: float
     method: str
     accuracy: int = 1
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if torch.compiler.is_compiling():  # a copy with learned bandwidths, of a kernel that was checked
@@ -73,6 +75,29 @@ class _Checked:
         if self.method not in self.methods:
             raise ValueError(f"method: {self.method!r} is none of {', '.join(self.methods)}")
         check_accuracy(self.accuracy)
+        if self.channels is not None:
+            object.__setattr__(self, "channels", _check_channels(self.channels))
+
+
+def _check_channels(channels: Any) -> tuple[int, ...]:
+    """Python's own numbers; ValueError where they are not the numbers of some channels."""
+    try:
+        chosen = tuple(index(channel) for channel in channels)
+    except TypeError:
+        chosen = ()
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"channels: expected different numbers from 0 on, such as (0, 1, 2), got {channels!r}")
+    return chosen
+
+
+def _chosen(guide: Tensor, channels: tuple[int, ...] | None) -> Tensor:
+    """These channels of a guide (B, C, *S), or all."""
+    _check_guide(guide)
+    if channels is None:
+        return guide
+    if max(channels) >= guide.shape[1]:
+        raise ValueError(f"channels: {max(channels)} is none of the guide's {guide.shape[1]} (the first is 0)")
+    return guide[:, list(channels)]
 
 
 def _numbers(array: Any) -> Any:
@@ -107,8 +132,36 @@ def with_accuracy(kernels: Sequence[Kernel], accuracy: int | None) -> tuple[Kern
     return tuple(replace(k, accuracy=accuracy) if isinstance(k, Bilateral | Features) else k for k in kernels)
 
 
-def _times(theta: Bandwidth, factor: float) -> Bandwidth:
-    return tuple(t * factor for t in theta) if isinstance(theta, tuple | list) else theta * factor
+def _times(name: str, theta: Bandwidth, factor: float | Sequence[float]) -> Bandwidth:
+    """A bandwidth of positions times one factor, or times that of each axis."""
+    if not isinstance(factor, Sequence):
+        return tuple(t * factor for t in theta) if isinstance(theta, tuple | list) else theta * factor
+    each = _each(name, theta, len(factor), "axes")
+    if isinstance(each, Tensor):
+        return each * each.new_tensor(factor)
+    return tuple(t * f for t, f in zip(each, factor, strict=True))
+
+
+def scaled(kernels: Sequence[Kernel], factor: float | Sequence[float]) -> tuple[Kernel, ...]:
+    """All of them; ValueError where one cannot be scaled."""
+    for kernel in kernels:
+        if not hasattr(kernel, "scaled"):
+            raise ValueError(f"kernels: {type(kernel).__name__} needs a method scaled(factor), as Bilateral has")
+    return tuple(kernel.scaled(factor) for kernel in kernels)
+
+
+def per_pixel(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
+    """Pixels to a unit along each of so many axes, the `factor` of `Kernel.scaled` that makes bandwidths count in it.
+
+    `spacing` is how many of these units are from one pixel to the next along each axis, such as millimetres (z, y, x).
+
+    >>> Spatial(3).scaled(per_pixel((2.0, 0.5, 0.5), axes=3)).theta_gamma
+    (1.5, 6.0, 6.0)
+    """
+    steps = tuple(spacing) if isinstance(spacing, Iterable) else (spacing,)
+    if len(steps) != axes or not all(isinstance(s, Real) and 0 < s < math.inf for s in steps):
+        raise ValueError(f"spacing: expected a positive number for each of {axes} axes, got {spacing!r}")
+    return tuple(1 / float(step) for step in steps)
 
 
 def _scale(thetas: tuple[float, ...] | Tensor, dtype: torch.dtype, guide: Tensor) -> Tensor:
@@ -145,6 +198,7 @@ class Bilateral(_Checked):
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
         accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
+        channels: of the guide, those that this kernel sees, such as (0, 1, 2); None is all of them.
 
     Source: the first term of equation (3), Kraehenbuehl and Koltun 2011; initial values of Zheng et al. 2015.
 
@@ -160,23 +214,24 @@ class Bilateral(_Checked):
     weight: float = 5.0
     method: str = "permutohedral"
     accuracy: int = 1
+    channels: tuple[int, ...] | None = None
 
     def features(self, guide: Tensor) -> Tensor:
         """guide (B, C, *S) -> (B, D + C, *S) for a grid of D dimensions."""
-        _check_guide(guide)
+        guide = _chosen(guide, self.channels)
         dtype = working_dtype(guide)
         positions = _each("theta_alpha", self.theta_alpha, guide.dim() - 2, "axes")
         colours = _each("theta_beta", self.theta_beta, guide.shape[1], "channels")
         planes = guide.to(dtype, memory_format=torch.contiguous_format)
         return torch.cat([*_positions(guide, positions, dtype), planes / _scale(colours, dtype, guide)], dim=1)
 
-    def scaled(self, factor: float) -> "Bilateral":
-        """The same kernel for a grid with `factor` times as many pixels along each axis.
+    def scaled(self, factor: float | Sequence[float]) -> "Bilateral":
+        """The same kernel for a grid with `factor` times as many pixels along each axis, or along this one and that.
 
         >>> Bilateral(theta_alpha=30, theta_beta=10).scaled(2).theta_alpha
         60
         """
-        return replace(self, theta_alpha=_times(self.theta_alpha, factor))
+        return replace(self, theta_alpha=_times("theta_alpha", self.theta_alpha, factor))
 
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
@@ -186,7 +241,7 @@ class Bilateral(_Checked):
         Warns once where the guide is in other units than theta_beta (`guide_units.py`).
         """
         features = self.features(guide)
-        notice_other_units(guide, features[:, guide.dim() - 2 :], self.theta_beta)
+        notice_other_units(_chosen(guide, self.channels), features[:, guide.dim() - 2 :], self.theta_beta)
         return prepare(
             features,
             method=self.method,
@@ -224,9 +279,9 @@ class Spatial(_Checked):
         thetas = _each("theta_gamma", self.theta_gamma, guide.dim() - 2, "axes")
         return torch.cat(_positions(guide, thetas, working_dtype(guide)), dim=1)
 
-    def scaled(self, factor: float) -> "Spatial":
-        """The same kernel for a grid with `factor` times as many pixels along each axis."""
-        return replace(self, theta_gamma=_times(self.theta_gamma, factor))
+    def scaled(self, factor: float | Sequence[float]) -> "Spatial":
+        """The same kernel for a grid with `factor` times as many pixels along each axis, or along this one and that."""
+        return replace(self, theta_gamma=_times("theta_gamma", self.theta_gamma, factor))
 
     def prepare(
         self, guide: Tensor, *, normalization: str = "after", implementation: str | None = None
@@ -256,6 +311,7 @@ class Features(_Checked):
         weight: initial value of the kernel's weight w_m.
         method: ``permutohedral`` or ``exact``.
         accuracy: of the lattice: 1, the classic one, to 3; see `gaussian_filter`.
+        channels: of the guide, those that this kernel sees, such as (0, 1, 2); None is all of them.
 
     >>> Features(theta=2.0).prepare(torch.rand(1, 3, 50))(torch.rand(1, 4, 50)).shape
     torch.Size([1, 4, 50])
@@ -268,15 +324,16 @@ class Features(_Checked):
     weight: float = 5.0
     method: str = "permutohedral"
     accuracy: int = 1
+    channels: tuple[int, ...] | None = None
 
     def features(self, guide: Tensor) -> Tensor:
-        """guide (B, C, *S) -> (B, C, *S)."""
-        _check_guide(guide)
+        """guide (B, C, *S) -> (B, C, *S), or as many channels as the kernel sees."""
+        guide = _chosen(guide, self.channels)
         thetas = _each("theta", self.theta, guide.shape[1], "channels")
         dtype = working_dtype(guide)
         return guide.to(dtype) / _scale(thetas, dtype, guide)
 
-    def scaled(self, factor: float) -> "Features":
+    def scaled(self, factor: float | Sequence[float]) -> "Features":
         """The same kernel: no feature counts in pixels of the grid."""
         del factor
         return self

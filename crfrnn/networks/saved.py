@@ -43,6 +43,7 @@ def crf_config(crf: CRFRNN) -> dict[str, Any]:
         **({} if crf.solver is None else {"solver": solver_config(crf.solver)}),
         "self_connection": crf.self_connection,
         "temperature": crf.temperature,
+        **({} if crf.spacing is None else {"spacing": list(crf.spacing)}),
     }
 
 

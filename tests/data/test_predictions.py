@@ -139,3 +139,35 @@ def test_an_array_that_claims_more_than_there_is(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"(2, 3, 4)", b"(2, 3, 9)"))
     with pytest.raises(ValueError, match=r"a\.npy: not a readable array"):
         read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "points", "labels"),
+    [
+        ((800, 4), 800, 1),
+        ((4, 800), 800, 0),
+        ((3, 3), 3, 1),  # (points, labels) where both would do
+        ((2, 5), 2, 1),
+        ((2, 5), 5, 0),
+        ((5, 2), 7, 1),  # fits nothing: points are more
+        ((800,), 800, None),
+        ((800, 1), 800, None),
+        ((1, 800), 800, None),
+        ((1, 800, 4), 800, 2),
+    ],
+)
+def test_forms_of_points(shape, points, labels):
+    form, values = Form.of(shape, [(points,)], 1), np.random.default_rng(0).random(shape)
+    assert form.labels == labels
+    assert form.size(shape) == ((points,) if points in shape else (max(shape),))
+    planes = form.planes(values)
+    assert planes.shape == (1 if labels is None else shape[labels], *form.size(shape))
+    assert np.array_equal(form.restored(planes), values)
+
+
+def test_usual_forms():
+    for dimensions, shape in ((1, (7, 3)), (2, (3, 5, 7)), (3, (3, 4, 5, 7))):
+        size = shape[1:] if dimensions > 1 else shape[:1]
+        assert Form.usual(dimensions) == Form.of(shape, [size], dimensions)
+    with pytest.raises(ValueError, match=r"expected \(points, labels\), or \(points\) of a foreground alone$"):
+        Form.of((2, 3, 4), [], 1)

@@ -168,3 +168,23 @@ def test_scaled_kernels_keep_their_share_of_the_grid():
     small, large = Spatial(1.5, method="exact"), Spatial(1.5, method="exact").scaled(2)
     grid, twice = torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 12, 16)
     assert_equal("distances", large.features(twice)[..., ::2, ::2], small.features(grid), 1e-6)
+
+
+class TestChannels:
+    """A kernel on some of the guide's channels is that kernel on a guide of these."""
+
+    @pytest.mark.parametrize("kernel", [Bilateral(5, (20, 30)), Features((2.0, 3.0))], ids=lambda k: type(k).__name__)
+    def test_chosen_ones(self, kernel):
+        guide, values = random_values(2, 4, 6, 7) * 50, random_values(2, 3, 6, 7)
+        some = dataclasses.replace(kernel, channels=np.array([3, 1]))
+        assert some.channels == (3, 1)
+        assert_equal("filtered", some.prepare(guide)(values), kernel.prepare(guide[:, [3, 1]])(values), 0)
+
+    @pytest.mark.parametrize("channels", [(), (0, 0), (-1,), (0.5,), 3, "01"], ids=str)
+    def test_no_channels(self, channels):
+        with pytest.raises(ValueError, match=r"^channels: expected different numbers from 0 on"):
+            Features(channels=channels)
+
+    def test_more_than_there_are(self):
+        with pytest.raises(ValueError, match=r"^channels: 3 is none of the guide's 3 \(the first is 0\)"):
+            Bilateral(channels=(0, 3)).prepare(torch.zeros(1, 3, 4, 5))

@@ -1,4 +1,4 @@
-"""`crfrnn evaluate`: saved networks side by side on labelled photographs, alone and with a CRF."""
+"""`crfrnn evaluate`: saved networks side by side on labelled photographs, alone and with a CRF; or label maps."""
 
 import json
 import time
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crfrnn.commands.batch import run_all
 from crfrnn.commands.errors import UsageError
+from crfrnn.commands.evaluate.label_maps import evaluate_label_maps
 from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
 from crfrnn.commands.metrics import Evaluation, doubts
@@ -28,6 +29,9 @@ from crfrnn.parameters import CRFParameters, parse_kernel
 
 def evaluate(options: EvaluateOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where they make no CRF."""
+    if options.data is None:
+        evaluate_label_maps(options)
+        return
     separate = _separate_crf(options)
     config = read_data_config(options.data, options.root)
     split = options.split or config.test

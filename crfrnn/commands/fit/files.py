@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -16,11 +15,10 @@ from crfrnn.commands.fit.options import FitOptions
 from crfrnn.commands.progress import say
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.data.datasets import VOID
-from crfrnn.data.datasets.dataset import Classes, SegmentationDataset
-from crfrnn.data.datasets.folders import MASK_SUFFIXES
-from crfrnn.data.files import Pairs, pair_by_stem, writing
-from crfrnn.data.images import open_image, rgb_pixels, upright
-from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized
+from crfrnn.data.datasets.dataset import Classes
+from crfrnn.data.files import Pairs, channels_of, pair_by_stem, stem_of, writing
+from crfrnn.data.kinds import Kind, kind_of
+from crfrnn.data.predictions import Form, resized
 from crfrnn.parameters import CRFParameters
 
 
@@ -31,7 +29,10 @@ def fit_files(options: FitOptions) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
-    files, left_out = _matched(*folders)
+    kind = kind_of(folders[0])
+    if not kind.truth_suffixes:
+        raise ValueError(f"{folders[0]}: holds {kind.several}, which only refine takes")
+    files, left_out = _matched(kind, *folders)
     if len(files) < 2:
         reason = f"; left out: {left_out}" if left_out else ""
         raise ValueError(f"images: {len(files)} with predictions and label map, but a fit needs at least 2{reason}")
@@ -39,13 +40,14 @@ def fit_files(options: FitOptions) -> None:
         raise UsageError(f"folds: must be 2 to {len(files)}, the number of images, got {options.folds}")
     first = [files[0].read(options)]  # for the number of classes; it need not be read again
     names = _names(options.classes, len(first[0][1]))
-    truth = SegmentationDataset([], Classes(tuple(names), void=frozenset({VOID, options.void})))
+    classes = Classes(tuple(names), void=frozenset({VOID, options.void}))
 
-    def read(one: _Files) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        photo, values = first.pop() if first and one is files[0] else one.read(options)
-        return rgb_pixels(photo), values, truth.class_numbers(one.labels)
+    def read(one: _Files) -> tuple[Any, ...]:
+        image, values = first.pop() if first and one is files[0] else one.read(options)
+        image.check_place(one.labels)
+        return image.guide(), values, classes.of(image.read_indices(one.labels), one.labels), image.spacing
 
-    data = Images(_Lazy(files, read), options.logits, names=[str(one.image) for one in files])
+    data = Images(_Lazy(files, read), options.logits, [str(one.image) for one in files], options.standardize)
     if left_out:
         _note(f"fitting on {len(files)} images with predictions and label map; left out: {left_out}")
     chosen = (options.preset, options.folds, options.iterations, options.seed)
@@ -63,22 +65,23 @@ def fit_files(options: FitOptions) -> None:
 
 @dataclass(frozen=True)
 class _Files:
-    """Those of one image."""
+    """Those of one image of a kind."""
 
+    kind: type[Kind]
     image: Path
     predictions: Path
     labels: Path
 
-    def read(self, options: FitOptions) -> tuple[Image.Image, np.ndarray]:
-        """The photo, turned as its predictions are, and these, (L, H, W) with L at least 2, in its size."""
-        photo = open_image(self.image)
-        values = read_predictions(self.predictions, options.key)
-        values = Form.of(values.shape, (photo.size, photo.size[::-1])).planes(values)
-        photo = upright(photo, values.shape[1:])
-        size = (photo.height, photo.width)
-        if values.shape[1:] != size:
-            values = resized(values, size, (self.predictions, self.image), options.resize)
-        return photo, with_background(values, "logits" if options.logits else "probabilities")
+    def read(self, options: FitOptions) -> tuple[Kind, np.ndarray]:
+        """The image, turned as its predictions are, and these, (L, *S) with L at least 2, in its size."""
+        image = self.kind.open(channels_of(self.image, stem_of(self.predictions).name))
+        image.check_place(self.predictions)
+        values = image.read_predictions(self.predictions, options.key)
+        values = Form.of(values.shape, image.sizes, image.dimensions).planes(values)
+        image = image.fitting(values.shape[1:])
+        if values.shape[1:] != image.size:
+            values = resized(values, image.size, (self.predictions, self.image), options.resize)
+        return image, with_background(values, "logits" if options.logits else "probabilities")
 
 
 class _Lazy(Sequence[Any]):
@@ -102,9 +105,12 @@ def _check_preset(preset: str | None) -> None:
             raise UsageError(str(error)) from None
 
 
-def _matched(images: Path, predictions: Path, truths: Path) -> tuple[list[_Files], str]:
+def _matched(kind: type[Kind], images: Path, predictions: Path, truths: Path) -> tuple[list[_Files], str]:
     """The images that have both predictions and a label map; and in words those of which an image lacks the other."""
-    values, labels = pair_by_stem(images, predictions, SUFFIXES), pair_by_stem(images, truths, MASK_SUFFIXES)
+    values, labels = (
+        pair_by_stem(images, folder, suffixes, image_suffixes=kind.suffixes)
+        for folder, suffixes in ((predictions, kind.prediction_suffixes), (truths, kind.truth_suffixes))
+    )
     alone = {
         "predictions": values.problems | _alone(values, labels, f"no label map of that name in {truths}"),
         "label maps": labels.problems | _alone(labels, values, f"no predictions of that name in {predictions}"),
@@ -115,7 +121,7 @@ def _matched(images: Path, predictions: Path, truths: Path) -> tuple[list[_Files
         for path in sorted(files)[:1]
     ]
     common = sorted(values.pairs.keys() & labels.pairs.keys())
-    return [_Files(*values.pairs[stem], labels.pairs[stem][1]) for stem in common], " and ".join(left_out)
+    return [_Files(kind, *values.pairs[stem], labels.pairs[stem][1]) for stem in common], " and ".join(left_out)
 
 
 def _alone(present: Pairs, partners: Pairs, reason: str) -> dict[Path, str]:

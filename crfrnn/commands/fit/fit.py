@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from crfrnn.commands.progress import steps_bar
 from crfrnn.commands.refine.inputs import checked, fitting
 from crfrnn.commands.refine.refine import refine
 from crfrnn.data.datasets import VOID
+from crfrnn.data.predictions import AXES
 from crfrnn.inference.recurrence import check_iterations
 from crfrnn.parameters import CRFParameters
 
@@ -28,26 +30,34 @@ Measure = Callable[[int, Mapping[str, CRFParameters | None]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images: each item is an image, its predictions and its truth, read together when they are needed.
+    """Labelled images: each item is an image, its predictions, its truth and, where positions are not counted in
+    pixels, its spacing, read together when they are needed.
 
     Predictions are probabilities or, with `logits`, logits.
     """
 
-    items: Sequence[tuple[Any, Any, Any]]
+    items: Sequence[tuple[Any, ...]]
     logits: bool = False
     names: Sequence[str] | None = None  # how errors call the images; by their numbers without
+    standardize: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def _item(self, number: int) -> tuple[Any, Any, Any, Any]:
+        """The image, its predictions, its truth, and its spacing or None."""
+        image, predictions, truth, *spacing = self.items[number]
+        return image, predictions, truth, spacing[0] if spacing else None
+
     def sample(self, number: int) -> Sample:
         """The image in the size in which parameters are searched; a ValueError where its parts do not fit."""
         try:
-            image, predictions, truth = self.items[number]
-            guide, unary = checked(image, predictions, "logits" if self.logits else "probabilities")
+            image, predictions, truth, spacing = self._item(number)
+            name = "logits" if self.logits else "probabilities"
+            guide, unary, pixels = checked(image, predictions, name, spacing, self.standardize)
             truth = torch.as_tensor(np.asarray(truth))
             _check_truth(truth, tuple(guide.shape[2:]), unary.shape[1])
-            return Sample.of(guide, unary, truth)
+            return Sample.of(guide, unary, truth, pixels)
         except ValueError as error:
             called = self.names[number] if self.names else f"number {number}"
             raise ValueError(f"{called}: {error}") from None
@@ -63,24 +73,36 @@ class Images:
 
     def measured(self, number: int, options: Mapping[str, CRFParameters | None]) -> dict[str, Tensor]:
         """`class_counts` of the image in its own size, without a CRF (None) and with these parameters."""
-        image, predictions, truth = self.items[number]
+        image, predictions, truth, spacing = self._item(number)
         truth, name = torch.as_tensor(np.asarray(truth)).long(), "logits" if self.logits else "probabilities"
-        values = fitting(image, predictions, name, colour_units=True)[1]
         counts = {}
+        values = fitting(image, predictions, name, True, spacing, self.standardize).planes
         for option, parameters in options.items():
-            q = values if parameters is None else refine(image, **{name: values}, **parameters.options())
+            q = values
+            if parameters is not None:
+                crf = replace(parameters, standardize=self.standardize)
+                q = refine(image, **{name: values}, **crf.options(), spacing=spacing)
             counts[option] = class_counts(confusion_matrix(q.max(0).indices, truth, len(values)))
         return counts
 
 
-class Together(Sequence[tuple[Any, Any, Any]]):
-    """Three sequences as one; a ValueError where they differ in length."""
+class Together(Sequence[tuple[Any, ...]]):
+    """Sequences as one; a ValueError where they differ in length. One spacing of numbers is that of all images."""
 
-    def __init__(self, images: Sequence[Any], predictions: Sequence[Any], truths: Sequence[Any]):
-        for name, items in (("predictions", predictions), ("truths", truths)):
+    def __init__(
+        self,
+        images: Sequence[Any],
+        predictions: Sequence[Any],
+        truths: Sequence[Any],
+        spacing: Sequence[Any] | None = None,
+    ):
+        self._parts: tuple[Sequence[Any], ...] = images, predictions, truths
+        if spacing is not None:
+            alike = isinstance(spacing[0], Real)
+            self._parts += ([spacing] * len(images) if alike else spacing,)
+        for name, items in zip(("predictions", "truths", "spacing"), self._parts[1:], strict=False):
             if len(items) != len(images):
                 raise ValueError(f"{name}: {len(items)}, but there are {len(images)} images")
-        self._parts = images, predictions, truths
 
     def __len__(self) -> int:
         return len(self._parts[0])
@@ -174,6 +196,8 @@ def fit(
     folds: int = 2,
     iterations: int = 5,
     seed: int = 0,
+    spacing: Sequence[Any] | None = None,
+    standardize: bool = False,
 ) -> Fit:
     """Temperature, bandwidths and kernel weights that raise the mean IoU of a network's predictions.
 
@@ -196,6 +220,8 @@ def fit(
         iterations: T of the result, and of the search: what is best for one is not for another. A preset as it is has
             its own.
         seed: of the bootstrap's draws.
+        spacing: one for all images or one for each, as `crfrnn.refine` takes it: of volumes (z, y, x) in millimetres.
+        standardize: bring intensities to 0..255, as `crfrnn.refine` does; the parameters found say so too.
 
     Raises:
         ValueError: fewer than two images, lists of different lengths, a truth with other classes or of another size,
@@ -208,7 +234,8 @@ def fit(
     >>> fit([image] * 4, [sure] * 4, [truth] * 4).helps  # nothing to improve
     False
     """
-    return fit_images(Images(Together(images, predictions, truths), logits), preset, folds, iterations, seed)
+    data = Images(Together(images, predictions, truths, spacing), logits, standardize=standardize)
+    return fit_images(data, preset, folds, iterations, seed)
 
 
 def fit_images(
@@ -234,7 +261,8 @@ def fit_images(
     helps = held_out.pays(held_out.best)
     fitted = helps and held_out.best == FITTED
     chosen, parameters = (learned.rung, learned.parameters) if fitted else (START, learned.start)
-    return Fit(replace(parameters, fitted=_provenance(held_out, chosen, helps, folds)), chosen, helps, held_out)
+    provenance = _provenance(held_out, chosen, helps, folds)
+    return Fit(replace(parameters, fitted=provenance, standardize=data.standardize), chosen, helps, held_out)
 
 
 def cross_validate(
@@ -266,7 +294,7 @@ def check(data: Images, preset: str | None, folds: int, iterations: int) -> None
 
 def _check_truth(truth: Tensor, size: tuple[int, ...], classes: int) -> None:
     if tuple(truth.shape) != size:
-        raise ValueError(f"truths: {tuple(truth.shape)} (height, width), but the image has {size}")
+        raise ValueError(f"truths: {tuple(truth.shape)} ({', '.join(AXES[len(size)])}), but the image has {size}")
     if truth.is_floating_point() or truth.is_complex():
         raise ValueError(f"truths: class numbers are whole numbers, got {truth.dtype}")
     sure = truth[truth != VOID]

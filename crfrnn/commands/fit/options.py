@@ -16,14 +16,14 @@ class FitOptions:
     result.
 
     Args:
-        images: a folder of photographs.
-        predictions: a folder of .npy or .npz files, probabilities (labels, height, width), or (height, width) of a
-            binary network.
-        ground_truth: a folder of label maps: palette or grey PNGs with the class numbers 0, 1, 2, ...
+        images: a folder of photographs or of volumes, such as ct.nii.gz, in which positions count in millimetres.
+        predictions: a folder of .npy or .npz files, probabilities (labels, height, width) or (labels, z, y, x), without
+            the labels of a binary network; or of volumes with an axis of labels.
+        ground_truth: a folder of label maps: palette or grey PNGs, or volumes, with the class numbers 0, 1, 2, ...
         out: the YAML file for the parameters.
         logits: the predictions are logits.
         key: the name of the array in .npz files that hold several.
-        resize: scale predictions of another size to the photograph's, bilinearly.
+        resize: scale predictions of another size to the image's, linearly.
         void: the value of label maps that does not count (255 never counts).
         classes: a text file with the name of a class on each line, for the table.
         preset: begin with present, crfrnn, pydensecrf, deeplab-v1 or deeplab-v2; with the best of all where it is left
@@ -31,6 +31,8 @@ class FitOptions:
         folds: parts of the cross-validation.
         iterations: mean-field iterations of the result, and of the search.
         seed: of the bootstrap's draws.
+        standardize: bring each channel's intensities to 0..255, where a preset's theta_beta counts, by the values that
+            0.5 % are below and 0.5 % above; the file says so to refine.
     """
 
     images: str
@@ -47,6 +49,7 @@ class FitOptions:
     folds: int = 2
     iterations: int = 5
     seed: int = 0
+    standardize: bool = False
 
     def __post_init__(self):
         if Path(self.out).suffix.lower() not in (".yaml", ".yml"):

@@ -1,8 +1,9 @@
-"""`crfrnn refine`: photographs and predictions from files and folders, label maps into files and folders."""
+"""`crfrnn refine`: images of every kind and predictions from files and folders, labels into files and folders."""
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_j
 from crfrnn.commands.progress import say, waiting
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.options import RefineOptions
+from crfrnn.commands.refine.points import described, point_kernels, refine_points
 from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.commands.refine.trace import Trace, curve_of
 from crfrnn.data.drawing.overlay import draw_overlay
-from crfrnn.data.files import IMAGE_SUFFIXES, pair_by_stem
-from crfrnn.data.images import open_image, rgb_pixels, upright, write_image
-from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure, read_labels, write_labels
-from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, resized, write_predictions
-from crfrnn.data.soft_masks import FOREGROUND, looks_soft, read_soft_mask
+from crfrnn.data.files import channels_of, each_alone, pair_by_stem
+from crfrnn.data.images import write_image
+from crfrnn.data.kinds import Kind, kind_of
+from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure
+from crfrnn.data.predictions import Form, resized
+from crfrnn.data.soft_masks import looks_soft
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
 from crfrnn.parameters import CRFParameters, parse_kernel
 
@@ -32,13 +35,16 @@ class _Settings:
     """The options, and what their words stand for."""
 
     options: RefineOptions
+    kind: type[Kind]  # of the images
     unsure: Value | None
     crf: dict[str, Any]  # the keyword arguments of `refine`
+    channels: list[str] | None  # by their names, of what has names; None for the usual ones
+    classes: tuple[int, ...] | None  # what each label is written as
 
 
 @dataclass(frozen=True)
 class _Job:
-    image: Path
+    images: tuple[Path, ...]  # one image, in several files where its channels lie apart
     source: Path  # the predictions
     targets: Targets
 
@@ -47,37 +53,49 @@ class _Job:
 class _Coarse:
     """Predictions as a file has them."""
 
-    planes: np.ndarray  # (L, H, W), or (1, H, W) of a foreground or of the only label
+    planes: np.ndarray  # (L, *S), or (1, *S) of a foreground or of the only label
     form: Form
     style: LabelStyle  # of the label map that they become
-    before: np.ndarray | None = None  # the labels (H, W) where it was a label map
+    before: np.ndarray | None = None  # the labels (*S) where it was a label map
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    size: tuple[int, int]  # (height, width)
+    extent: str
     labels: list[str]
-    changed: float  # share of the pixels that had a label and got another one
+    changed: float  # share of the points that had a label and got another one
+    notes: tuple[str, ...] = ()
 
 
 def refine_files(options: RefineOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
-    settings = _check(options)
-    image, source = Path(options.image), Path(options.source)
+    images, source = _paths(options.image), Path(options.source)
     targets = Targets.given(options.out, options.overlay, options.save_probabilities, trace=options.trace)
-    for path in (image, source):
+    settings = _check(options, kind_of(images[0], targets.paths()))
+    for path in (*images, source):
         if not path.exists():
             raise ValueError(f"{path}: there is no such file or folder")
-    if image.is_dir() != source.is_dir():
-        raise UsageError(f"image: {image} and {source} must both be files, or both folders")
+    for path in images:
+        if path.is_dir() != source.is_dir():
+            raise UsageError(f"image: {path} and {source} must both be files, or both folders")
     if source.is_dir():
-        _refine_folder(image, source, targets, settings)
+        _refine_folder(images, source, targets, settings)
     else:
-        _refine_file(image, source, targets, settings)
+        _refine_file(images, source, targets, settings)
 
 
-def _check(options: RefineOptions) -> _Settings:
+def _paths(text: str) -> tuple[Path, ...]:
+    """One file or folder, or several with commas, whose names are then without any."""
+    return (Path(text),) if Path(text).exists() else tuple(map(Path, text.split(",")))
+
+
+def _check(options: RefineOptions, kind: type[Kind]) -> _Settings:
     """The options in the form in which they are used; UsageError where they make no CRF."""
+    if options.kind == "foreground" and not kind.foreground_suffixes:
+        raise UsageError(f"foreground: of {kind.several} a foreground goes to --probabilities")
+    for option in fields(options):
+        if option.name in kind.lacks and getattr(options, option.name) != option.default:
+            raise UsageError(f"{option.name.replace('_', '-')}: {kind.lacks[option.name]}")
     try:
         crf = CRFParameters.of_preset(
             options.preset,
@@ -87,6 +105,7 @@ def _check(options: RefineOptions) -> _Settings:
             iterations=options.iterations,
             temperature=options.temperature,
             class_weights=options.class_weights,
+            standardize=options.standardize,
         )
         check_accuracy(options.accuracy)
         unsure = None if options.unsure == "" else parse_unsure(options.unsure)
@@ -95,39 +114,69 @@ def _check(options: RefineOptions) -> _Settings:
     chosen = {"accuracy": options.accuracy, "tolerance": options.tolerance}
     if not options.kernel:  # by the preset's name, as `refine` then knows in which units its kernels are
         chosen |= {"preset": options.preset, "kernels": None}
-    return _Settings(options, unsure, crf.options() | chosen)
+    return _Settings(options, kind, unsure, crf.options() | chosen, _channels(options), _classes(options))
 
 
-def _refine_file(image: Path, source: Path, targets: Targets, settings: _Settings) -> None:
-    job = _Job(image, source, targets.of(image, several=False))
-    check_outputs((image, source), [job.targets])
+def _channels(options: RefineOptions) -> list[str] | None:
+    if options.attributes is None:
+        return None
+    return [] if options.attributes == "none" else [name for name in options.attributes.split(",") if name]
+
+
+def _classes(options: RefineOptions) -> tuple[int, ...] | None:
+    if options.classes is None:
+        return None
+    try:
+        classes = tuple(int(word) for word in options.classes.split(","))
+    except ValueError:
+        raise UsageError(f"classes: expected numbers such as 2,5,6, got {options.classes!r}") from None
+    if options.kind == "labels" or len(set(classes)) < len(classes):
+        wrong = "labels bring theirs" if options.kind == "labels" else f"{options.classes} has one twice"
+        raise UsageError(f"classes: {wrong}")
+    return classes
+
+
+def _refine_file(images: tuple[Path, ...], source: Path, targets: Targets, settings: _Settings) -> None:
+    image = images[0]
+    job = _Job(images, source, targets.of(image, several=False, kind=settings.kind))
+    check_outputs((*images, source), [job.targets])
     _check_confidence([source], settings)
     start = time.perf_counter()
     with waiting(f"refining {image.name}"):
         outcome = _work(job, settings)
     seconds = time.perf_counter() - start
-    height, width = outcome.size
     from_labels = settings.options.kind == "labels"
     names = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
     count = f"{len(outcome.labels)} label{'s' * (len(outcome.labels) != 1)}"
     say(
-        f"refined {image} ({width} x {height}), {count}{names * from_labels},"
-        f" in {seconds:.2f} s; {outcome.changed:.1%} of the pixels changed their label"
+        f"refined {image} ({outcome.extent}), {count}{names * (from_labels or settings.classes is not None)},"
+        f" in {seconds:.2f} s; {outcome.changed:.1%} of the {settings.kind.points} changed their label"
     )
     if from_labels and settings.unsure is None and "255" in outcome.labels[2:]:
         say("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
+    for note in outcome.notes:
+        say(note)
     for path in job.targets.paths():
         say(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
 
 
-def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Settings) -> None:
-    check_folders([images], targets)
-    suffixes = (".png",) if settings.options.kind in ("labels", "foreground") else SUFFIXES
-    matched = pair_by_stem(images, source, suffixes, besides=targets.paths())
-    jobs = [_Job(*pair, targets.of(pair[0], several=True, name=stem)) for stem, pair in matched.pairs.items()]
+def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, settings: _Settings) -> None:
+    check_folders(folders, targets)
+    images, *further = folders
+    kind, of = settings.kind, settings.options.kind
+    read = {"labels": kind.label_suffixes, "foreground": kind.foreground_suffixes}
+    suffixes = read.get(of, kind.prediction_suffixes)
+    if of == "labels" and kind.holds_labels and images.samefile(source):
+        matched = each_alone(images, kind.suffixes, targets.paths())
+    else:
+        matched = pair_by_stem(images, source, suffixes, [*targets.paths(), *further], kind.suffixes)
+    jobs = []
+    for stem, (image, predictions) in matched.pairs.items():
+        channels = [folder / path.relative_to(images) for path in channels_of(image, stem) for folder in folders]
+        jobs.append(_Job(tuple(channels), predictions, targets.of(image, several=True, name=stem, kind=kind)))
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
-    check_outputs((path for job in jobs for path in (job.image, job.source)), [job.targets for job in jobs])
+    check_outputs((path for job in jobs for path in (*job.images, job.source)), [job.targets for job in jobs])
     _check_confidence([job.source for job in jobs], settings)
     run_jobs(
         partial(_work, settings=settings),
@@ -135,7 +184,7 @@ def _refine_folder(images: Path, source: Path, targets: Targets, settings: _Sett
         targets,
         words=("refining", "refined"),
         summary=lambda outcomes: [
-            f"{np.mean([one.changed for one in outcomes]):.1%} of the pixels changed their label"
+            f"{np.mean([one.changed for one in outcomes]):.1%} of the {kind.points} changed their label"
         ],
         problems=matched.problems,
         overwrite=settings.options.overwrite,
@@ -154,7 +203,7 @@ def _check_confidence(maps: Sequence[Path], settings: _Settings) -> None:
     with waiting("counting the labels"):
         for path in maps:
             try:
-                labels = len(read_labels(path, settings.unsure).style.values)
+                labels = len(settings.kind.read_labels(path, settings.unsure).style.values)
             except ValueError:  # reported when its turn comes
                 continue
             if labels > 1 and options.confidence <= 1 / labels:
@@ -167,61 +216,80 @@ def _work(job: _Job, settings: _Settings) -> _Outcome:
     """Read, refine and write one image. The label map comes last: where it stands, everything does."""
     options = settings.options
     name = "logits" if options.kind == "logits" else "probabilities"
-    image = open_image(job.image)
-    coarse = _read(job.source, settings, (image.size, image.size[::-1]))
+    image = settings.kind.open(job.images).with_channels(settings.channels)
+    image.check_place(job.source)
+    coarse = _read(job.source, settings, image)
     values, before = coarse.planes, coarse.before
-    image = upright(image, values.shape[1:])
-    size = (image.height, image.width)
-    if values.shape[1:] != size:
-        values, before = resized(values, size, (job.source, job.image), options.resize), None
+    image = image.fitting(values.shape[1:])
+    if values.shape[1:] != image.size:
+        values, before = resized(values, image.size, (job.source, job.images[0]), options.resize), None
     trace = Trace() if job.targets.trace else None
     try:
-        photo = rgb_pixels(image)
         if coarse.form.labels is None:
             values = with_background(values, name)
         if before is None:
             before = np.asarray(torch.from_numpy(values).max(0).indices)
         if len(values) == 1:
-            marginals = _only_label(values, settings.crf["iterations"], trace)
+            marginals, notes = _only_label(values, settings.crf["iterations"], trace), ()
         else:
-            marginals = refine(photo, **{name: values}, **settings.crf, trace=trace)
+            marginals, notes = _refined(image, {name: values}, settings.crf, trace)
     except ValueError as error:
-        raise ValueError(f"{job.image}, {job.source}: {error}") from error
+        raise ValueError(f"{', '.join(map(str, job.images))}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).max(0).indices)  # argmax takes four times as long
     targets = job.targets
     if targets.overlay is not None:
-        write_image(targets.overlay, draw_overlay(photo, indices, coarse.style.colours()))
+        write_image(targets.overlay, draw_overlay(*image.picture(indices), coarse.style.colours()))
     if targets.probabilities is not None:
         alone = coarse.form.labels is None
-        write_predictions(targets.probabilities, coarse.form.restored(marginals[1:] if alone else marginals))
+        image.write_predictions(targets.probabilities, marginals[1:] if alone else marginals, coarse.form)
     if trace is not None and targets.trace is not None:
-        trace.write(targets.trace, job.image.name)
-    write_labels(targets.out, indices, coarse.style)
+        trace.write(targets.trace, job.images[0].name)
+    image.write_labels(targets.out, indices, coarse.style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
-    return _Outcome(size, coarse.style.names(), changed)
+    return _Outcome(image.extent, coarse.style.names(), changed, notes)
 
 
-def _read(source: Path, settings: _Settings, sizes: Sequence[Sequence[int]]) -> _Coarse:
-    """The predictions for one image, which has one of these sizes, the first as it is stored: (width, height)."""
+def _refined(
+    image: Kind, predictions: dict[str, np.ndarray], crf: dict[str, Any], trace: Trace | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The marginals (L, *S) for predictions (L, *S), and what there is to say of the CRF."""
+    guide = image.guide()
+    if image.positions is None:
+        return refine(guide, **predictions, **crf, spacing=image.spacing, trace=trace), ()
+    kernels = crf["kernels"] or point_kernels(image.positions, guide)
+    rows = {name: planes.T for name, planes in predictions.items()}  # (N, L), which no number of points makes doubtful
+    follow = None if trace is None else lambda moment: trace(moment._replace(marginals=moment.marginals.T))
+    known = {name: value for name, value in crf.items() if name not in ("preset", "standardize")}
+    q = refine_points(image.positions, attributes=guide, **rows, **known | {"kernels": kernels, "trace": follow})
+    names = ", ".join(image.channels or ()) or "none"
+    return q.T, (f"attributes: {names}; {', '.join(map(described, kernels))}",)
+
+
+def _read(source: Path, settings: _Settings, image: Kind) -> _Coarse:
+    """The predictions for one image."""
     options = settings.options
     if options.kind == "labels":
-        coarse = read_labels(source, settings.unsure)
+        coarse = image.labels(source, settings.unsure)
         _check_levels(source, coarse.style, options.many_labels)
         probabilities = coarse.probabilities(options.confidence)
-        return _Coarse(probabilities, Form(axes=3, rows=1, labels=0), coarse.style, coarse.indices)
+        return _Coarse(probabilities, Form.usual(image.dimensions), coarse.style, coarse.indices)
     if options.kind == "foreground":
-        values, style = read_soft_mask(source), FOREGROUND
-    elif source.suffix.lower() in IMAGE_SUFFIXES:
-        raise ValueError(f"{source}: no array but a picture; a soft mask goes to --foreground, a label map to --labels")
+        values, style = image.read_foreground(source)
     else:
-        values, style = read_predictions(source, options.key), None
-    form = Form.of(values.shape, sizes)
+        values, style = image.read_predictions(source, options.key), None
+    form = Form.of(values.shape, image.sizes, image.dimensions)
     planes = form.planes(values)
-    (width, height), *_ = sizes
-    if values.ndim == 2 and width * height in values.shape and values.shape not in sizes:  # as pydensecrf has them
-        raise ValueError(f"{source}: shape {values.shape} has no rows; reshape it to (labels, {height}, {width})")
-    return _Coarse(planes, form, style or LabelStyle.voc(max(2, len(planes))))
+    flat = values.ndim == image.dimensions == 2 and math.prod(image.size) in values.shape
+    if flat and values.shape not in image.sizes:  # as pydensecrf has them
+        shape = ", ".join(map(str, image.size))
+        raise ValueError(f"{source}: shape {values.shape} has no rows; reshape it to (labels, {shape})")
+    labels = max(2, len(planes))
+    if settings.classes is not None:
+        if len(settings.classes) != labels:
+            raise ValueError(f"classes: {len(settings.classes)} of them, but there are {labels} labels")
+        style = LabelStyle(settings.classes)
+    return _Coarse(planes, form, style or LabelStyle.voc(labels))
 
 
 def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:
@@ -234,7 +302,7 @@ def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:
 
 
 def _only_label(values: np.ndarray, iterations: int, trace: Trace | None) -> np.ndarray:
-    """The marginals of a CRF with one label, (1, H, W) ones: it is everywhere, and all energies are 0."""
+    """The marginals of a CRF with one label, (1, *S) ones: it is everywhere, and all energies are 0."""
     if trace is not None:
         for t in range(iterations + 1):
             trace(Moment(t, values, energy=0.0, free_energy=0.0, objective=0.0))

@@ -1,7 +1,8 @@
 """What callers give: arrays of NumPy or torch, checked, as the tensors that a CRF takes."""
 
+import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -9,58 +10,97 @@ from torch import Tensor
 
 from crfrnn.commands.refine.value_range import value_range
 from crfrnn.data.depth import white_of
-from crfrnn.data.predictions import Form
+from crfrnn.data.predictions import AXES, Form
+from crfrnn.filtering.guide_units import standardized
+from crfrnn.filtering.kernels import per_pixel
 from crfrnn.inference.problem import check_logits
+from crfrnn.runtime.meta_tensors import plain as without_meta
+from crfrnn.runtime.meta_tensors import spacing_of
 
 LEAST_PROBABILITY = 1e-10  # those below count as this, so that their logarithm is finite
+PICTURE, VOLUME = 2, 3  # dimensions
 SUM_TOLERANCE = 0.05  # what storage as float16 or in 8 bits may do to a sum of one
 
 Planes = TypeVar("Planes", np.ndarray, Tensor)
 
 
-def checked(image: Any, predictions: Any, name: str) -> tuple[Tensor, Tensor]:
-    """One image in the form in which a CRF takes it: guide (1, C, H, W), and U (1, L, H, W) float32.
+class Fitted(NamedTuple):
+    """An image and its predictions, as a CRF takes them."""
+
+    guide: Tensor  # (1, C, *S)
+    planes: Tensor  # (L, *S), L at least 2
+    form: Form  # in which the predictions came
+    pixels: tuple[float, ...] | None  # to a unit of positions along each axis, where that is another
+
+
+def checked(
+    image: Any, predictions: Any, name: str, spacing: Sequence[float] | None = None, standardize: bool = False
+) -> tuple[Tensor, Tensor, tuple[float, ...] | None]:
+    """One image in the form in which a CRF takes it: guide (1, C, *S), U (1, L, *S) float32, and pixels to a unit.
 
     `name` is ``probabilities`` or ``logits``. Raises `refine`'s ValueErrors.
     """
-    guide, planes, _ = fitting(image, predictions, name, colour_units=True)
-    return guide, unary_logits(planes.unsqueeze(0), name)
+    guide, planes, _, pixels = fitting(image, predictions, name, True, spacing, standardize)
+    return guide, unary_logits(planes.unsqueeze(0), name), pixels
 
 
-def fitting(image: Any, predictions: Any, name: str, colour_units: bool) -> tuple[Tensor, Tensor, Form]:
-    """An image and its predictions, which must fit: guide (1, C, H, W), (L, H, W) with L at least 2, and their form.
+def fitting(
+    image: Any,
+    predictions: Any,
+    name: str,
+    colour_units: bool,
+    spacing: Sequence[float] | None = None,
+    standardize: bool = False,
+) -> Fitted:
+    """An image and its predictions, which must fit.
 
     Args:
-        image: NumPy (H, W), (H, W, C), torch (H, W), (C, H, W), or a batch of one.
+        image: NumPy (*S) or (*S, C), torch (*S) or (C, *S), or a batch of one.
         predictions: in any `Form`, which the size of the image tells.
         name: ``probabilities`` or ``logits``.
         colour_units: the image must be in the units in which a preset's theta_beta counts.
+        spacing: along each axis; so many it has. Without one the image has two.
+        standardize: bring its intensities into those units.
     """
-    pixels, values = _tensor(image, "image"), _tensor(predictions, name)
+    pixels, values = as_tensor(image, "image"), as_tensor(predictions, name)
     channels_last = not isinstance(image, Tensor)
-    if pixels.dim() == 4 and len(pixels) == 1:
-        pixels = pixels[0]
     if 0 in pixels.shape or 0 in values.shape:
         empty, shape = ("image", pixels.shape) if 0 in pixels.shape else (name, values.shape)
         raise ValueError(f"{empty}: shape {tuple(shape)}, there is nothing in it")
-    form = _form(values.shape, _size(pixels.shape, channels_last))
+    spacing = spacing_of(image) if spacing is None else spacing
+    dimensions = _dimensions(spacing)
+    if pixels.dim() == dimensions + 2 and len(pixels) == 1:
+        pixels = pixels[0]
+    form = _form(values.shape, _size(pixels.shape, channels_last, dimensions))
     if form is None:
-        raise ValueError(_misfit(tuple(pixels.shape), channels_last, tuple(values.shape), name))
-    if pixels.dim() == 2:
+        raise ValueError(_misfit(tuple(pixels.shape), channels_last, tuple(values.shape), name, dimensions))
+    if pixels.dim() == dimensions:
         pixels = pixels.unsqueeze(0)
     elif channels_last:
         pixels = pixels.movedim(-1, 0)
-    if pixels.dtype != torch.uint8:
+    if pixels.dtype != torch.uint8 or standardize:
         whole = not pixels.is_floating_point()
         pixels = pixels.to(torch.float32)
-        if whole and colour_units:
+        if whole and colour_units and not standardize and dimensions < VOLUME:
             pixels = _eight_bits(pixels)
-        _check_units(pixels, colour_units)
-    return pixels.unsqueeze(0), with_background(form.planes(values), name), form
+        _check_units(pixels, colour_units and not standardize)
+        if standardize:
+            pixels = standardized(pixels.unsqueeze(0))[0]
+    planes = with_background(form.planes(values), name)
+    return Fitted(pixels.unsqueeze(0), planes, form, None if spacing is None else per_pixel(spacing, dimensions))
+
+
+def _dimensions(spacing: Any) -> int:
+    """Of an image with this spacing."""
+    if spacing is None:
+        return PICTURE
+    if not isinstance(spacing, Sequence | np.ndarray) or len(spacing) not in (PICTURE, VOLUME):
+        raise ValueError(f"spacing: expected a number for each axis, (z, y, x) of a volume, got {spacing!r}")
+    return len(spacing)
 
 
 def with_background(planes: Planes, name: str) -> Planes:
-    """(1, H, W), a foreground alone, with the background before it, (2, H, W) float32; more labels as they are.
+    """(1, *S), a foreground alone, with the background before it, (2, *S) float32; more labels as they are.
 
     Of logits x, whose sigmoid is the foreground's probability, they are 0 and x up to a number for each pixel, chosen
     so that an infinite x does no harm.
@@ -88,7 +128,7 @@ def with_background(planes: Planes, name: str) -> Planes:
 
 
 def unary_logits(values: Tensor, name: str) -> Tensor:
-    """U (1, L, H, W) float32 from probabilities or logits, which are checked."""
+    """U (1, L, *S) float32 from probabilities or logits, which are checked."""
     return logarithm(checked_predictions(values, name)[0], name)
 
 
@@ -110,46 +150,53 @@ def checked_predictions(values: Tensor, name: str) -> tuple[Tensor, Tensor | Non
         raise ValueError(f"probabilities: the smallest is {lowest:.3g}; logits go into logits=")
     if least < 1 - SUM_TOLERANCE or most > 1 + SUM_TOLERANCE:
         raise ValueError(
-            f"probabilities: a pixel's sum to {least:.3g}..{most:.3g} over the labels instead of 1;"
+            f"probabilities: they sum to {least:.3g}..{most:.3g} over the labels instead of 1;"
             " logits go into logits=, and scores must be divided by their sum"
         )
     return values, highest
 
 
-def _size(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
-    """(height, width) of one image; () of what is none."""
-    if len(shape) == 2:
+def _size(shape: Sequence[int], channels_last: bool, dimensions: int) -> tuple[int, ...]:
+    """Of one image of so many dimensions; () of what is none."""
+    if len(shape) == dimensions:
         return tuple(shape)
-    return () if len(shape) != 3 else tuple(shape[:2] if channels_last else shape[1:])
+    return () if len(shape) != dimensions + 1 else tuple(shape[:dimensions] if channels_last else shape[1:])
 
 
 def _form(shape: Sequence[int], size: tuple[int, ...]) -> Form | None:
     """How predictions of this shape lie, if they are for an image of this size."""
     try:
-        form = Form.of(shape, [size])
-    except ValueError:
+        form = Form.of(shape, [size], len(size))
+    except (ValueError, KeyError):
         return None
     return form if form.size(shape) == size else None
 
 
-def _misfit(image: tuple[int, ...], channels_last: bool, shape: tuple[int, ...], name: str) -> str:
+def _misfit(
+    image: tuple[int, ...], channels_last: bool, shape: tuple[int, ...], name: str, dimensions: int = PICTURE
+) -> str:
     """Why an image and predictions of these shapes do not belong together: the one that is wrong, and the repair."""
-    layout = "(height, width, channels)" if channels_last else "(channels, height, width)"
-    if len(image) == 3 and len(shape) == 4 and shape[-3:] == image and image[-1 if channels_last else 0] > 4:
-        return f"image: shape {image} is a volume; crfrnn.refine takes images, crfrnn.mean_field and CRFRNN volumes"
-    if len(image) not in (2, 3):
-        several = f"; several go in lists, refine(list(images), list({name})), volumes through crfrnn.mean_field"
-        return f"image: shape {image}, expected one of (height, width) or {layout}{several * (len(image) == 4)}"
-    if len(image) == 3 and _form(shape, _size(image, not channels_last)):
-        of, repair = ("NumPy", "image.transpose(1, 2, 0)") if channels_last else ("torch", "image.permute(2, 0, 1)")
-        return f"image: shape {image}, but {name} {shape}; an image of {of} is {layout}, give {repair}"
-    height, width = _size(image, channels_last)
-    expected = f"expected (labels, {height}, {width}), or ({height}, {width}) of a foreground alone"
-    if _form(shape, (width, height)):
-        return f"{name}: shape {shape} does not fit the image, {expected}; height and width are swapped"
-    if len(shape) == 2 and shape[1] == height * width:
-        return f"{name}: shape {shape} has no rows, {expected}; give {name}.reshape(-1, {height}, {width})"
-    several = "; several images go in lists" * (len(shape) == 4 and shape[0] > 1)
+    axes = ", ".join(AXES[dimensions])
+    layout = f"({axes}, channels)" if channels_last else f"(channels, {axes})"
+    alone = len(image) == 3 and len(shape) == 4 and shape[-3:] == image and image[-1 if channels_last else 0] > 4
+    if dimensions == PICTURE and alone:
+        return f"image: shape {image} is a volume; say its spacing=(z, y, x), or (1, 1, 1) for voxels as the unit"
+    if len(image) not in (dimensions, dimensions + 1):
+        several = f"; several go in lists, refine(list(images), list({name})), and a volume needs its spacing="
+        return f"image: shape {image}, expected one of ({axes}) or {layout}{several * (len(image) == 4)}"
+    if len(image) == dimensions + 1 and _form(shape, _size(image, not channels_last, dimensions)):
+        order = (*range(1, dimensions + 1), 0) if channels_last else (dimensions, *range(dimensions))
+        of, repair = ("NumPy", "transpose") if channels_last else ("torch", "permute")
+        return f"image: shape {image}, but {name} {shape}; an image of {of} is {layout}, give image.{repair}{order}"
+    size = _size(image, channels_last, dimensions)
+    wanted = ", ".join(map(str, size))
+    expected = f"expected (labels, {wanted}), or ({wanted}) of a foreground alone"
+    if _form(shape, size[::-1]):
+        swapped = "height and width are swapped" if dimensions == PICTURE else "it is in the order x, y, z"
+        return f"{name}: shape {shape} does not fit the image, {expected}; {swapped}"
+    if len(shape) == 2 and shape[1] == math.prod(size):
+        return f"{name}: shape {shape} has no rows, {expected}; give {name}.reshape(-1, {wanted})"
+    several = "; several images go in lists" * (len(shape) == dimensions + 2 and shape[0] > 1)
     return f"{name}: shape {shape} does not fit the image, {expected}{several}"
 
 
@@ -168,17 +215,17 @@ def _check_units(pixels: Tensor, colour_units: bool) -> None:
     if colour_units and (scaled or high > 255.5):
         raise ValueError(
             f"image: values {low:.3g}..{high:.3g}, but theta_beta of a preset counts in 0..255; give uint8,"
-            " or kernels= with a theta_beta in the image's own units"
+            " or kernels= with a theta_beta in the image's own units, or standardize"
         )
 
 
-def _tensor(array: Any, name: str) -> Tensor:
+def as_tensor(array: Any, name: str) -> Tensor:
     """The array's own memory as a tensor, copied only where torch cannot see it (read-only, reversed, swapped)."""
     if isinstance(array, Tensor):
         if array.is_complex() or array.layout is not torch.strided or array.is_meta:
             kind = "without numbers, on the meta device" if array.is_meta else f"of {array.dtype}, {array.layout}"
             raise ValueError(f"{name}: expected a dense tensor of real numbers, got one {kind}")
-        return array.detach()
+        return without_meta(array.detach())
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise ValueError(f"{name}: a masked array, and a CRF knows no mask; say what is there with .filled(...)")
     given = array

@@ -10,18 +10,20 @@ KINDS = ("probabilities", "logits", "labels", "foreground")
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """Sharpen rough predictions along the edges of a photograph.
+    """Sharpen rough predictions along the edges of a photograph or of a volume.
 
-    Give the photograph and one of --probabilities, --logits, --labels and --foreground. Folders work too: predictions
-    are matched to photographs by name (cat.npz to cat.jpg), and a second run does what the first one left.
+    Give the image and one of --probabilities, --logits, --labels and --foreground. Folders work too: predictions are
+    matched to images by name (cat.npz to cat.jpg), and a second run does what the first one left. In volumes, such as
+    ct.nii.gz, positions count in millimetres. Of clouds of points (.las, .laz, .ply, .npz) predictions are (points,
+    labels), and a copy of the cloud with refined classes comes out.
 
     Args:
-        image: the photograph, or a folder of photographs.
-        out: the refined label map, a PNG, or a folder for them.
-        probabilities: (labels, height, width) in a .npy or .npz file, or a folder of such files; (height, width) of a
-            binary network, the foreground's.
+        image: the photograph or the volume, or a folder of them; several modalities of a volume with commas.
+        out: the refined label map, a PNG of a photograph and .nii.gz of a volume, or a folder for them.
+        probabilities: (labels, height, width) or (labels, z, y, x) in a .npy or .npz file, a volume with an axis of
+            labels, or a folder of such files; without that axis the foreground's of a binary network.
         logits: the same, before the softmax, or before the sigmoid of a binary network.
-        labels: a coarse label map instead: a palette, grey or colour-coded PNG, or a folder of them.
+        labels: a coarse label map instead: a palette, grey or colour-coded PNG, a volume, or a folder of them.
         foreground: a soft mask instead: a grey PNG, the whiter the more probable the foreground, or a folder of them.
         key: the name of the array in .npz files that hold several.
         confidence: with --labels, the probability that a given label is right.
@@ -39,10 +41,16 @@ class RefineOptions:
             euclidean-frank-wolfe:STEP,LAMBDA.
         temperature: divides the logits (the logarithms of the probabilities); below 1 the network counts for more.
         class_weights: for each kernel, a factor of its weight for each class, as crfrnn fit finds them.
+        standardize: bring each channel's intensities to 0..255, where a preset's theta_beta counts, by the values that
+            0.5 % are below and 0.5 % above.
         fitted: what a file of crfrnn fit says of itself; nothing is done with it.
-        resize: scale predictions of another size to the photograph's, bilinearly.
-        overlay: also write the photograph tinted by the refined labels.
-        save_probabilities: also write the refined probabilities, float16, .npz or .npy, in the form of what came in.
+        attributes: of points, what is used besides positions: names such as intensity or red,green,blue, or none; left
+            out, colours or else the intensity where they vary.
+        classes: of points, the class that each label is written as, such as 2,5,6; left out, 0,1,2 and so on.
+        resize: scale predictions of another size to the image's, linearly.
+        overlay: also write the photograph, or a slice of the volume, tinted by the refined labels.
+        save_probabilities: also write the refined probabilities, .npz or .npy, float16, in the form of what came in, or
+            a volume.
         trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
         overwrite: in folders, redo what is already there.
     """
@@ -67,7 +75,10 @@ class RefineOptions:
     solver: str = "mean-field"
     temperature: float = 1.0
     class_weights: list[list[float]] | None = None
+    standardize: bool = False
     fitted: dict[str, Any] | None = None
+    attributes: str | None = None
+    classes: str | None = None
     resize: bool = False
     overlay: str | None = None
     save_probabilities: str | None = None

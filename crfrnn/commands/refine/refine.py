@@ -17,6 +17,7 @@ from crfrnn.inference.solvers import MeanField, Solver
 from crfrnn.parameters import DEFAULT, CRFParameters
 from crfrnn.runtime import threads
 from crfrnn.runtime.layout import padded
+from crfrnn.runtime.meta_tensors import like
 from crfrnn.runtime.vectors import LANES
 
 Image = np.ndarray | Tensor
@@ -40,6 +41,7 @@ class _Settings:
     tolerance: float
     colour_units: bool  # theta_beta is a preset's and counts in 0..255
     trace: Callable[[Moment], object] | None
+    spacing: Sequence[float] | None
 
     @property
     def normalised(self) -> bool:
@@ -63,6 +65,8 @@ def refine(
     trace: Callable[[Moment], object] | None = None,
     temperature: float = 1.0,
     class_weights: Sequence[Sequence[float]] | None = None,
+    spacing: Sequence[float] | None = None,
+    standardize: bool = False,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
 
@@ -70,7 +74,8 @@ def refine(
         image: the photograph, NumPy (H, W, 3) uint8 or torch (3, H, W) uint8. Any other guide of that size too: one
             channel (H, W), any number of channels, floats in the units of ``theta_beta``. A batch of one will do.
             With a preset, whole numbers of 16 bits are brought to 0..255, those of 10, 12 or 14 bits in use with a
-            warning (docs/refine.md).
+            warning (docs/refine.md). A volume likewise, NumPy (z, y, x) or (z, y, x, C), torch (C, z, y, x); its
+            predictions then have three axes in place of (H, W).
         probabilities: (L, H, W), summing to 1 over the labels; NumPy or torch. (H, W, L) is told apart by the image's
             size; where both would fit, it is (L, H, W). Of a binary network (H, W) or (1, H, W), the foreground alone;
             the background is 1 minus it. Further axes may have length 1: (1, L, H, W), nnU-Net's (L, 1, H, W).
@@ -97,10 +102,16 @@ def refine(
             network less, below 1 more, down to nothing but the network.
         class_weights: (M, L), a row for each kernel with what its weight is multiplied by for each class, of a binary
             network background and foreground. What ``crfrnn fit`` finds; `crfrnn.CRFParameters` reads and holds it.
+        spacing: from one pixel to the next along each axis, (y, x) or (z, y, x); bandwidths of positions then count in
+            its unit, millimetres as a rule, instead of in pixels. A MetaTensor of a volume knows it. Say it for a
+            volume whose shape could be a picture's.
+        standardize: bring each channel's intensities to 0..255, in which theta_beta then counts: from what 0.5 % are
+            below to what 0.5 % are above (docs/volumes.md).
 
     Returns:
-        The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given; the label map
-        is their argmax over the labels, or where the foreground's alone are above a half. They are computed in float32.
+        The marginals, in the shape, type (NumPy, torch on its device, MetaTensor) and dtype of what was given; the
+        label map is their argmax over the labels, or where the foreground's alone are above a half. They are computed
+        in float32.
 
         Lists of images and of predictions give a list in the same order, worked on by all cores.
 
@@ -127,6 +138,7 @@ def refine(
         temperature=temperature,
         class_weights=class_weights,
         self_connection=self_connection,
+        standardize=standardize,
     )
     settings = _Settings(
         name="probabilities" if logits is None else "logits",
@@ -134,6 +146,7 @@ def refine(
         tolerance=tolerance,
         colour_units=kernels is None,
         trace=trace,
+        spacing=spacing,
     )
     predictions: Any = probabilities if logits is None else logits
     if not (isinstance(tolerance, Real) and 0 <= tolerance < 0.1):
@@ -167,12 +180,15 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings
 
 def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
     """One image: to tensors, through the recurrence, and back to the form that the predictions had."""
-    guide, planes, form = fitting(image, predictions, settings.name, settings.colour_units)
+    units = settings.colour_units, settings.spacing, settings.crf.standardize
+    guide, planes, form, pixels = fitting(image, predictions, settings.name, *units)
+    if pixels is not None:
+        settings = replace(settings, crf=settings.crf.scaled(pixels))
 
     def give_back(q: Tensor) -> Any:
         q = form.restored(q[0, 1:] if form.labels is None else q[0])
         if isinstance(predictions, Tensor):
-            return q.to(predictions.dtype if predictions.is_floating_point() else torch.float32)
+            return like(q.to(predictions.dtype if predictions.is_floating_point() else torch.float32), predictions)
         dtype = np.asarray(predictions).dtype
         return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
 
@@ -181,7 +197,7 @@ def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
 
 
 def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
-    """(1, C, H, W), (1, L, H, W) -> (1, L, H, W). The copies of the labels that live at a time decide the memory."""
+    """(1, C, *S), (1, L, *S) -> (1, L, *S). The copies of the labels that live at a time decide the memory."""
     crf = settings.crf
     filters, weights = crf.prepare(guide), crf.kernel_weights(values.shape[1]).to(values.device)
     values, highest = checked_predictions(values, settings.name)

@@ -16,7 +16,7 @@ INFINITY = np.float32(np.inf).view(np.int32)
 
 
 class Range(NamedTuple):
-    """Of predictions (1, L, H, W). With NaN or infinity among them a sum is none either; no more is said then."""
+    """Of predictions (1, L, *S). With NaN or infinity among them a sum is none either; no more is said then."""
 
     lowest: float  # of all numbers
     highest: Tensor  # (L,), of each label
@@ -25,7 +25,7 @@ class Range(NamedTuple):
 
 
 def value_range(values: Tensor) -> Range:
-    """values (1, L, H, W) float32, at least one number."""
+    """values (1, L, *S) float32, at least one number."""
     if values.device.type == "cpu" and values.is_contiguous():
         planes, highest = values.numpy().reshape(values.shape[1], -1), np.empty(values.shape[1], np.float32)
         sums, block = np.empty(2, np.float32), np.empty(BLOCK, np.float32)
@@ -34,4 +34,4 @@ def value_range(values: Tensor) -> Range:
         if lowest >= 0 and bits[1].max() < INFINITY:
             return Range(float(np.int32(lowest).view(np.float32)), torch.from_numpy(highest), *sums.tolist())
     least, most = (bound.item() for bound in values.sum(dim=1).aminmax())
-    return Range(values.amin(dim=(0, 2, 3)).min().item(), values.amax(dim=(0, 2, 3)), least, most)
+    return Range(values.min().item(), values[0].flatten(1).amax(dim=1), least, most)

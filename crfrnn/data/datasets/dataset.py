@@ -12,12 +12,10 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from crfrnn.data.images import open_image, rgb_pixels, upright
-from crfrnn.data.labels import voc_palette, without_alpha
+from crfrnn.data.labels import MOST_VALUES, TRANSPARENT, read_indices, voc_palette
 
 VOID = 255  # the class number of pixels that do not count, in every data set, whatever its files say
-MOST_VALUES = 1 << 16
 INVALID = -1
-TRANSPARENT = -1  # among a mask's values
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,21 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def of(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """The class numbers, uint8 with `VOID`, of a mask's values; ValueError for values that are no class."""
+        inside = (values >= 0) & (values < MOST_VALUES)
+        numbers = np.where(values == TRANSPARENT, VOID, self.numbers[np.where(inside, values, 0)])
+        wrong = (numbers == INVALID) | ~(inside | (values == TRANSPARENT))
+        if wrong.any():
+            unknown = np.unique(values[wrong])
+            shown = ", ".join(map(str, unknown[:8])) + ", ..." * (unknown.size > 8)
+            void = ", ".join(map(str, sorted(self.void)[:8])) or "none"
+            raise ValueError(
+                f"{path}: holds {shown}, outside the {len(self)} classes and void ({void});"
+                " name these classes, or call them void"
+            )
+        return numbers.astype(np.uint8)
 
 
 class Pair(NamedTuple):
@@ -123,30 +136,11 @@ class SegmentationDataset(Dataset[Sample]):
 
     def class_numbers(self, path: Path) -> np.ndarray:
         """(H, W) uint8: 0..L-1 and `VOID`."""
-        values = self.values(path)
-        numbers = np.where(values == TRANSPARENT, VOID, self.classes.numbers[values])
-        if (numbers == INVALID).any():
-            unknown = np.unique(values[numbers == INVALID])
-            shown = ", ".join(map(str, unknown[:8])) + ", ..." * (unknown.size > 8)
-            void = ", ".join(map(str, sorted(self.classes.void)[:8])) or "none"
-            raise ValueError(
-                f"{path}: holds {shown}, outside the {len(self.classes)} classes and void ({void});"
-                " name these classes, or call them void"
-            )
-        return numbers.astype(np.uint8)
+        return self.classes.of(self.values(path), path)
 
     def values(self, path: Path) -> np.ndarray:
         """(H, W), the values as they are stored; `TRANSPARENT` where the file says so."""
-        image = open_image(path)
-        if image.format == "JPEG":
-            raise ValueError(f"{path}: a JPEG cannot hold class indices, it blurs them; save the mask as PNG")
-        image, visible = without_alpha(image)
-        if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
-            raise ValueError(f"{path}: mode {image.mode}, expected class indices in a palette or grey PNG, not colours")
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() >= MOST_VALUES:
-            raise ValueError(f"{path}: values {values.min()}..{values.max()}, expected class indices")
-        return values if visible is None else np.where(visible, values, TRANSPARENT)
+        return read_indices(path)
 
     def scaled(self, sample: Sample) -> Sample:
         """The sample in the size of this data set."""

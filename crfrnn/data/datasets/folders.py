@@ -5,9 +5,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from crfrnn.data.datasets.dataset import VOID, Classes, Pair, SegmentationDataset, chosen_split, existing_folder
-from crfrnn.data.files import pair_by_stem
-
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+from crfrnn.data.files import MASK_SUFFIXES, pair_by_stem
 
 
 class Folders(SegmentationDataset):

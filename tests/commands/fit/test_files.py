@@ -10,8 +10,8 @@ from PIL import Image
 
 from crfrnn import CRFRNN, refine
 from crfrnn.cli import main
-from crfrnn.commands.fit import files as fit_files
 from crfrnn.commands.fit import search
+from crfrnn.data.kinds import kind, photograph
 from crfrnn.parameters import CRFParameters
 from tests.support.scenes import scenes
 
@@ -113,8 +113,8 @@ def test_every_file_is_read_twice(folder, monkeypatch):
 
         return count
 
-    for name in ("open_image", "read_predictions"):
-        monkeypatch.setattr(fit_files, name, counted(getattr(fit_files, name)))
+    for module, name in ((photograph, "open_image"), (kind, "read_predictions")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
     assert run(*CALL, "--preset", "deeplab-v2") == 0
     assert {path.partition(".")[0]: times for path, times in opened.items()} == {
         f"{place}/{number}": 2 for place in ("photos", "maps") for number in range(6)

@@ -187,7 +187,7 @@ class TestSample:
         guide, unary, truth = torch.rand(1, 3, 400, 500), torch.randn(1, 5, 400, 500), torch.ones(400, 500)
         sample = Sample.of(guide, unary, truth.byte())
         assert sample.truth.numel() <= 1.01 * PIXELS
-        assert sample.factor == pytest.approx(0.5)
+        assert sample.factor == pytest.approx((0.5, 0.5))
         assert sample.filters(CRFParameters.of_preset("crfrnn"))[0].shape == sample.truth.shape
 
     def test_small_ones_are_counted_as_refine_would(self):

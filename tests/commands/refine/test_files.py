@@ -215,3 +215,15 @@ def test_16_bits_are_read_as_by_the_function(folder):
     with pytest.warns(UserWarning, match="no value is above 4095"):
         expected = refine(np.stack([deep] * 3, axis=2), p, iterations=2)
     assert_array_equal(np.asarray(Image.open("o.png")), expected.argmax(0))
+
+
+def test_numbers_at_the_ends_of_names_are_no_channels():
+    """frame_0000.png and frame_0001.png with predictions of these names are two photographs."""
+    Path("frames").mkdir()
+    Path("soft").mkdir()
+    for number in range(2):
+        Image.fromarray(PHOTO[:, ::-1] if number else PHOTO).save(f"frames/frame_{number:04d}.png")
+        np.save(f"soft/frame_{number:04d}.npy", SOFT)
+    assert run("frames", "--probabilities=soft", "--out=out", "--iterations=1") == 0
+    assert_array_equal(pixels("out/frame_0000.png"), refine(PHOTO, SOFT, iterations=1) > 0.5)
+    assert_array_equal(pixels("out/frame_0001.png"), refine(PHOTO[:, ::-1], SOFT, iterations=1) > 0.5)

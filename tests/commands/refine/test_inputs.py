@@ -14,7 +14,6 @@ from crfrnn.commands.fit.fit import Images, Together
 from crfrnn.commands.refine.inputs import checked, with_background
 from crfrnn.commands.refine.refine import refine as typed
 from crfrnn.filtering.kernels import Bilateral, Spatial
-from crfrnn.inference.recurrence import mean_field
 from crfrnn.parameters import CRFParameters
 from tests.commands.refine.test_refine import brute_force
 
@@ -188,11 +187,17 @@ REFUSED = {
     ),
     "channels first, foreground": (lambda i, p: refine(i.transpose(2, 0, 1), p[0]), r"^image: .*transpose\(1, 2, 0\)$"),
     "channels last": (lambda i, p: refine(torch.from_numpy(i), torch.from_numpy(p)), r"^image: .*permute\(2, 0, 1\)$"),
-    "grey volume": (lambda i, p: refine(np.zeros(VOLUME), np.zeros((2, *VOLUME))), "^image: .*a volume.*mean_field"),
-    "volume": (lambda i, p: refine(np.zeros((*VOLUME, 3)), np.zeros((2, *VOLUME))), "^image: .*volumes .*mean_field"),
+    "grey volume": (
+        lambda i, p: refine(np.zeros(VOLUME), np.zeros((2, *VOLUME))),
+        r"^image: .*a volume.*spacing=\(z, y, x\)",
+    ),
+    "volume": (
+        lambda i, p: refine(np.zeros((*VOLUME, 3)), np.zeros((2, *VOLUME))),
+        "^image: .*volume needs its spacing=",
+    ),
     "volume of torch": (
         lambda i, p: refine(torch.zeros(3, *VOLUME), torch.zeros(2, *VOLUME)),
-        "^image: .*volumes .*mean_field",
+        "^image: .*volume needs its spacing=",
     ),
     "two images of two labels": (
         lambda i, p: refine(np.stack([i, i]), np.stack([p[:2], p[:2]])),
@@ -251,6 +256,6 @@ def test_the_channels_of_a_batch_are_no_volume(image, probabilities):
 
 
 def test_the_volume_goes_where_the_message_says():
-    guide, logits = torch.rand(1, 1, 3, 4, 5), torch.randn(1, 2, 3, 4, 5)
-    y = mean_field(logits, [Spatial(2).prepare(guide)], torch.ones(1, 1), 1 - torch.eye(2), 2)
-    assert y.shape == logits.shape
+    volume, p = np.zeros(VOLUME, np.uint8), np.full((2, *VOLUME), 0.5)
+    for one, q in ((volume, p), (np.zeros((*VOLUME, 3), np.uint8), p), (torch.zeros(3, *VOLUME), torch.from_numpy(p))):
+        assert refine(one, q, spacing=(1, 1, 1), iterations=1).shape == p.shape

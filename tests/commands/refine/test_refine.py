@@ -35,17 +35,17 @@ def probabilities() -> np.ndarray:
     return random_probabilities()
 
 
-def brute_force(image, probabilities, kernels, normalization: str, iterations: int) -> np.ndarray:
+def brute_force(image, probabilities, kernels, normalization: str, iterations: int, spacing=(1, 1)) -> np.ndarray:
     """Mean field in float64 with whole N x N kernel matrices and Potts as pydensecrf writes it: + w for one's own."""
-    labels, height, width = probabilities.shape
-    y, x = np.mgrid[:height, :width].reshape(2, -1).astype(float)
-    colours = image.reshape(height * width, -1).astype(float)
+    labels, *size = probabilities.shape
+    positions = np.stack([places.ravel() for places in np.indices(size)], axis=1) * np.array(spacing, float)
+    colours = image.reshape(len(positions), -1).astype(float)
     matrices = []
     for kernel in kernels:
         if isinstance(kernel, Bilateral):
-            points = np.column_stack([x / kernel.theta_alpha, y / kernel.theta_alpha, colours / kernel.theta_beta])
+            points = np.column_stack([positions / kernel.theta_alpha, colours / kernel.theta_beta])
         else:
-            points = np.column_stack([x, y]) / kernel.theta_gamma
+            points = positions / kernel.theta_gamma
         matrix = np.exp(-((points[:, None] - points[None]) ** 2).sum(-1) / 2)
         n = matrix.sum(1, keepdims=True)
         scale = {"after": matrix / n, "symmetric": matrix / np.sqrt(n * n.T), "before": matrix / n.T, "none": matrix}

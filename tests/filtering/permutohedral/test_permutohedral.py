@@ -1,5 +1,7 @@
 """The lattice: its geometry, rung 3 against exact (per cent), rung 4 against its reference (rounding)."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,18 @@ class TestKeys:
             strides = lattice_cpu.key_strides(np.zeros(dimensions), np.full(dimensions, 6.0))
             assert np.array_equal(strides[:, :-1], scattered_strides(dimensions))
             assert_equal("filtered values", prepare(features, accuracy=accuracy)(values), expected, 0)
+
+    @each("dimensions", [12, 14, 16, 20])
+    def test_reach(self, dimensions):
+        """Over more cells than the 16 bits an axis of pydensecrf hold, keys are as good as the coordinates themselves,
+        by which the reference tells vertices apart."""
+        near = random_features(1, dimensions, (40,), dtype=torch.float64)
+        groups = [near + 40_000 * (-1.0) ** (torch.arange(dimensions).view(1, -1, 1) // 2**k) for k in range(3)]
+        features, values = torch.cat(groups, dim=2), random_values(1, 2, 120, dtype=torch.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many features
+            fast, slow = prepare(features), prepare(features, implementation="reference")
+        assert_equal("filtered values", fast(values), slow(values), 1e-12)
 
     def test_scattered_ones_differ(self):
         """No two of a million points of a lattice in 16 dimensions, chosen at random, share both words."""
