@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crfrnn import CRFRNN, Bilateral, Features, Spatial, gaussian_filter
+from crfrnn.losses import DenseCRFLoss
 from tests.support.compare import assert_approximates, assert_equal
 from tests.support.problems import photo, predictions, random_features, random_values
 
@@ -62,6 +63,7 @@ def recorded_calls() -> dict[str, list[Call]]:
             loss = layer(logits.requires_grad_(), image).square().sum() + learning(logits, image).square().sum()
             values = logits.detach().clone().requires_grad_()
             loss = loss + gaussian_filter(values, image / 40).sum() + Spatial(2).prepare(image)(values).sum()
+            loss = loss + DenseCRFLoss(KERNELS, normalization="after")(logits[..., :4].softmax(dim=1), image[..., :4])
             Bilateral(6, 40).prepare(image.as_subclass(Traced)).without_self()
         with Backward(calls):
             loss.backward()
@@ -78,6 +80,7 @@ def all_ops() -> set[str]:
 
 
 OPS = [
+    "halve",
     "mean_field_backward",
     "mean_field_forward",
     "permutohedral_build",
@@ -87,6 +90,7 @@ OPS = [
     "separable_bandwidth_gradient",
     "separable_filter",
     "separable_filter_learned",
+    "share_out",
 ]
 
 

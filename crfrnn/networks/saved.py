@@ -63,7 +63,7 @@ def crf_of_config(config: Mapping[str, Any]) -> CRFRNN:
 def _kernel_config(kernel: Kernel) -> dict[str, Any]:
     for kind, known in KERNELS.items():
         if type(kernel) is known:
-            settings = {name: _plain(value) for name, value in vars(kernel).items()}
+            settings = {name: _plain(value) for name, value in vars(kernel).items() if value is not None}
             return {"kind": kind, **settings}
     raise ValueError(f"crf: a kernel of your own, {type(kernel).__name__}, cannot be saved; use {', '.join(KERNELS)}")
 

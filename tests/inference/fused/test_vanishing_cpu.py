@@ -36,7 +36,7 @@ def filters(shape: tuple[int, ...] = SHAPE, batch: int = 1, normalization: str =
 
 
 def run(u: Tensor, *arguments, tolerance: float = TOLERANCE, iterations: int = 6) -> Tensor:
-    return marginals(u, *arguments, iterations, tolerance=tolerance)
+    return marginals(u, *arguments, iterations=iterations, tolerance=tolerance)
 
 
 def widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -90,6 +90,16 @@ def test_probabilities_and_logits():
     p = logits().softmax(dim=1)
     found = marginals(p, *arguments, 6, floor=1e-10, tolerance=TOLERANCE)
     torch.testing.assert_close(found, run(p.log(), *arguments), rtol=1e-4, atol=1e-6)
+
+
+def test_impossible_labels():
+    """Minus infinity among those that stay, and among those that leave."""
+    u = logits()
+    u[0, 2, :2], u[0, 5, 4:] = -torch.inf, -torch.inf
+    arguments = filters(), torch.full((2, 1), 3.0), potts(LABELS)
+    found, expected = (run(u, *arguments, tolerance=t) for t in (TOLERANCE, 0.0))
+    assert (found - expected).abs().max() <= TOLERANCE
+    assert (found[0, 2, :2] < 1e-20).all()
 
 
 @small
