@@ -31,7 +31,7 @@ def simplecrf(image: np.ndarray, probabilities: np.ndarray, iterations: int) -> 
     """Labels (z, y, x), all that it gives, and CPU seconds.
 
     It takes the first axis for the one whose neighbours lie next to each other in memory, so the arrays are given with
-    their axes renamed: as (D, H, W), which it asks for, all volumes but cubes would be scrambled.
+    their axes renamed: as (D, H, W), which it asks for, volumes whose first and last sizes differ are scrambled.
     """
     import denseCRF3D  # type: ignore[import-not-found]
 

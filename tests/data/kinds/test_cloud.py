@@ -113,7 +113,7 @@ class TestLas:
             opened(tmp_path / "a.laz")
 
     def test_cut_off_between_two_points(self, tmp_path):
-        """laspy reads what is left, and says nothing."""
+        """laspy reads what is left, and raises nothing."""
         laspy = pytest.importorskip("laspy")
         path = made(tmp_path / "a.las")
         start, size = laspy.read(path).header.offset_to_point_data, laspy.read(path).point_format.size
