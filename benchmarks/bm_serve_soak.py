@@ -1,7 +1,8 @@
 """`crfrnn serve` while somebody asks for far too much: what an ordinary visitor sees of it, and what it leaves behind.
 
 `python -m benchmarks.bm_serve_soak --out benchmarks/results/serve_soak.md docs/serve.md`. The server is a process of
-its own with its defaults. Whoever asks too much comes from 127.0.0.2, the ordinary visitor from 127.0.0.1.
+its own with its defaults. Whoever asks too much comes from 127.0.0.2. One ordinary visitor, from 127.0.0.1, has a
+result from before and goes on looking at it; others come with a photo each, from 127.0.1.1 and so on.
 """
 
 import argparse
@@ -50,6 +51,11 @@ def visit(session: Session, functions: dict[str, int], number: int) -> tuple[flo
     file, start = photo(number), time.perf_counter()
     key = session.do(functions["segment_1"], session.upload(file), "en", "")[0]
     return time.perf_counter() - start, key
+
+
+def ordinary_visit(address: str, functions: dict[str, int], number: int) -> float:
+    """The same for somebody who comes once: seconds."""
+    return visit(Session(address, f"127.0.1.{number % 250 + 1}"), functions, number)[0]
 
 
 def break_off(address: str) -> None:
@@ -142,7 +148,10 @@ def soak(share: float) -> list[str]:
             ordinary = Session(address, ORDINARY)
             functions = ordinary.functions()
             _, first = visit(ordinary, functions, 10_000)  # the first one compiles and loads
-            before = [visit(ordinary, functions, 10_001 + number)[0] for number in range(VISITS)]
+            before = []
+            for number in range(VISITS):
+                before.append(ordinary_visit(address, functions, 10_001 + number))
+                ordinary.do(functions["scrub"], first, 3, "en")  # raises where the result is gone
             measured = Measured(server.pid, Path(folder))
             memory, disk = [measured.memory()], [measured.disk()]
             meanwhile: list[float] = []
@@ -152,15 +161,15 @@ def soak(share: float) -> list[str]:
                 abuse = pool.submit(too_much, address, functions, share, outcomes)
                 while not abuse.done():
                     try:
-                        meanwhile.append(visit(Session(address, ORDINARY), functions, 20_000 + len(meanwhile))[0])
+                        meanwhile.append(ordinary_visit(address, functions, 20_000 + len(meanwhile)))
                     except RuntimeError as error:
                         refused.append(str(error))
-                    ordinary.do(functions["scrub"], first, 3, "en")  # raises where the result is gone
+                    ordinary.do(functions["scrub"], first, 3, "en")
                     print(f"{dict(outcomes)}; {meanwhile[-1:]} s", file=sys.stderr, flush=True)
                     time.sleep(PAUSE)
                 abuse.result()
             time.sleep(10)
-            after = [visit(ordinary, functions, 30_001 + number)[0] for number in range(VISITS)]
+            after = [ordinary_visit(address, functions, 30_001 + number) for number in range(VISITS)]
             measured.end()
             memory += [resident(server.pid, "VmHWM"), measured.memory()]
             disk += [measured.peak, measured.disk()]

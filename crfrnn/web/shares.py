@@ -6,7 +6,7 @@ Nobody is ever locked out while there is room, and many behind one address hold 
 import heapq
 import ipaddress
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -33,25 +33,27 @@ def visitor(client: Sequence | None) -> str:
     return str(ipaddress.ip_network((int(address), NETWORK), strict=False).network_address)
 
 
-def surrendered(held: Iterable[tuple[Item, str, float]]) -> Iterator[Item]:
+def surrendered(held: Iterable[tuple[Item, str, float]], besides: Mapping[str, float] | None = None) -> Iterator[Item]:
     """The items in the order in which they are given up, of (item, its owner, its size), the longest unused first.
 
-    Each time whoever holds most gives what is first of that owner's.
+    Each time whoever holds most gives what is first of that owner's, and of several the one whose is the longest
+    unused. `besides` is what owners hold that cannot be given.
 
     >>> list(surrendered([("a", "one", 1), ("b", "many", 2), ("c", "many", 2), ("d", "many", 2)]))
     ['b', 'c', 'd', 'a']
     """
-    of: defaultdict[str, deque[tuple[Item, float]]] = defaultdict(deque)
-    for item, owner, size in held:
-        of[owner].append((item, size))
-    most = [(-sum(size for _, size in items), owner) for owner, items in of.items()]
+    of: defaultdict[str, deque[tuple[int, Item, float]]] = defaultdict(deque)
+    for age, (item, owner, size) in enumerate(held):
+        of[owner].append((age, item, size))
+    fixed = besides or {}
+    most = [(-fixed.get(owner, 0) - sum(size for *_, size in items), items[0][0], owner) for owner, items in of.items()]
     heapq.heapify(most)
     while most:
-        total, owner = most[0]
-        item, size = of[owner].popleft()
+        total, _, owner = most[0]
+        _, item, size = of[owner].popleft()
         yield item
         if of[owner]:
-            heapq.heapreplace(most, (total + size, owner))
+            heapq.heapreplace(most, (total + size, of[owner][0][0], owner))
         else:
             heapq.heappop(most)
 

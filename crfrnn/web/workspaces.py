@@ -45,9 +45,9 @@ class Workspace:
 class Workspaces:
     """The workspaces of all visitors under keys that nobody can guess, in so much memory.
 
-    Where there is too much, whoever holds most gives what was not used for longest: lattices before whole workspaces,
-    as they are built again in a moment. `beside` gives the bytes that others keep, which count as well, and `asking`
-    the visitor for whom something is being kept.
+    Where there is too much, whoever has most workspaces gives what was not used for longest: lattices before whole
+    workspaces, as they are built again in a moment. `beside` gives the bytes that others keep, which count as well, and
+    `asking` the visitor for whom something is being kept.
     """
 
     def __init__(self, megabytes: int):
@@ -83,21 +83,25 @@ class Workspaces:
         """Back to the bound, but for the workspace that was used last."""
         with self._lock:
             excess = self.nbytes - self.most
-            for give, size in surrendered(self._gifts()) if excess > 0 else ():
+            if excess <= 0:
+                return
+            newest = next(reversed(self._kept.values()), None)
+            besides = {} if newest is None else {newest.owner: 1.0}
+            for give, size in surrendered(self._gifts(), besides):
                 if excess <= 0:
                     return
                 give()
                 excess -= size
 
     def _gifts(self) -> Iterator[tuple[tuple[Callable[[], object], int], str, int]]:
-        """((what to do, the bytes that it frees), the owner, these bytes), lattices first."""
+        """((what to do, the bytes that it frees), the owner, workspaces less), lattices first."""
         earlier = list(self._kept.items())[:-1]
         for _, workspace in earlier:
             lattices = workspace.exploration.lattice_nbytes
-            yield (workspace.exploration.forget, lattices), workspace.owner, lattices
+            yield (workspace.exploration.forget, lattices), workspace.owner, 0
         for key, workspace in earlier:
             rest = workspace.nbytes - workspace.exploration.lattice_nbytes
-            yield (partial(self._kept.pop, key), rest), workspace.owner, rest
+            yield (partial(self._kept.pop, key), rest), workspace.owner, 1
 
     @property
     def nbytes(self) -> int:

@@ -105,6 +105,36 @@ class TestMemory:
         with pytest.raises(Refusal):
             kept.find(others[0])
 
+    @pytest.mark.parametrize("room", [2.2, 3.2])
+    def test_where_there_is_room_for_two_or_three(self, room):
+        """Neither the newest picture, which cannot be given, nor what runs take besides turns it round."""
+        kept = Workspaces(megabytes=1)
+        kept.most = int(room * workspace().nbytes)
+        kept.asking = lambda: ONE
+        key = kept.add(workspace())
+        kept.asking = lambda: MANY
+        for _ in range(5):
+            one = workspace()
+            one.settling = None
+            kept.add(one)
+            kept.find(key)
+            kept.add(workspace())
+        assert kept.nbytes <= kept.most
+        assert kept.find(key).owner == ONE
+
+    def test_of_those_who_have_one_each_the_longest_unused_goes(self):
+        kept = Workspaces(megabytes=1)
+        keys = []
+        for number in range(3):
+            kept.asking = lambda number=number: f"192.0.2.{9 - number}"
+            one = workspace()
+            one.exploration.forget()
+            kept.most = int(2.5 * one.nbytes)
+            keys.append(kept.add(one))
+        with pytest.raises(Refusal):
+            kept.find(keys[0])
+        kept.find(keys[1])
+
     def test_alone_one_has_all_of_it(self):
         kept = Workspaces(megabytes=1)
         kept.most = 4 * workspace().nbytes
