@@ -235,8 +235,7 @@ def _labels(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[
     every = list(range(unary.shape[1]))
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.crf.kernels):
         return every
-    if highest is not None and len(every) > LANES:
-        least = int((highest > settings.tolerance).sum())
-        if padded(least) == padded(len(every)):  # as many take as long as all, and most of those vanish
-            return every
-    return occurring(unary, settings.tolerance, highest).tolist()
+    labels = occurring(unary, settings.tolerance, highest).tolist()
+    if len(every) > LANES and padded(len(labels)) == padded(len(every)):
+        return every  # as many take as long as all, and most of those vanish
+    return labels
