@@ -95,9 +95,9 @@ class _Pairwise:
 class DenseCRF:
     """A fully connected CRF over `nvar` points, each with one of `nlabels` labels.
 
-    `tolerance`, of the class or of one object, is what `inference` may leave out: labels that nowhere hold more than
-    about its root after the first iteration take no further part and come back as 0 (`inference/fused/vanishing_cpu.py`
-    says how exact that is). With 0 every label takes part in every iteration.
+    `tolerance`, of the class or of one object, is how exact `inference` must be: labels that are outvoted everywhere in
+    the first iteration go on together, and where they hold next to nothing come back as 0
+    (`inference/fused/vanishing_cpu.py` says how much that changes). With 0 every label takes part in every iteration.
 
     Raises ValueError, naming the argument, where sizes, numbers or types do not fit.
     """

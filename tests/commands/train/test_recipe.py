@@ -54,6 +54,18 @@ def test_every_configuration_can_be_trained(path):
         assert set(stage.learning_rates.values()) <= {group["lr"] for group in groups}
 
 
+def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which `crfrnn train` refuses c.yaml."""
+    try:
+        status = main(["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.count("\n") == 1
+    return error
+
+
 @pytest.mark.parametrize(
     ("wrong", "right", "said"),
     [
@@ -66,15 +78,9 @@ def test_slips_in_a_configuration_are_one_line(tmp_path, capsys, wrong, right, s
     text = (CONFIGS[0].parent / "folders.yaml").read_text()
     assert right in text
     (tmp_path / "c.yaml").write_text(text.replace(right, wrong))
-    try:
-        status = main(["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")])
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2
+    error = refusal(tmp_path, capsys)
     assert error.startswith("crfrnn")
     assert said in error
-    assert error.count("\n") == 1
 
 
 LOSS = """crf: trained
@@ -108,14 +114,7 @@ def test_slips_in_a_loss_are_one_line(tmp_path, capsys, right, wrong, said):
     assert right in LOSS
     text = (CONFIGS[0].parent / "folders.yaml").read_text()
     (tmp_path / "c.yaml").write_text(text.replace("crf: trained", LOSS.replace(right, wrong)))
-    try:
-        status = main(["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")])
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert said in error
-    assert error.count("\n") == 1
+    assert said in refusal(tmp_path, capsys)
 
 
 def test_there_is_a_configuration_for_each_of_them():
