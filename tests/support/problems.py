@@ -115,7 +115,13 @@ def refusal(logits: Tensor, filters: Sequence[GaussianFilter]) -> str | None:
     return choice.fused(Problem(logits, filters, torch.ones(len(filters), 1), potts(logits.shape[1])))
 
 
-@functools.cache
+def computed_once(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Each call gets a tensor of its own: a test that asks it for gradients changes no other test's."""
+    cached = functools.cache(compute)
+    return functools.wraps(compute)(lambda *args, **settings: cached(*args, **settings).clone())
+
+
+@computed_once
 def photo(name: str, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     """(1, 3, height, width) float32 of whole numbers 0..255, from scikit-image's own CC0 photos."""
     picture = getattr(skimage.data, name)()
@@ -123,7 +129,7 @@ def photo(name: str, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     return torch.from_numpy(np.rint(np.asarray(small)).astype(np.float32)).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
-@functools.cache
+@computed_once
 def predictions(name: str, labels: int = 4, coarse: int = 4, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     """Logits (1, labels, height, width) as a network might give for this photo, from the colours alone.
 

@@ -228,18 +228,22 @@ def test_the_sample_with_strokes(visit):
 
 
 def choose(page, component: str, path) -> None:
-    """Choose a file in a component that was emptied, again where it went into an input that Gradio then replaced."""
+    """Put a file in the place of the one there; again where a click or a file went into what Gradio then replaced."""
     from playwright.sync_api import TimeoutError as Late
 
     shown = page.locator(f"{component} :text('{path.name}')").first
+    emptying = f"{component} button[aria-label='Clear'], {component} button[aria-label='Remove this file']"
     for _ in range(6):
-        page.wait_for_timeout(2500)
-        with suppress(Late):  # there is no input any more where the file has come in the meantime
+        with suppress(Late):
             if not shown.is_visible():
+                if page.locator(emptying).first.is_visible():
+                    page.locator(emptying).first.click(timeout=5000)
+                page.wait_for_timeout(2500)
                 page.locator(f"{component} input[type=file]").first.set_input_files(path, timeout=5000)
             shown.wait_for(timeout=7500)
             return
-    shown.wait_for()
+    told = [page.locator(place).all_inner_texts() for place in (component, ".toast-body")]
+    pytest.fail(f"{path.name} is not shown in {component}; what is there, and the page's messages: {told}")
 
 
 def test_predictions_are_refined(visit, tmp_path):
@@ -252,9 +256,6 @@ def test_predictions_are_refined(visit, tmp_path):
     assert classes(page) == ["1", "0", "2", "3"] or classes(page)[0] == "cat"
     scores = np.random.default_rng(0).random((3, 300, 451), np.float32)
     np.savez(tmp_path / "p.npz", scores / scores.sum(0))
-    page.locator(
-        "#predictions button[aria-label='Clear'], #predictions button[aria-label='Remove this file']"
-    ).first.click()
     choose(page, "#predictions", tmp_path / "p.npz")
     page.locator("#refine").click()
     page.wait_for_selector("#told:has-text('3 classes'), #told:has-text('2 classes'), #told:has-text('1 classes')")
