@@ -118,9 +118,15 @@ class CRFParameters:
             **changes,
         )
 
-    def prepare(self, guide: Tensor) -> list[GaussianFilter]:
-        """The M filters for a guide (B, C, *S), normalised, without the term j = i where it is left out."""
-        filters = [kernel.prepare(guide, normalization=self.normalization) for kernel in self.kernels]
+    def prepare(self, guide: Tensor, mask: Tensor | None = None) -> list[GaussianFilter]:
+        """The M filters for a guide (B, C, *S), normalised, without the term j = i where it is left out.
+
+        With a mask (B, *S), True where points count, among those alone.
+        """
+        normalization = self.normalization if mask is None else "none"
+        filters = [kernel.prepare(guide, normalization=normalization) for kernel in self.kernels]
+        if mask is not None:
+            filters = [gaussian.within(mask, self.normalization) for gaussian in filters]
         return filters if self.self_connection else [gaussian.without_self() for gaussian in filters]
 
     def scaled(self, factor: float | Sequence[float]) -> "CRFParameters":

@@ -53,6 +53,8 @@ class GaussianFilter:
         self.before = before  # (B, 1, N), multiplies the values; None: nothing to multiply
         self.after = after  # (B, 1, N), multiplies the sums
         self.left_out: Tensor | None = None  # (B or 1, 1, N), the filter's diagonal; see `without_self`
+        folded = getattr(operator.form, "normalization", "none")  # in the bands of a grid
+        self.normalized = before is not None or after is not None or folded != "none"
 
     def __call__(self, values: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S), in the dtype of `values` where that is a floating-point one."""
@@ -84,6 +86,34 @@ class GaussianFilter:
             left_out = left_out if scale is None else left_out * scale
         other = copy(self)
         other.left_out = left_out
+        return other
+
+    def within(self, mask: Tensor, normalization: str) -> "GaussianFilter":
+        """The kernel among the points of a mask alone, for a filter that was prepared without normalisation.
+
+        The others send nothing, get 0, and are in no sum n: the filter of the points in the mask, had there been no
+        others.
+
+        Args:
+            mask: (B, *S) bool, True where points count.
+            normalization: as in `prepare`.
+
+        >>> from crfrnn import Spatial
+        >>> row = Spatial(2.0).prepare(torch.zeros(1, 1, 1, 4), normalization="none")
+        >>> row = row.within(torch.tensor([[[True, True, False, True]]]), "after")
+        >>> row(torch.tensor([[[[1.0, 1.0, 9.0, 1.0]]]])).round(decimals=3).flatten().tolist()
+        [1.0, 1.0, 0.0, 1.0]
+        """
+        check_normalization(normalization)
+        if self.normalized or self.left_out is not None:
+            raise ValueError("normalization: a filter within a mask is made of one prepared with 'none'")
+        if tuple(mask.shape[1:]) != self.shape:
+            raise ValueError(f"mask: shape {tuple(mask.shape)}, expected (batch, {', '.join(map(str, self.shape))})")
+        inside = mask.to(self.dtype).flatten(1).unsqueeze(1)
+        scales = _scales(self.operator, inside, normalization)
+        other = copy(self)
+        other.before, other.after = (inside if scale is None else scale * inside for scale in scales)
+        other.normalized = normalization != "none"
         return other
 
     def _apply(self, values: Tensor, before: Tensor | None, after: Tensor | None, transposed: bool) -> Tensor:
@@ -163,7 +193,7 @@ def _warn_of_many(dimensions: int) -> None:
 
 
 def _scales(operator: Operator, ones: Tensor, normalization: str) -> tuple[Tensor | None, Tensor | None]:
-    """What multiplies the values and the sums, (B, 1, N), from n = K 1."""
+    """What multiplies the values and the sums, (B, 1, N), from n = K 1, where 1 is 0 for points that do not count."""
     if normalization == "none":
         return None, None
     with torch.autocast(ones.device.type, enabled=False):

@@ -34,15 +34,24 @@ def standardized(guide: Tensor) -> Tensor:
     >>> standardized(torch.arange(-1000.0, 3001.0).view(1, 1, -1))[0, 0, [20, 2000, 3980]]
     tensor([  0.0000, 127.5000, 255.0000])
     """
+    return stretched(guide.detach().float(), *black_and_white(guide))
+
+
+def black_and_white(guide: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel of (B, C, *S), (B, C): what `BLACK_AND_WHITE` says that it is below and above; where nearly all is
+    one value, background, its lowest and its highest."""
     values = guide.detach().float().flatten(2)
-    count, (low, high) = values.shape[2], BLACK_AND_WHITE
-    black, white = (
-        values.kthvalue(1 + round(share * (count - 1)), dim=2, keepdim=True).values for share in (low, high)
-    )
-    flat = white <= black  # nearly all is background
-    black = torch.where(flat, values.amin(dim=2, keepdim=True), black)
-    white = torch.where(flat, values.amax(dim=2, keepdim=True), white)
-    scaled = WHITE * ((values - black) / (white - black).clamp(min=torch.finfo(torch.float32).tiny))
+    count = values.shape[2]
+    black, white = (values.kthvalue(1 + round(share * (count - 1)), dim=2).values for share in BLACK_AND_WHITE)
+    flat = white <= black
+    return torch.where(flat, values.amin(dim=2), black), torch.where(flat, values.amax(dim=2), white)
+
+
+def stretched(guide: Tensor, black: Tensor, white: Tensor) -> Tensor:
+    """(B, C, *S) float32 with what `black_and_white` found as 0 and 255."""
+    values = guide.flatten(2)
+    span = (white - black).clamp(min=torch.finfo(torch.float32).tiny)
+    scaled = WHITE * ((values - black.unsqueeze(2)) / span.unsqueeze(2))
     return scaled.clamp(-WHITE, 2 * WHITE).view(guide.shape)
 
 

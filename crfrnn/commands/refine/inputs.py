@@ -11,7 +11,7 @@ from torch import Tensor
 from crfrnn.commands.refine.value_range import value_range
 from crfrnn.data.depth import white_of
 from crfrnn.data.predictions import AXES, Form
-from crfrnn.filtering.guide_units import standardized
+from crfrnn.filtering.guide_units import black_and_white, stretched
 from crfrnn.filtering.kernels import per_pixel
 from crfrnn.inference.problem import check_logits
 from crfrnn.runtime.meta_tensors import plain as without_meta
@@ -31,6 +31,7 @@ class Fitted(NamedTuple):
     planes: Tensor  # (L, *S), L at least 2
     form: Form  # in which the predictions came
     pixels: tuple[float, ...] | None  # to a unit of positions along each axis, where that is another
+    mask: Tensor | None  # (*S) bool, where pixels count; None for everywhere
 
 
 def checked(
@@ -40,7 +41,7 @@ def checked(
 
     `name` is ``probabilities`` or ``logits``. Raises `refine`'s ValueErrors.
     """
-    guide, planes, _, pixels = fitting(image, predictions, name, True, spacing, standardize)
+    guide, planes, _, pixels, _ = fitting(image, predictions, name, True, spacing, standardize)
     return guide, unary_logits(planes.unsqueeze(0), name), pixels
 
 
@@ -51,6 +52,7 @@ def fitting(
     colour_units: bool,
     spacing: Sequence[float] | None = None,
     standardize: bool = False,
+    mask: Any = None,
 ) -> Fitted:
     """An image and its predictions, which must fit.
 
@@ -61,6 +63,7 @@ def fitting(
         colour_units: the image must be in the units in which a preset's theta_beta counts.
         spacing: along each axis; so many it has. Without one the image has two.
         standardize: bring its intensities into those units.
+        mask: (*S), where pixels count.
     """
     pixels, values = as_tensor(image, "image"), as_tensor(predictions, name)
     channels_last = not isinstance(image, Tensor)
@@ -78,6 +81,10 @@ def fitting(
         pixels = pixels.unsqueeze(0)
     elif channels_last:
         pixels = pixels.movedim(-1, 0)
+    planes, inside = form.planes(values), None
+    if mask is not None:
+        inside = _inside(mask, pixels.shape[1:])
+        pixels, planes = filled(pixels, inside), filled(planes, inside)
     if pixels.dtype != torch.uint8 or standardize:
         whole = not pixels.is_floating_point()
         pixels = pixels.to(torch.float32)
@@ -85,9 +92,29 @@ def fitting(
             pixels = _eight_bits(pixels)
         _check_units(pixels, colour_units and not standardize)
         if standardize:
-            pixels = standardized(pixels.unsqueeze(0))[0]
-    planes = with_background(form.planes(values), name)
-    return Fitted(pixels.unsqueeze(0), planes, form, None if spacing is None else per_pixel(spacing, dimensions))
+            some = pixels.unsqueeze(0) if inside is None else pixels[:, inside].unsqueeze(0)
+            pixels = stretched(pixels.unsqueeze(0), *black_and_white(some))[0]
+    planes, guide = with_background(planes, name), pixels.unsqueeze(0)
+    return Fitted(guide, planes, form, None if spacing is None else per_pixel(spacing, dimensions), inside)
+
+
+def _inside(mask: Any, size: Sequence[int]) -> Tensor:
+    """(*S) bool; ValueError where it is no mask of an image of this size, or nothing is in it."""
+    inside = as_tensor(mask, "mask")
+    if tuple(inside.shape) != tuple(size):
+        raise ValueError(f"mask: shape {tuple(inside.shape)}, expected {tuple(size)}, True where a pixel counts")
+    inside = inside != 0
+    if not inside.any():
+        raise ValueError("mask: no pixel counts; it is True where one does")
+    return inside
+
+
+def filled(planes: Tensor, inside: Tensor) -> Tensor:
+    """(C, *S) that has outside of a mask (*S) what its first pixel has: whatever was there, nobody sees it."""
+    if bool(inside.all()):
+        return planes
+    first = int(inside.flatten().nonzero()[0])
+    return torch.where(inside, planes, planes.flatten(1)[:, first].view(-1, *(1,) * inside.dim()))
 
 
 def _dimensions(spacing: Any) -> int:
@@ -227,7 +254,9 @@ def as_tensor(array: Any, name: str) -> Tensor:
             raise ValueError(f"{name}: expected a dense tensor of real numbers, got one {kind}")
         return without_meta(array.detach())
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
-        raise ValueError(f"{name}: a masked array, and a CRF knows no mask; say what is there with .filled(...)")
+        raise ValueError(
+            f"{name}: a masked array; say what is there with .filled(...), and of an image which pixels count with mask="
+        )
     given = array
     try:
         array = np.asarray(array)

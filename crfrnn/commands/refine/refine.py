@@ -42,6 +42,7 @@ class _Settings:
     colour_units: bool  # theta_beta is a preset's and counts in 0..255
     trace: Callable[[Moment], object] | None
     spacing: Sequence[float] | None
+    mask: Image | None
 
     @property
     def normalised(self) -> bool:
@@ -67,6 +68,7 @@ def refine(
     class_weights: Sequence[Sequence[float]] | None = None,
     spacing: Sequence[float] | None = None,
     standardize: bool = False,
+    mask: Image | None = None,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
 
@@ -147,7 +149,11 @@ def refine(
         colour_units=kernels is None,
         trace=trace,
         spacing=spacing,
+        mask=mask,
     )
+    if mask is not None and (trace is not None or isinstance(image, list | tuple)):
+        several = "is of one image; call refine for each of the list"
+        raise ValueError(f"mask: {several if trace is None else 'energies are of whole images; leave out trace'}")
     predictions: Any = probabilities if logits is None else logits
     if not (isinstance(tolerance, Real) and 0 <= tolerance < 0.1):
         raise ValueError(f"tolerance: a probability of at least 0 and below 0.1, got {tolerance}")
@@ -181,11 +187,12 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings
 def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
     """One image: to tensors, through the recurrence, and back to the form that the predictions had."""
     units = settings.colour_units, settings.spacing, settings.crf.standardize
-    guide, planes, form, pixels = fitting(image, predictions, settings.name, *units)
+    guide, planes, form, pixels, inside = fitting(image, predictions, settings.name, *units, settings.mask)
     if pixels is not None:
         settings = replace(settings, crf=settings.crf.scaled(pixels))
 
     def give_back(q: Tensor) -> Any:
+        q = q if inside is None else torch.where(inside.to(q.device), q, 1 / q.shape[1])
         q = form.restored(q[0, 1:] if form.labels is None else q[0])
         if isinstance(predictions, Tensor):
             return like(q.to(predictions.dtype if predictions.is_floating_point() else torch.float32), predictions)
@@ -193,13 +200,16 @@ def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
         return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
 
     with torch.no_grad():
-        return give_back(_marginals(guide.to(planes.device), planes.unsqueeze(0), settings, give_back))
+        guide, mask = guide.to(planes.device), None if inside is None else inside.to(planes.device).unsqueeze(0)
+        return give_back(_marginals(guide, planes.unsqueeze(0), mask, settings, give_back))
 
 
-def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
+def _marginals(
+    guide: Tensor, values: Tensor, mask: Tensor | None, settings: _Settings, give_back: Callable[[Tensor], Any]
+) -> Tensor:
     """(1, C, *S), (1, L, *S) -> (1, L, *S). The copies of the labels that live at a time decide the memory."""
     crf = settings.crf
-    filters, weights = crf.prepare(guide), crf.kernel_weights(values.shape[1]).to(values.device)
+    filters, weights = crf.prepare(guide, mask), crf.kernel_weights(values.shape[1]).to(values.device)
     values, highest = checked_predictions(values, settings.name)
     # the logarithm of probabilities is left to the recurrence where nothing else is done with it
     floor = LEAST_PROBABILITY if settings.normalised and settings.trace is None else 0.0

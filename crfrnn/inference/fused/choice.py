@@ -7,7 +7,7 @@ from torch import Tensor
 
 from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.methods import preload as preload_filters
-from crfrnn.filtering.operator import Kernels
+from crfrnn.filtering.operator import Grid, Kernels
 from crfrnn.inference.problem import Problem
 from crfrnn.runtime.gpu import triton_ready
 from crfrnn.runtime.layout_gpu import readable
@@ -37,6 +37,8 @@ def _refused(gaussian: GaussianFilter, kernels: Kernels | None) -> str | None:
         return f"{type(gaussian.operator).__name__} is filtered by itself"
     if torch.is_grad_enabled() and gaussian.operator.features is not None:
         return "the features of a filter need a gradient"
+    if kernels == "triton" and isinstance(form, Grid) and (gaussian.before is not None or gaussian.after is not None):
+        return "a separable filter is within a mask"
     if gaussian.left_out is not None:
         return "a filter leaves out the term j = i"
     return None if gaussian.dtype == torch.float32 else f"a filter was prepared in {gaussian.dtype}"

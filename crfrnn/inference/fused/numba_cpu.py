@@ -59,6 +59,8 @@ class Grids(NamedTuple):
     sum_lines: tuple  # (E, K) unsigned
     sum_weights: tuple  # (E, K)
     sums: tuple  # (rows or more, nodes C): filled
+    after: tuple  # (N,), multiplies what is read, or empty
+    before: tuple  # (N,), multiplies what is gathered, or empty
 
 
 class Kernels(NamedTuple):
@@ -79,6 +81,7 @@ class Buffers(NamedTuple):
     sums: np.ndarray  # (2, TILE, LANES), see `softmax_cpu.py`
     gathered: tuple  # (window, nodes C) for each of them: nodes of the last few lines
     done: np.ndarray  # (M',) int64, how many pairs of these are done
+    scaled: np.ndarray  # (M', W, C), values times `before`; empty where there is none
 
 
 class Part(NamedTuple):
@@ -93,8 +96,9 @@ class Part(NamedTuple):
     stop: int
 
 
-def buffers(kernels: int, windows: list[tuple[int, int]], width: int, channels: int) -> Buffers:
-    """For M kernels, of which the separable ones have a window of so many lines and nodes in each."""
+def buffers(kernels: int, windows: list[tuple[int, int]], width: int, channels: int, scaled: bool) -> Buffers:
+    """For M kernels, of which the separable ones have a window of so many lines and nodes in each; `scaled` where there
+    is a `before` of one."""
     float32 = np.float32
     return Buffers(
         np.empty((width, channels), float32),
@@ -104,6 +108,7 @@ def buffers(kernels: int, windows: list[tuple[int, int]], width: int, channels: 
         np.empty((2, TILE, LANES), float32),
         tuple(np.empty((lines, nodes * channels), float32) for lines, nodes in windows or [(0, 0)]),
         np.empty(len(windows), np.int64),
+        np.empty((len(windows) if scaled else 0, width, channels), float32),
     )
 
 
@@ -162,11 +167,21 @@ def read(kernels, scratch, lanes, first, begin, end, y):
         into, lines, across = nodes.reshape(1, nodes.size), grids.spread_rows[g], grids.spread_weights[g]
         sum_rows(into[:, low:high], table[:, low:high], lines[y : y + 1], across[y : y + 1], None, lanes)
         band_rows(messages[:size, lattices.count + g], nodes, starts, weights, lanes)
+        if grids.after[g].size:
+            scale_rows(messages[:size, lattices.count + g], messages[:size, lattices.count + g], grids.after[g], start)
     if mixing.size:
         scratch.mixed[:] = 0
         add_product(
             scratch.mixed[:, 0], messages.reshape(messages.shape[0], messages.shape[1] * channels), mixing, lanes
         )
+
+
+@part_on_views
+def scale_rows(out, values, factors, start):
+    """out = values times the factors (N,) of the points from `start` on, both (n, C)."""
+    for p in range(out.shape[0]):
+        for channel in range(out.shape[1]):
+            out[p, channel] = values[p, channel] * factors[start + p]
 
 
 @part_on_views
@@ -182,13 +197,17 @@ def write(kernels, values, scratch, lanes, first, begin, end, y):
         corners, weights, factors = lattices.corners[m], lattices.weights[m], lattices.before[m][start:stop]
         scatter_rows(lattices.sums[m], values[begin:end], corners[start:stop], weights[start:stop], factors, lanes)
     for g in range(grids.count):
+        line_values = values
+        if grids.before[g].size:
+            line_values = scratch.scaled[g, : values.shape[0]]
+            scale_rows(line_values[begin:end], values[begin:end], grids.before[g], start)
         starts, weights = grids.gather_starts[g], grids.gather_weights[g]
         low = high = scratch.done[g] if begin else 0
         while high < starts.size and starts[high] + weights.shape[1] <= end:
             high += 1
         window = scratch.gathered[g]
         line = window[y % window.shape[0]].reshape(window.shape[1] // values.shape[1], values.shape[1])
-        band_rows(line[PAIR * low : PAIR * high], values, starts[low:high], weights[low:high], lanes)
+        band_rows(line[PAIR * low : PAIR * high], line_values, starts[low:high], weights[low:high], lanes)
         scratch.done[g] = high
         if end == values.shape[0]:
             lines, across = grids.sum_lines[g], grids.sum_weights[g]

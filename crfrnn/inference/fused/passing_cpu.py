@@ -25,7 +25,7 @@ _VALUES, _INDICES, _STARTS = np.zeros((0, 8), np.float32), np.zeros((0, 1), np.u
 _ONE_EACH = _VALUES[:, 0].copy(), _VALUES[:, 0].copy()
 _NO_LATTICE = (_INDICES, _VALUES, *_ONE_EACH, np.zeros(1, np.int64), _VALUES, _VALUES)
 _LINES, _BAND = (_INDICES, _VALUES), (_STARTS, np.zeros((0, 1, PAIR), np.float32))
-_NO_GRID = (_VALUES, *_LINES, *_BAND, *_BAND, _STARTS, _INDICES[:, 0].copy(), *_LINES, _VALUES)
+_NO_GRID = (_VALUES, *_LINES, *_BAND, *_BAND, _STARTS, _INDICES[:, 0].copy(), *_LINES, _VALUES, *_ONE_EACH)
 
 
 class _Lattice:
@@ -67,11 +67,16 @@ class _Grid:
         shape: tuple[int, ...],
         thetas: tuple[float, ...],
         name: str,
+        before: np.ndarray | None,
+        after: np.ndarray | None,
         channels: int,
         lanes: tuple[int, ...],
         transposed: bool,
         strips: tuple[int, ...],
     ):
+        if transposed:
+            before, after = after, before
+        self.before, self.after = (_ONE_EACH[0] if scale is None else scale for scale in (before, after))
         self.passes = line_passes(shape, thetas, name, transposed, strips)
         rows = self.passes.rows + len(self.passes.sums.ghosts)
         self.sums = memory.empty((rows, self.passes.gather.rows * channels))
@@ -93,10 +98,16 @@ class _Grid:
         """In the order of `numba_cpu.Grids`."""
         passes = self.passes
         bands = passes.refine.starts, passes.refine.weights, passes.gather.starts, passes.gather.weights
-        return self.coarse, *passes.spread, *bands, *passes.sums[:4], self.sums
+        return self.coarse, *passes.spread, *bands, *passes.sums[:4], self.sums, self.after, self.before
 
     def give_back(self) -> None:
         self.sums, self.steps = self.sums[:0].copy(), []
+
+
+def _scales(kernels: KernelTensors, m: int, image: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What multiplies the values of kernel m and its sums, (N,)."""
+    before, after = (s[image].numpy() if s.numel() else None for s in kernels.scaled_by(m))
+    return before, after
 
 
 class MessagePassing:
@@ -120,13 +131,14 @@ class MessagePassing:
         self._parts = [(*n, *points) for n, points in zip(pairwise(strips), pairwise(bounds), strict=True)]
         for m in lattices:
             lattice = LatticeTensors(*(tensor[image] for tensor in kernels.tensors(m)))
-            before, after = (s[image].numpy() if s.numel() else None for s in kernels.scaled_by(m))
-            self._lattices.append(_Lattice(lattice, before, after, channels, self.lanes, transposed))
+            self._lattices.append(_Lattice(lattice, *_scales(kernels, m, image), channels, self.lanes, transposed))
         lines = tuple(start // self.width for start in bounds[:-1])
         for m in grids:
-            self._grids.append(_Grid(size, *kernels.separable(m), channels, self.lanes, transposed, lines))
+            scales = _scales(kernels, m, image)
+            self._grids.append(_Grid(size, *kernels.separable(m), *scales, channels, self.lanes, transposed, lines))
         windows = [(k.passes.sums.lines.shape[1], k.passes.gather.rows) for k in self._grids]
-        self._buffers = [numba_cpu.buffers(kernels.count, windows, self.width, channels) for _ in self._parts]
+        sizes = kernels.count, windows, self.width, channels, any(k.before.size for k in self._grids)
+        self._buffers = [numba_cpu.buffers(*sizes) for _ in self._parts]
 
     @property
     def parts(self) -> int:

@@ -23,8 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.filtering.operator import Grid
 from crfrnn.inference.fused import numba_cpu
 from crfrnn.inference.fused import vanishing_pixels_cpu as pixels
 from crfrnn.inference.fused.kernel_tensors import KernelTensors, kernel_tensors
@@ -61,14 +59,7 @@ def _may_vanish(problem: Problem, iterations: int, tolerance: float) -> bool:
     if layout.padded(labels) == layout.padded(1) or bool((weights < 0).any()):
         return False
     potts = torch.equal(problem.compatibility, 1 - torch.eye(labels, dtype=weights.dtype))
-    return potts and all(_normalised(gaussian) for gaussian in problem.filters)
-
-
-def _normalised(gaussian: GaussianFilter) -> bool:
-    form = gaussian.operator.form
-    if isinstance(form, Grid):
-        return form.normalization != "none"
-    return gaussian.before is not None or gaussian.after is not None
+    return potts and all(gaussian.normalized for gaussian in problem.filters)
 
 
 def _potts(weights: Tensor, passing: MessagePassing) -> Transform:
