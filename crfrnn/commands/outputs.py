@@ -58,6 +58,8 @@ class Targets:
         placed = {}
         labels = kind.written_as(image)
         suffixes = {"out": labels[0], **IN_FOLDERS}
+        if suffixes["probabilities"] not in kind.probability_suffixes:
+            suffixes["probabilities"] = kind.probability_suffixes[0]
         for target, path in self.wanted():
             suffix = suffixes[target]
             if several and (path.is_file() or suffix_of(path) == suffix):

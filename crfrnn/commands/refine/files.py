@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,65 +12,29 @@ import torch
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
-from crfrnn.commands.progress import say, waiting
+from crfrnn.commands.progress import say, steps_bar, waiting
 from crfrnn.commands.refine.inputs import with_background
+from crfrnn.commands.refine.job import Coarse, Job, Outcome, Settings, check
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.points import described, point_kernels, refine_points
+from crfrnn.commands.refine.rasters import refine_raster
 from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.commands.refine.trace import Trace, curve_of
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.data.files import channels_of, each_alone, pair_by_stem
 from crfrnn.data.images import write_image
 from crfrnn.data.kinds import Kind, kind_of
-from crfrnn.data.labels import UNSURE, LabelStyle, Value, parse_unsure
+from crfrnn.data.labels import UNSURE, LabelStyle
 from crfrnn.data.predictions import Form, resized
 from crfrnn.data.soft_masks import looks_soft
-from crfrnn.filtering.permutohedral.stencil import check_accuracy
-from crfrnn.parameters import CRFParameters, parse_kernel
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """The options, and what their words stand for."""
-
-    options: RefineOptions
-    kind: type[Kind]  # of the images
-    unsure: Value | None
-    crf: dict[str, Any]  # the keyword arguments of `refine`
-    channels: list[str] | None  # by their names, of what has names; None for the usual ones
-    classes: tuple[int, ...] | None  # what each label is written as
-
-
-@dataclass(frozen=True)
-class _Job:
-    images: tuple[Path, ...]  # one image, in several files where its channels lie apart
-    source: Path  # the predictions
-    targets: Targets
-
-
-@dataclass(frozen=True)
-class _Coarse:
-    """Predictions as a file has them."""
-
-    planes: np.ndarray  # (L, *S), or (1, *S) of a foreground or of the only label
-    form: Form
-    style: LabelStyle  # of the label map that they become
-    before: np.ndarray | None = None  # the labels (*S) where it was a label map
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    extent: str
-    labels: list[str]
-    changed: float  # share of the points that had a label and got another one
-    notes: tuple[str, ...] = ()
+from crfrnn.runtime import threads
 
 
 def refine_files(options: RefineOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
     images, source = _paths(options.image), Path(options.source)
     targets = Targets.given(options.out, options.overlay, options.save_probabilities, trace=options.trace)
-    settings = _check(options, kind_of(images[0], targets.paths()))
+    settings = check(options, kind_of(images[0], targets.paths()))
     for path in (*images, source):
         if not path.exists():
             raise ValueError(f"{path}: there is no such file or folder")
@@ -89,61 +52,18 @@ def _paths(text: str) -> tuple[Path, ...]:
     return (Path(text),) if Path(text).exists() else tuple(map(Path, text.split(",")))
 
 
-def _check(options: RefineOptions, kind: type[Kind]) -> _Settings:
-    """The options in the form in which they are used; UsageError where they make no CRF."""
-    if options.kind == "foreground" and not kind.foreground_suffixes:
-        raise UsageError(f"foreground: of {kind.several} a foreground goes to --probabilities")
-    for option in fields(options):
-        if option.name in kind.lacks and getattr(options, option.name) != option.default:
-            raise UsageError(f"{option.name.replace('_', '-')}: {kind.lacks[option.name]}")
-    try:
-        crf = CRFParameters.of_preset(
-            options.preset,
-            kernels=[parse_kernel(text) for text in options.kernel or ()] or None,
-            normalization=options.normalization,
-            solver=options.solver,
-            iterations=options.iterations,
-            temperature=options.temperature,
-            class_weights=options.class_weights,
-            standardize=options.standardize,
-        )
-        check_accuracy(options.accuracy)
-        unsure = None if options.unsure == "" else parse_unsure(options.unsure)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    chosen = {"accuracy": options.accuracy, "tolerance": options.tolerance}
-    if not options.kernel:  # by the preset's name, as `refine` then knows in which units its kernels are
-        chosen |= {"preset": options.preset, "kernels": None}
-    return _Settings(options, kind, unsure, crf.options() | chosen, _channels(options), _classes(options))
-
-
-def _channels(options: RefineOptions) -> list[str] | None:
-    if options.attributes is None:
-        return None
-    return [] if options.attributes == "none" else [name for name in options.attributes.split(",") if name]
-
-
-def _classes(options: RefineOptions) -> tuple[int, ...] | None:
-    if options.classes is None:
-        return None
-    try:
-        classes = tuple(int(word) for word in options.classes.split(","))
-    except ValueError:
-        raise UsageError(f"classes: expected numbers such as 2,5,6, got {options.classes!r}") from None
-    if options.kind == "labels" or len(set(classes)) < len(classes):
-        wrong = "labels bring theirs" if options.kind == "labels" else f"{options.classes} has one twice"
-        raise UsageError(f"classes: {wrong}")
-    return classes
-
-
-def _refine_file(images: tuple[Path, ...], source: Path, targets: Targets, settings: _Settings) -> None:
+def _refine_file(images: tuple[Path, ...], source: Path, targets: Targets, settings: Settings) -> None:
     image = images[0]
-    job = _Job(images, source, targets.of(image, several=False, kind=settings.kind))
+    job = Job(images, source, targets.of(image, several=False, kind=settings.kind))
     check_outputs((*images, source), [job.targets])
     _check_confidence([source], settings)
     start = time.perf_counter()
-    with waiting(f"refining {image.name}"):
-        outcome = _work(job, settings)
+    if settings.kind.windowed:
+        with steps_bar(f"refining {image.name}") as progress:
+            outcome = refine_raster(job, settings, 1, progress)
+    else:
+        with waiting(f"refining {image.name}"):
+            outcome = _work(job, settings)
     seconds = time.perf_counter() - start
     from_labels = settings.options.kind == "labels"
     names = f" ({', '.join(outcome.labels[:12])}{', ...' * (len(outcome.labels) > 12)})"
@@ -160,7 +80,7 @@ def _refine_file(images: tuple[Path, ...], source: Path, targets: Targets, setti
         say(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
 
 
-def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, settings: _Settings) -> None:
+def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, settings: Settings) -> None:
     check_folders(folders, targets)
     images, *further = folders
     kind, of = settings.kind, settings.options.kind
@@ -173,13 +93,14 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
     jobs = []
     for stem, (image, predictions) in matched.pairs.items():
         channels = [folder / path.relative_to(images) for path in channels_of(image, stem) for folder in folders]
-        jobs.append(_Job(tuple(channels), predictions, targets.of(image, several=True, name=stem, kind=kind)))
+        jobs.append(Job(tuple(channels), predictions, targets.of(image, several=True, name=stem, kind=kind)))
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
     check_outputs((path for job in jobs for path in (*job.images, job.source)), [job.targets for job in jobs])
     _check_confidence([job.source for job in jobs], settings)
+    share = 1 / threads.count() if len(jobs) >= threads.count() else 1.0  # of the memory, for each at a time
     run_jobs(
-        partial(_work, settings=settings),
+        partial(_work, settings=settings, share=share),
         jobs,
         targets,
         words=("refining", "refined"),
@@ -192,7 +113,7 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
     )
 
 
-def _check_confidence(maps: Sequence[Path], settings: _Settings) -> None:
+def _check_confidence(maps: Sequence[Path], settings: Settings) -> None:
     """UsageError, before any image is worked on, where one of the maps has too few labels for the confidence.
 
     With L labels it must be above 1 / L, which is what a label has that nothing is known of.
@@ -203,7 +124,7 @@ def _check_confidence(maps: Sequence[Path], settings: _Settings) -> None:
     with waiting("counting the labels"):
         for path in maps:
             try:
-                labels = len(settings.kind.read_labels(path, settings.unsure).style.values)
+                labels = len(settings.kind.label_style(path, settings.unsure).values)
             except ValueError:  # reported when its turn comes
                 continue
             if labels > 1 and options.confidence <= 1 / labels:
@@ -212,8 +133,10 @@ def _check_confidence(maps: Sequence[Path], settings: _Settings) -> None:
                 )
 
 
-def _work(job: _Job, settings: _Settings) -> _Outcome:
+def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
     """Read, refine and write one image. The label map comes last: where it stands, everything does."""
+    if settings.kind.windowed:
+        return refine_raster(job, settings, share, lambda *_: None)
     options = settings.options
     name = "logits" if options.kind == "logits" else "probabilities"
     image = settings.kind.open(job.images).with_channels(settings.channels)
@@ -247,7 +170,7 @@ def _work(job: _Job, settings: _Settings) -> _Outcome:
     image.write_labels(targets.out, indices, coarse.style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
-    return _Outcome(image.extent, coarse.style.names(), changed, notes)
+    return Outcome(image.extent, coarse.style.names(), changed, notes)
 
 
 def _refined(
@@ -266,14 +189,14 @@ def _refined(
     return q.T, (f"attributes: {names}; {', '.join(map(described, kernels))}",)
 
 
-def _read(source: Path, settings: _Settings, image: Kind) -> _Coarse:
+def _read(source: Path, settings: Settings, image: Kind) -> Coarse:
     """The predictions for one image."""
     options = settings.options
     if options.kind == "labels":
         coarse = image.labels(source, settings.unsure)
         _check_levels(source, coarse.style, options.many_labels)
         probabilities = coarse.probabilities(options.confidence)
-        return _Coarse(probabilities, Form.usual(image.dimensions), coarse.style, coarse.indices)
+        return Coarse(probabilities, Form.usual(image.dimensions), coarse.style, coarse.indices)
     if options.kind == "foreground":
         values, style = image.read_foreground(source)
     else:
@@ -289,7 +212,7 @@ def _read(source: Path, settings: _Settings, image: Kind) -> _Coarse:
         if len(settings.classes) != labels:
             raise ValueError(f"classes: {len(settings.classes)} of them, but there are {labels} labels")
         style = LabelStyle(settings.classes)
-    return _Coarse(planes, form, style or LabelStyle.voc(labels))
+    return Coarse(planes, form, style or LabelStyle.voc(labels))
 
 
 def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:

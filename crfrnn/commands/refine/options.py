@@ -14,7 +14,8 @@ class RefineOptions:
 
     Give the image and one of --probabilities, --logits, --labels and --foreground. Folders work too: predictions are
     matched to images by name (cat.npz to cat.jpg), and a second run does what the first one left. In volumes, such as
-    ct.nii.gz, positions count in millimetres. Of clouds of points (.las, .laz, .ply, .npz) predictions are (points,
+    ct.nii.gz, positions count in millimetres. Rasters, TIFFs that say where they are, may have any bands, and be larger
+    than memory. Of clouds of points (.las, .laz, .ply, .npz) predictions are (points,
     labels), and a copy of the cloud with refined classes comes out.
 
     Args:
@@ -44,6 +45,9 @@ class RefineOptions:
         standardize: bring each channel's intensities to 0..255, where a preset's theta_beta counts, by the values that
             0.5 % are below and 0.5 % above.
         fitted: what a file of crfrnn fit says of itself; nothing is done with it.
+        bands: of a raster, those that are used, such as 4,3,2, from 1 on; left out, all.
+        metres: of a raster, bandwidths of positions count in metres, by its transform, instead of in pixels.
+        memory: of a raster, what may be taken, such as 2GB or 500MB; what is larger is worked on in windows.
         attributes: of points, what is used besides positions: names such as intensity or red,green,blue, or none; left
             out, colours or else the intensity where they vary.
         classes: of points, the class that each label is written as, such as 2,5,6; left out, 0,1,2 and so on.
@@ -77,6 +81,9 @@ class RefineOptions:
     class_weights: list[list[float]] | None = None
     standardize: bool = False
     fitted: dict[str, Any] | None = None
+    bands: str | None = None
+    metres: bool = False
+    memory: str = "2GB"
     attributes: str | None = None
     classes: str | None = None
     resize: bool = False

@@ -3,30 +3,35 @@
 A new kind is a class from `Kind`, in the tuple here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from crfrnn.data.files import files_by_stem, suffix_of
 from crfrnn.data.kinds.cloud import Cloud
 from crfrnn.data.kinds.kind import Kind
 from crfrnn.data.kinds.photograph import Photograph
+from crfrnn.data.kinds.raster import Raster
 from crfrnn.data.kinds.volume import Volume
 from crfrnn.data.predictions import SUFFIXES
 
-KINDS: dict[str, type[Kind]] = {suffix: kind for kind in (Photograph, Volume, Cloud) for suffix in kind.suffixes}
+# photographs after rasters: of the suffixes that both have, `kind_of` looks into the file
+KINDS: dict[str, type[Kind]] = {s: kind for kind in (Raster, Photograph, Volume, Cloud) for s in kind.suffixes}
 
 
-def kind_of(path: Path, besides: Iterable[Path] = ()) -> type[Kind]:
+def kind_of(path: Path, besides: Sequence[Path] = ()) -> type[Kind]:
     """The kind of a file, by its suffix, or that of most files in a folder; what is unknown is tried as a photograph.
 
-    Arrays, which may be predictions, tell the kind of a folder only where there is nothing else.
+    TIFFs are of two kinds, which their headers tell (`Raster.holds`), and whatever becomes a TIFF, as the first of
+    `besides` says, is a raster. Arrays, which may be predictions, tell the kind of a folder only where there is nothing else.
 
     >>> kind_of(Path("ct.nii.gz")).several, kind_of(Path("scan")).several
     ('volumes', 'photographs')
     """
     if not path.is_dir():
-        return KINDS.get(suffix_of(path), Photograph)
+        kind = KINDS.get(suffix_of(path), Photograph)
+        rather = Raster.holds(path) or (besides and suffix_of(besides[0]) in Raster.label_suffixes)
+        return Raster if kind is Photograph and rather else kind
     names = [file for files in files_by_stem(path, tuple(KINDS), besides).values() for file in files]
     names = [name for name in names if suffix_of(name) not in SUFFIXES] or names
-    kinds = [KINDS[suffix_of(name)] for name in names]
+    kinds = [kind_of(name) for name in names]
     return max(dict.fromkeys(kinds), key=kinds.count, default=Photograph)

@@ -10,7 +10,7 @@ import numpy as np
 
 from crfrnn.data.files import suffix_of
 from crfrnn.data.kinds import las, npz, ply
-from crfrnn.data.kinds.kind import Kind
+from crfrnn.data.kinds.kind import RASTERS_ALONE, Kind
 from crfrnn.data.kinds.points import Points, whole
 from crfrnn.data.labels import LabelMap, LabelStyle, Value, numbered
 from crfrnn.data.predictions import read_predictions
@@ -32,6 +32,7 @@ class Cloud(Kind):
     truth_suffixes = ()
     holds_labels = True
     lacks: ClassVar = {
+        **RASTERS_ALONE,
         "overlay": "there is no picture of a cloud of points",
         "resize": "clouds of points have no size; give predictions for each point",
         "many_labels": "is for pictures, and a cloud of points is none",

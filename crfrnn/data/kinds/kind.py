@@ -12,6 +12,7 @@ from crfrnn.data.labels import LabelMap, LabelStyle, Value
 from crfrnn.data.predictions import SUFFIXES, Form, read_predictions, write_predictions
 
 CLOUDS_ALONE: dict[str, str] = dict.fromkeys(("attributes", "classes"), "is for clouds of points")
+RASTERS_ALONE: dict[str, str] = dict.fromkeys(("bands", "metres", "memory"), "is for rasters")
 
 
 class Kind(ABC):
@@ -31,7 +32,8 @@ class Kind(ABC):
     probability_suffixes: ClassVar[tuple[str, ...]] = SUFFIXES  # and of those that are written
     foreground_suffixes: ClassVar[tuple[str, ...]] = ()  # of soft masks
     holds_labels: ClassVar[bool] = False  # whether its file may hold labels besides
-    lacks: ClassVar[Mapping[str, str]] = CLOUDS_ALONE  # options that say nothing of it, and why
+    windowed: ClassVar[bool] = False  # whether it may be too large to be read at once
+    lacks: ClassVar[Mapping[str, str]] = CLOUDS_ALONE | RASTERS_ALONE  # options that say nothing of it, and why
 
     spacing: tuple[float, ...] | None = None  # between neighbours along each axis, in the unit in which positions count
     positions: np.ndarray | None = None  # (N, D) of points that lie on no grid
@@ -92,6 +94,11 @@ class Kind(ABC):
     def labels(self, path: Path, unsure: Value | None = None) -> LabelMap:
         """Those that a file has for it."""
         return self.read_labels(path, unsure)
+
+    @classmethod
+    def label_style(cls, path: Path, unsure: Value | None = None) -> LabelStyle:
+        """Which labels a file has."""
+        return cls.read_labels(path, unsure).style
 
     @classmethod
     @abstractmethod

@@ -1,0 +1,150 @@
+"""Are the seams of windows invisible, and does the memory stay below what was said?
+
+    python -m benchmarks.bm_rasters FOLDER [--seams 4000] [--reaches 1500] [--large 10000] [--out benchmarks/results/rasters.md]
+
+FOLDER is for scenes (`raster_scene.py`) and results. Seams: labels beside those of the whole scene as one window, which
+takes some gigabytes. Reaches: the same for other halos. Large: time and peak memory alone. A part of side 0 is left out.
+Each run is a process of its own.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio  # type: ignore[import-not-found]
+
+from benchmarks.raster_scene import IMAGE, PROBABILITIES, TRUTH, make
+
+SETS = {
+    "present": ("--preset=present",),
+    "crfrnn": ("--preset=crfrnn",),
+    "pydensecrf": ("--preset=pydensecrf",),
+}
+REACHES = (1, 2, 3, 4)
+ALL = "100GB"  # one window
+ROWS = 512  # that are compared at a time
+RIGHT = 0.02  # by which the labels must become better
+RUN = """
+import sys
+import crfrnn.commands.refine.windows as windows
+from crfrnn.cli import main
+windows.REACH = float(sys.argv[1])
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+class Run(NamedTuple):
+    labels: Path
+    windows: str
+    seconds: float  # of the CPU
+    wall: float
+    peak: float  # gigabytes
+
+
+def run(folder: Path, name: str, memory: str, words: tuple[str, ...], reach: float = 3.0) -> Run:
+    """One refinement; SystemExit where it fails."""
+    labels = folder / f"{name}.tif"
+    files = [str(folder / IMAGE), f"--probabilities={folder / PROBABILITIES}", f"--out={labels}"]
+    options = ["--standardize", "--bands=4,3,2", f"--memory={memory}", *words]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(reach), "refine", *files, *options], stdout=subprocess.PIPE, text=True
+    )
+    said = process.stdout.read() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{name}: failed")
+    print(said, flush=True)
+    windows = next((line.removeprefix("windows: ") for line in said.splitlines() if line.startswith("windows")), "one")
+    wall = time.perf_counter() - start
+    return Run(labels, windows, usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1e6)
+
+
+def equal(one: Path, other: Path, bands: int = 1) -> float:
+    """Share of the pixels with the same label; of several bands the highest is the label."""
+    same = total = 0
+    with rasterio.open(one) as a, rasterio.open(other) as b:
+        for start in range(0, a.height, ROWS):
+            window = ((start, min(start + ROWS, a.height)), (0, a.width))
+            left = a.read(1, window=window)
+            right = b.read(1, window=window) if bands == 1 else b.read(window=window).argmax(axis=0)
+            same, total = same + int(np.sum(left == right)), total + left.size
+    return same / total
+
+
+def checked(folder: Path, found: Run) -> tuple[float, float]:
+    """Shares of right labels before and after; SystemExit where nothing became better."""
+    before, after = equal(folder / TRUTH, folder / PROBABILITIES, bands=6), equal(folder / TRUTH, found.labels)
+    if after < before + RIGHT:
+        raise SystemExit(f"{before:.1%} of the labels were right, {after:.1%} are: its seams mean nothing")
+    return before, after
+
+
+def seams(folder: Path, side: int) -> list[str]:
+    make(folder, side)
+    windows, whole = run(folder, "windows", "2GB", SETS["present"]), run(folder, "whole", ALL, SETS["present"])
+    before, after = checked(folder, windows)
+    lines = [
+        f"## Seams, {side} x {side}, 6 classes, preset present",
+        "",
+        f"Labels equal to those of the whole scene: **{equal(windows.labels, whole.labels):.4%}**;"
+        f" right {before:.2%} before, {after:.2%} after.",
+        "",
+        "| | windows | CPU s | peak GB |",
+        "|---|---|---|---|",
+    ]
+    for name, one in (("--memory 2GB", windows), ("as one window", whole)):
+        lines.append(f"| {name} | {one.windows} | {one.seconds:.0f} | {one.peak:.2f} |")
+    return [*lines, ""]
+
+
+def reaches(folder: Path, side: int) -> list[str]:
+    make(folder, side)
+    lines = [f"## Halos, {side} x {side}: labels equal to the whole scene's, %, by the halo in bandwidths", ""]
+    lines += ["| preset | " + " | ".join(map(str, REACHES)) + " |", "|---" * (len(REACHES) + 1) + "|"]
+    for name, words in SETS.items():
+        whole = run(folder, f"{name}-whole", ALL, words)
+        cells = []
+        for reach in REACHES:
+            try:
+                found = run(folder, f"{name}-{reach}", "2GB" if name == "crfrnn" else "1.2GB", words, reach)
+                cells.append(f"{100 * equal(found.labels, whole.labels):.3f} ({found.windows.split(' pixels')[0]})")
+            except SystemExit:
+                cells.append("")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    return [*lines, ""]
+
+
+def large(folder: Path, side: int) -> list[str]:
+    make(folder, side)
+    found = run(folder, "windows", "2GB", SETS["present"])
+    before, after = checked(folder, found)
+    return [
+        f"## {side} x {side} with --memory 2GB",
+        "",
+        f"{found.windows}: {found.seconds:.0f} CPU s, peak {found.peak:.2f} GB; right {before:.2%} before, {after:.2%}"
+        " after.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seams", type=int, default=4000)
+    parser.add_argument("--reaches", type=int, default=1500)
+    parser.add_argument("--large", type=int, default=10_000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    text = ["# Rasters", "", "`python -m benchmarks.bm_rasters`, bands 4,3,2 of a scene by rule, standardized.", ""]
+    for part, side in ((seams, options.seams), (reaches, options.reaches), (large, options.large)):
+        text += part(options.folder / str(side), side) if side else []
+        if options.out:
+            options.out.write_text("\n".join(text))
+    print("\n".join(text))

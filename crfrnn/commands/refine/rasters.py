@@ -1,0 +1,188 @@
+"""`crfrnn refine` of rasters: window by window, from the disk to the disk."""
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crfrnn.commands.refine.inputs import with_background
+from crfrnn.commands.refine.job import Job, Outcome, Settings
+from crfrnn.commands.refine.windows import Scene, Window, bytes_per_pixel, cores_of, each, halo_of, refined, windows_of
+from crfrnn.data.kinds.raster import Raster, RasterLabels, RasterPredictions
+from crfrnn.data.labels import LabelMap, LabelStyle
+from crfrnn.data.predictions import Form
+from crfrnn.filtering.guide_units import black_and_white, stretched
+from crfrnn.filtering.kernels import per_pixel, with_accuracy
+from crfrnn.parameters import CRFParameters
+from crfrnn.runtime import threads
+
+BEGUN = 6e8  # bytes of a process that has loaded everything and read nothing
+WHITE = 255.5  # beyond what is brightest in 0..255
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The predictions, wherever they are read from."""
+
+    name: str  # of the argument of `refine`
+    labels: int  # at least 2, or the only one of a label map
+    style: LabelStyle
+    form: Form  # in which probabilities are saved
+    planes: Callable[[slice, slice], tuple[np.ndarray, np.ndarray | None]]  # (L, h, w), and where there are any
+    hard: bool = False  # a label map, whose unsure pixels have no opinion
+    nodata: float | None = None  # of a label map
+    masked: bool = True  # whether there may be none somewhere
+
+    @classmethod
+    def open(cls, job: Job, settings: Settings, image: Raster) -> "_Source":
+        options = settings.options
+        if options.kind == "labels":
+            labels = RasterLabels.open(job.source, settings.unsure)
+            count, frame = len(labels.style.values), labels.frame
+
+            def soft(rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+                indices, valid = labels.indices(rows, columns)
+                return LabelMap(indices, labels.style).probabilities(options.confidence), valid
+
+            return cls("probabilities", count, labels.style, Form.usual(2), soft, True, frame.nodata, frame.masked)
+        given = RasterPredictions.open(job.source, options.key, image.size)
+
+        def planes(rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray | None]:
+            values, valid = given.read(rows, columns)
+            if valid is not None and given.labels == 1:
+                values = np.where(valid, values, 0)  # which the background is made of
+            return with_background(values, options.kind), valid
+
+        count = max(2, given.labels)
+        return cls(options.kind, count, LabelStyle.voc(count), given.form, planes, masked=given.bands)
+
+
+@dataclass(frozen=True)
+class _Core:
+    """What came of a window."""
+
+    indices: np.ndarray  # (h, w) labels
+    valid: np.ndarray  # (h, w), where there are any
+    sure: int  # pixels that had one before
+    changed: int  # of them
+
+
+def refine_raster(job: Job, settings: Settings, share: float, progress: Callable[[int, int], object]) -> Outcome:
+    """Read, refine and write one raster, in at most this share of the memory. The label map comes last."""
+    image = Raster.open(job.images).with_channels(settings.channels)
+    image.check_place(job.source)
+    source = _Source.open(job, settings, image)
+    crf = settings.parameters
+    crf = replace(crf, kernels=with_accuracy(crf.kernels, settings.options.accuracy))
+    if settings.options.metres:
+        crf = crf.scaled(per_pixel(image.frame.steps(), 2))
+    guide, said = _units(image, settings)
+    windows, workers, laid_out = _plan(image, source, crf, (settings.memory - BEGUN) * share)
+
+    def read(rows: slice, columns: slice) -> Scene:
+        bands, valid = image.read(rows, columns)
+        planes, known = source.planes(rows, columns)
+        valid = valid if known is None else valid & known
+        return Scene(guide(torch.from_numpy(bands)), torch.from_numpy(planes), torch.from_numpy(valid))
+
+    def work(window: Window) -> _Core:
+        try:
+            if source.labels == 1:  # which is everywhere
+                kept = read(window.rows, window.columns)
+                found = torch.ones_like(kept.predictions), kept
+            else:
+                found = refined(read, window, crf, source.name, settings.options.tolerance)
+        except ValueError as error:
+            raise ValueError(f"{', '.join(map(str, job.images))}, {job.source}: {error}") from error
+        if save is not None:
+            alone = source.form.labels is None
+            planes = _planes(window, found, source.labels)
+            with lock:
+                save(window.rows, window.columns, planes[1:] if alone else planes)
+        return _core(window, found, source)
+
+    with ExitStack() as files:
+        save, lock = None, threading.Lock()
+        if job.targets.probabilities is not None:
+            count = 1 if source.form.labels is None else source.labels
+            save = files.enter_context(image.writing_planes(job.targets.probabilities, source.form, count))
+        masked = image.masked or source.masked
+        write = files.enter_context(image.writing_labels(job.targets.out, source.style, source.nodata, masked))
+        strip: list[_Core] = []
+        sure = changed = valid = 0
+        for number, (window, core) in enumerate(each(work, windows, workers), 1):
+            sure, changed, valid = sure + core.sure, changed + core.changed, valid + int(core.valid.sum())
+            strip.append(core)
+            if window.columns.stop == image.size[1]:
+                write(
+                    window.rows.start,
+                    *(np.concatenate([getattr(c, n) for c in strip], axis=1) for n in ("indices", "valid")),
+                )
+                strip = []
+            progress(number, len(windows))
+        if not valid:
+            raise ValueError(f"{job.images[0]}: every pixel is nodata or masked, here or in {job.source}")
+    pixels = image.size[0] * image.size[1]
+    notes = [f"bands {', '.join(image.channels)} {said}", *laid_out]
+    if valid < pixels:
+        notes.append(f"masked: {(pixels - valid) / pixels:.1%} of the pixels, which stay without a label")
+    return Outcome(image.extent, source.style.names(), changed / max(1, sure), tuple(notes))
+
+
+def _units(image: Raster, settings: Settings) -> tuple[Callable[[Tensor], Tensor], str]:
+    """What makes of counts (C, h, w) the units in which theta_beta counts, and how to say so."""
+    if not settings.parameters.standardize and settings.options.kernel:
+        return lambda bands: bands, "in counts"
+    sample = torch.from_numpy(image.sample()).unsqueeze(0)
+    if not sample.numel():
+        raise ValueError(f"{image.frame.path}: every pixel that was looked at is nodata or masked; give --kernel")
+    low, high = (bound.item() for bound in sample.aminmax())
+    if not settings.parameters.standardize:
+        if high > WHITE or low < 0 or high <= 1:
+            raise ValueError(
+                f"{image.frame.path}: counts {low:g}..{high:g}, but theta_beta of a preset counts in 0..255; say"
+                " --standardize, or --kernel with a theta_beta in counts"
+            )
+        return lambda bands: bands, "in counts"
+    black, white = black_and_white(sample)
+    ranges = ", ".join(f"{b:g}..{w:g}" for b, w in zip(black[0].tolist(), white[0].tolist(), strict=True))
+    return lambda bands: stretched(bands.unsqueeze(0), black, white)[0], f"standardized: {ranges} as 0..255"
+
+
+def _plan(image: Raster, source: _Source, crf: CRFParameters, memory: float) -> tuple[list[Window], int, list[str]]:
+    """The windows, how many of them at a time, and how to say so; ValueError where so many bytes are too few."""
+    halo = halo_of(crf.kernels)
+    pixels = max(0.0, memory) / bytes_per_pixel(crf.kernels, source.labels, len(image.bands))
+    blocks = image.frame.layout.get("blockysize", 1), image.frame.layout.get("blockxsize", 1)
+    core, workers = cores_of(image.size, halo, pixels, blocks, threads.count())
+    windows = windows_of(image.size, core, halo)
+    if len(windows) == 1:
+        return windows, 1, []
+    size, reach = f"{core[1]} x {core[0]}", " and ".join(dict.fromkeys(f"{pixels}" for pixels in reversed(halo)))
+    return windows, workers, [f"windows: {len(windows)} of {size} pixels with a halo of {reach}, {workers} at a time"]
+
+
+def _core(window: Window, found: tuple[Tensor, Scene] | None, source: _Source) -> _Core:
+    shape = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
+    if found is None:
+        return _Core(np.zeros(shape, np.int64), np.zeros(shape, bool), 0, 0)
+    marginals, kept = found
+    before = kept.predictions.max(dim=0)
+    indices = marginals.max(dim=0).indices
+    valid = torch.ones(shape, dtype=torch.bool) if kept.mask is None else kept.mask
+    sure = valid & (before.values > 1 / source.labels) if source.hard and source.labels > 1 else valid
+    changed = int((sure & (indices != before.indices)).sum())
+    return _Core(indices.numpy(), valid.numpy(), int(sure.sum()), changed)
+
+
+def _planes(window: Window, found: tuple[Tensor, Scene] | None, labels: int) -> np.ndarray:
+    """The marginals (L, h, w), NaN where there are none."""
+    if found is None:
+        shape = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
+        return np.full((labels, *shape), np.nan, np.float32)
+    marginals, kept = found
+    return (marginals if kept.mask is None else marginals.masked_fill(~kept.mask, torch.nan)).numpy()

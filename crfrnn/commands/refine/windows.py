@@ -1,0 +1,193 @@
+"""Scenes that are larger than memory: windows with halos, each refined by itself, of which the cores are kept.
+
+A pixel hears those within reach of its kernels, these hear theirs, and so on; but what comes from afar is divided by a
+sum over thousands of pixels in each iteration, and a halo of `REACH` bandwidths, beyond which lie 1.1 % of a Gaussian
+in two dimensions, is enough for the labels (docs/rasters.md: measured). Pixels keep the positions that they have in the
+whole scene, so that a window's lattice is a part of the whole scene's, vertex for vertex: approximated alike, the same
+on both sides of a seam.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from crfrnn.commands.refine.refine import refine
+from crfrnn.filtering.kernels import Bilateral, Features, Kernel, Spatial
+from crfrnn.filtering.points import on_points
+from crfrnn.parameters import CRFParameters
+from crfrnn.runtime import threads
+from crfrnn.runtime.layout import padded
+
+REACH = 3.0  # bandwidths
+ALIGNED = 16  # pixels that cores are multiples of, where blocks are none
+LEAST_CORE = 64
+WORTH = 0.5  # of what is computed: cores
+UNITS = {"": 1, "B": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+Result = TypeVar("Result")
+
+
+class Window(NamedTuple):
+    """Rows and columns of a scene that are kept, and those that are looked at for them."""
+
+    rows: slice
+    columns: slice
+    seen_rows: slice
+    seen_columns: slice
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """What is kept, in what is looked at."""
+        top, left = self.seen_rows.start, self.seen_columns.start
+        return (
+            slice(self.rows.start - top, self.rows.stop - top),
+            slice(self.columns.start - left, self.columns.stop - left),
+        )
+
+
+class Scene(NamedTuple):
+    """One window's arrays."""
+
+    guide: Tensor  # (C, h, w) float32
+    predictions: Tensor  # (L, h, w), L at least 2
+    mask: Tensor | None  # (h, w) bool, where pixels count
+
+
+class Reader(Protocol):
+    def __call__(self, rows: slice, columns: slice) -> Scene: ...
+
+
+def parse_memory(text: str) -> float:
+    """Bytes.
+
+    >>> parse_memory("2GB"), parse_memory("1500 MB")
+    (2000000000.0, 1500000000.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise ValueError(f"memory: expected a size such as 2GB or 500MB, got {text!r}")
+    return float(found[1]) * UNITS[found[2].upper()]
+
+
+def halo_of(kernels: Sequence[Kernel]) -> tuple[int, int]:
+    """Pixels along y and x: `REACH` times the largest bandwidth of positions.
+
+    >>> halo_of([Bilateral(30, 5), Spatial((1.5, 60))])
+    (90, 180)
+    """
+    thetas = [torch.zeros(2)]
+    for kernel in kernels:
+        if isinstance(kernel, Bilateral | Spatial):
+            theta = kernel.theta_alpha if isinstance(kernel, Bilateral) else kernel.theta_gamma
+            thetas.append(torch.as_tensor(theta, dtype=torch.float32).detach().expand(2))
+    y, x = (REACH * torch.stack(thetas).amax(dim=0)).ceil().int().tolist()
+    return y, x
+
+
+def windows_of(size: tuple[int, int], core: tuple[int, int], halo: tuple[int, int]) -> list[Window]:
+    """Windows, row by row, whose cores, of at most this size, cover a scene.
+
+    >>> [window.seen_columns for window in windows_of((10, 25), (10, 10), (2, 2))]
+    [slice(0, 12, None), slice(8, 22, None), slice(18, 25, None)]
+    """
+    along = []
+    for length, step, reach in zip(size, core, halo, strict=True):
+        starts = range(0, length, step)
+        ends = [min(start + step, length) for start in starts]
+        along.append(
+            [(slice(s, e), slice(max(0, s - reach), min(e + reach, length))) for s, e in zip(starts, ends, strict=True)]
+        )
+    return [Window(rows, columns, tall, wide) for (rows, tall), (columns, wide) in product(*along)]
+
+
+def bytes_per_pixel(kernels: Sequence[Kernel], labels: int, bands: int) -> float:
+    """Of a window, at the most: where no two pixels share a vertex of a lattice. Measured by `benchmarks/bm_rasters.py`.
+
+    Corners of a lattice have an index, a weight and a key, and vertices two rows of labels and a place in a table.
+    """
+    corners = [_features(kernel, bands) + 1 for kernel in kernels if not _separable(kernel)]
+    lattices = sum(count * (8 + 4) for count in corners) + max([0, *corners]) * (16 + 8 * padded(labels + 1))
+    return lattices + 4 * (5 * padded(labels + 1) + 3 * labels + 4 * (bands + 2))
+
+
+def _separable(kernel: Kernel) -> bool:
+    return isinstance(kernel, Spatial) and kernel.method == "separable"
+
+
+def _features(kernel: Kernel, bands: int) -> int:
+    channels = getattr(kernel, "channels", None)
+    if isinstance(kernel, Spatial):
+        return 2
+    return (len(channels) if channels else bands) + (2 if isinstance(kernel, Bilateral) else 0)
+
+
+def cores_of(
+    size: tuple[int, int], halo: tuple[int, int], pixels: float, blocks: tuple[int, int], most: int
+) -> tuple[tuple[int, int], int]:
+    """The size of cores, and how many windows at a time, at most so many, together have at most so many pixels.
+
+    Cores are multiples of blocks, where these are not too large. Several at a time work better than all threads on one,
+    but not where halos become more than the cores. ValueError where the halo leaves no room at all.
+    """
+    if size[0] * size[1] <= pixels:
+        return size, 1
+    for workers in (most, 1):
+        seen = math.sqrt(pixels / workers)
+        room = [min(int(seen) - 2 * reach, length) for length, reach in zip(size, halo, strict=True)]
+        if all(side >= min(LEAST_CORE, length) for side, length in zip(room, size, strict=True)):
+            share = math.prod(side / min(seen, length) for side, length in zip(room, size, strict=True))
+            if workers == 1 or share > WORTH:
+                steps = [block if block <= side else ALIGNED for side, block in zip(room, blocks, strict=True)]
+                return (room[0] - room[0] % steps[0] or room[0], room[1] - room[1] % steps[1] or room[1]), workers
+    raise ValueError(
+        f"memory: leaves room for a window of {int(seen)} x {int(seen)} pixels, but the halo has {max(halo)} on each side;"
+        " give more, or a smaller bandwidth of positions"
+    )
+
+
+def placed(kernel: Kernel, bands: int) -> Kernel:
+    """The same kernel for a guide whose channels are x, y and then the bands."""
+    if _separable(kernel):
+        return kernel
+    if isinstance(kernel, Features):
+        channels = range(bands) if kernel.channels is None else kernel.channels
+        return replace(kernel, channels=tuple(2 + channel for channel in channels))
+    if isinstance(kernel, Bilateral | Spatial):
+        name = "theta_alpha" if isinstance(kernel, Bilateral) else "theta_gamma"
+        theta = getattr(kernel, name)
+        theta = theta.tolist() if isinstance(theta, Tensor) else theta
+        kernel = replace(kernel, **{name: tuple(reversed(theta)) if isinstance(theta, Sequence) else theta})
+    return on_points(kernel, 2, bands)
+
+
+def refined(
+    read: Reader, window: Window, crf: CRFParameters, name: str, tolerance: float
+) -> tuple[Tensor, Scene] | None:
+    """The marginals (L, h, w) of the core, and what was read for it; None where no pixel of it counts."""
+    scene = read(window.seen_rows, window.seen_columns)
+    mask = None if scene.mask is None or bool(scene.mask.all()) else scene.mask
+    kept = Scene(*(None if one is None else one[(..., *window.core)] for one in scene))
+    if mask is not None and not bool(mask[window.core].any()):
+        return None
+    rows, columns = window.seen_rows, window.seen_columns
+    y = torch.arange(rows.start, rows.stop, dtype=torch.float32).view(1, -1, 1).expand(1, *scene.guide.shape[1:])
+    x = torch.arange(columns.start, columns.stop, dtype=torch.float32).view(1, 1, -1).expand_as(y)
+    options: dict[str, Any] = crf.options() | {"kernels": [placed(k, len(scene.guide)) for k in crf.kernels]}
+    options |= {"standardize": False, "tolerance": tolerance, "mask": mask, name: scene.predictions}
+    return refine(torch.cat([x, y, scene.guide]), **options)[(..., *window.core)], kept
+
+
+def each(work: Callable[[Window], Result], windows: Sequence[Window], workers: int) -> Iterator[tuple[Window, Result]]:
+    """What comes of each window, in their order, so many at a time."""
+    if workers == 1:
+        for window in windows:
+            yield window, work(window)
+        return
+    with threads.side_by_side(workers) as pool, closing(pool.map(work, windows)) as results:
+        yield from zip(windows, results, strict=True)
