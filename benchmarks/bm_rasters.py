@@ -1,24 +1,23 @@
 """Are the seams of windows invisible, and does the memory stay below what was said?
 
-    python -m benchmarks.bm_rasters FOLDER [--seams 4000] [--reaches 1500] [--large 10000] [--out benchmarks/results/rasters.md]
+    python -m benchmarks.bm_rasters FOLDER [--seams 4000] [--reaches 1500] [--times 5] [--out FILE]
 
 FOLDER is for scenes (`raster_scene.py`) and results. Seams: labels beside those of the whole scene as one window, which
-takes some gigabytes. Reaches: the same for other halos. Large: time and peak memory alone. A part of side 0 is left out.
-Each run is a process of its own.
+takes some gigabytes. Reaches: the same for other halos. Large: time and peak memory alone, of copies of that scene side
+by side. Each run is a process of its own.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import rasterio  # type: ignore[import-not-found]
 
-from benchmarks.raster_scene import IMAGE, PROBABILITIES, TRUTH, make
+from benchmarks.raster_scene import IMAGE, PROBABILITIES, TRUTH, make, mosaic
 
 SETS = {
     "present": ("--preset=present",),
@@ -42,16 +41,19 @@ class Run(NamedTuple):
     labels: Path
     windows: str
     seconds: float  # of the CPU
-    wall: float
     peak: float  # gigabytes
+
+
+def file(folder: Path, name: str) -> Path:
+    """A scene's, or that of a mosaic."""
+    return next(path for path in (folder / name, (folder / name).with_suffix(".vrt")) if path.exists())
 
 
 def run(folder: Path, name: str, memory: str, words: tuple[str, ...], reach: float = 3.0) -> Run:
     """One refinement; SystemExit where it fails."""
     labels = folder / f"{name}.tif"
-    files = [str(folder / IMAGE), f"--probabilities={folder / PROBABILITIES}", f"--out={labels}"]
+    files = [str(file(folder, IMAGE)), f"--probabilities={file(folder, PROBABILITIES)}", f"--out={labels}"]
     options = ["--standardize", "--bands=4,3,2", f"--memory={memory}", *words]
-    start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(reach), "refine", *files, *options], stdout=subprocess.PIPE, text=True
     )
@@ -61,8 +63,7 @@ def run(folder: Path, name: str, memory: str, words: tuple[str, ...], reach: flo
         raise SystemExit(f"{name}: failed")
     print(said, flush=True)
     windows = next((line.removeprefix("windows: ") for line in said.splitlines() if line.startswith("windows")), "one")
-    wall = time.perf_counter() - start
-    return Run(labels, windows, usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1e6)
+    return Run(labels, windows, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
 
 
 def equal(one: Path, other: Path, bands: int = 1) -> float:
@@ -79,7 +80,8 @@ def equal(one: Path, other: Path, bands: int = 1) -> float:
 
 def checked(folder: Path, found: Run) -> tuple[float, float]:
     """Shares of right labels before and after; SystemExit where nothing became better."""
-    before, after = equal(folder / TRUTH, folder / PROBABILITIES, bands=6), equal(folder / TRUTH, found.labels)
+    truth = file(folder, TRUTH)
+    before, after = equal(truth, file(folder, PROBABILITIES), bands=6), equal(truth, found.labels)
     if after < before + RIGHT:
         raise SystemExit(f"{before:.1%} of the labels were right, {after:.1%} are: its seams mean nothing")
     return before, after
@@ -121,15 +123,16 @@ def reaches(folder: Path, side: int) -> list[str]:
     return [*lines, ""]
 
 
-def large(folder: Path, side: int) -> list[str]:
-    make(folder, side)
-    found = run(folder, "windows", "2GB", SETS["present"])
+def large(folder: Path, of: Path, side: int, times: int, iterations: int) -> list[str]:
+    make(of, side)
+    mosaic(folder, of.resolve(), times)
+    found = run(folder, "windows", "2GB", (*SETS["present"], f"--iterations={iterations}"))
     before, after = checked(folder, found)
     return [
-        f"## {side} x {side} with --memory 2GB",
+        f"## {times * side} x {times * side} with --memory 2GB, T = {iterations}",
         "",
-        f"{found.windows}: {found.seconds:.0f} CPU s, peak {found.peak:.2f} GB; right {before:.2%} before, {after:.2%}"
-        " after.",
+        f"{found.windows}: {found.seconds:.0f} CPU s, **peak {found.peak:.2f} GB**; right {before:.2%} before,"
+        f" {after:.2%} after.",
         "",
     ]
 
@@ -139,12 +142,20 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seams", type=int, default=4000)
     parser.add_argument("--reaches", type=int, default=1500)
-    parser.add_argument("--large", type=int, default=10_000)
+    parser.add_argument("--times", type=int, default=5, help="copies of the scene of --seams along each side")
+    parser.add_argument("--iterations", type=int, default=10, help="of the large one")
+    parser.add_argument("--only", nargs="*", default=["seams", "reaches", "large"])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     text = ["# Rasters", "", "`python -m benchmarks.bm_rasters`, bands 4,3,2 of a scene by rule, standardized.", ""]
-    for part, side in ((seams, options.seams), (reaches, options.reaches), (large, options.large)):
-        text += part(options.folder / str(side), side) if side else []
+    scene, small, wide = (options.folder / name for name in (str(options.seams), str(options.reaches), "mosaic"))
+    parts = {
+        "seams": lambda: seams(scene, options.seams),
+        "reaches": lambda: reaches(small, options.reaches),
+        "large": lambda: large(wide, scene, options.seams, options.times, options.iterations),
+    }
+    for name in options.only:
+        text += parts[name]()
         if options.out:
             options.out.write_text("\n".join(text))
     print("\n".join(text))

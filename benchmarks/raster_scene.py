@@ -6,6 +6,7 @@ wrong in lumps and by noise.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,14 @@ from rasterio.transform import from_origin  # type: ignore[import-not-found]
 
 CLASSES = 6  # fields, woods, water, roads, towns, bare ground
 MEANS = np.array(  # of each class in blue, green, red, infrared
-    [[700, 900, 800, 2600], [350, 500, 350, 2100], [500, 450, 300, 150], [1100, 1150, 1200, 1500]]
-    + [[1400, 1500, 1600, 2000], [1500, 1800, 2200, 2600]],
+    [
+        [700, 900, 800, 2600],
+        [350, 500, 350, 2100],
+        [500, 450, 300, 150],
+        [1100, 1150, 1200, 1500],
+        [1400, 1500, 1600, 2000],
+        [1500, 1800, 2200, 2600],
+    ],
     np.float32,
 )
 NOISE = np.array([60, 180, 25, 90, 350, 120], np.float32)  # woods and towns are textured, water is smooth
@@ -102,6 +109,28 @@ def make(folder: Path, side: int) -> None:
             labels_file.write(labels, 1, window=window)
             image_file.write(counts(labels, rows, columns), window=window)
             p_file.write(probabilities(labels, rows, columns), window=window)
+
+
+def mosaic(folder: Path, of: Path, times: int) -> None:
+    """The same files, each so many copies of those in a folder side by side and one above the other, as virtual ones
+    (GDAL's VRT): what is as large as one likes takes no room on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (TRUTH, IMAGE, PROBABILITIES):
+        with rasterio.open(of / name) as file:
+            side, bands, dtype = file.width, file.count, {"uint8": "Byte", "uint16": "UInt16"}[file.dtypes[0]]
+            place = ", ".join(map(str, file.transform.to_gdal()))
+            head = f"<SRS>{file.crs.to_string()}</SRS><GeoTransform>{place}</GeoTransform>"
+            scale = f"<Scale>{file.scales[0]}</Scale>"
+        lines = [f'<VRTDataset rasterXSize="{times * side}" rasterYSize="{times * side}">{head}']
+        for band in range(1, bands + 1):
+            lines.append(f'<VRTRasterBand dataType="{dtype}" band="{band}" blockXSize="256" blockYSize="256">{scale}')
+            for y, x in product(range(0, times * side, side), repeat=2):
+                size = f'xSize="{side}" ySize="{side}"'
+                source = f"<SourceFilename>{of / name}</SourceFilename><SourceBand>{band}</SourceBand>"
+                where = f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{x}" yOff="{y}" {size}/>'
+                lines.append(f"<SimpleSource>{source}{where}</SimpleSource>")
+            lines.append("</VRTRasterBand>")
+        (folder / name).with_suffix(".vrt").write_text("\n".join([*lines, "</VRTDataset>"]))
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def standardized(guide: Tensor) -> Tensor:
 
 
 def black_and_white(guide: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each channel of (B, C, *S), (B, C): what `BLACK_AND_WHITE` says that it is below and above; where nearly all is
-    one value, background, its lowest and its highest."""
+    """Of each channel of (B, C, *S), (B, C): the values that `BLACK_AND_WHITE` of it are below; where nearly all is
+    one value, background, the lowest and the highest."""
     values = guide.detach().float().flatten(2)
     count = values.shape[2]
     black, white = (values.kthvalue(1 + round(share * (count - 1)), dim=2).values for share in BLACK_AND_WHITE)

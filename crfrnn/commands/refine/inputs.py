@@ -255,7 +255,7 @@ def as_tensor(array: Any, name: str) -> Tensor:
         return without_meta(array.detach())
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise ValueError(
-            f"{name}: a masked array; say what is there with .filled(...), and of an image which pixels count with mask="
+            f"{name}: a masked array; say what is there with .filled(...), and which pixels count with mask="
         )
     given = array
     try:

@@ -12,7 +12,9 @@ from torch import Tensor
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.job import Job, Outcome, Settings
 from crfrnn.commands.refine.windows import Scene, Window, bytes_per_pixel, cores_of, each, halo_of, refined, windows_of
-from crfrnn.data.kinds.raster import Raster, RasterLabels, RasterPredictions
+from crfrnn.data.kinds.raster import Raster
+from crfrnn.data.kinds.raster_labels import RasterLabels
+from crfrnn.data.kinds.raster_predictions import RasterPredictions
 from crfrnn.data.labels import LabelMap, LabelStyle
 from crfrnn.data.predictions import Form
 from crfrnn.filtering.guide_units import black_and_white, stretched
@@ -58,7 +60,7 @@ class _Source:
             return with_background(values, options.kind), valid
 
         count = max(2, given.labels)
-        return cls(options.kind, count, LabelStyle.voc(count), given.form, planes, masked=given.bands)
+        return cls(options.kind, count, LabelStyle.voc(count), given.form, planes, masked=given.masked)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def windows_of(size: tuple[int, int], core: tuple[int, int], halo: tuple[int, in
 
 
 def bytes_per_pixel(kernels: Sequence[Kernel], labels: int, bands: int) -> float:
-    """Of a window, at the most: where no two pixels share a vertex of a lattice. Measured by `benchmarks/bm_rasters.py`.
+    """Of a window, at the most: where no two pixels share a vertex of a lattice.
 
     Corners of a lattice have an index, a weight and a key, and vertices two rows of labels and a place in a table.
     """
@@ -132,7 +132,7 @@ def cores_of(
 ) -> tuple[tuple[int, int], int]:
     """The size of cores, and how many windows at a time, at most so many, together have at most so many pixels.
 
-    Cores are multiples of blocks, where these are not too large. Several at a time work better than all threads on one,
+    Several at a time work better than all threads on one,
     but not where halos become more than the cores. ValueError where the halo leaves no room at all.
     """
     if size[0] * size[1] <= pixels:
@@ -143,12 +143,18 @@ def cores_of(
         if all(side >= min(LEAST_CORE, length) for side, length in zip(room, size, strict=True)):
             share = math.prod(side / min(seen, length) for side, length in zip(room, size, strict=True))
             if workers == 1 or share > WORTH:
-                steps = [block if block <= side else ALIGNED for side, block in zip(room, blocks, strict=True)]
-                return (room[0] - room[0] % steps[0] or room[0], room[1] - room[1] % steps[1] or room[1]), workers
+                height, width = (_rounded(side, block) for side, block in zip(room, blocks, strict=True))
+                return (height, width), workers
     raise ValueError(
-        f"memory: leaves room for a window of {int(seen)} x {int(seen)} pixels, but the halo has {max(halo)} on each side;"
-        " give more, or a smaller bandwidth of positions"
+        f"memory: leaves room for a window of {int(seen)} x {int(seen)} pixels, but the halo has {max(halo)} on each"
+        " side; give more, or a smaller bandwidth of positions"
     )
+
+
+def _rounded(side: int, block: int) -> int:
+    """A little less, so that blocks, or at least a few pixels, are not divided."""
+    step = block if side % block <= side / 8 else ALIGNED
+    return side - side % step or side
 
 
 def placed(kernel: Kernel, bands: int) -> Kernel:

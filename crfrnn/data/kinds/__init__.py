@@ -19,10 +19,11 @@ KINDS: dict[str, type[Kind]] = {s: kind for kind in (Raster, Photograph, Volume,
 
 
 def kind_of(path: Path, besides: Sequence[Path] = ()) -> type[Kind]:
-    """The kind of a file, by its suffix, or that of most files in a folder; what is unknown is tried as a photograph.
+    """The kind of a file, by its suffix, or that of most files in a folder; what is unknown is a photograph.
 
     TIFFs are of two kinds, which their headers tell (`Raster.holds`), and whatever becomes a TIFF, as the first of
-    `besides` says, is a raster. Arrays, which may be predictions, tell the kind of a folder only where there is nothing else.
+    `besides` says, is a raster. Arrays, which may be predictions, tell the kind of a folder only where there is nothing
+    else.
 
     >>> kind_of(Path("ct.nii.gz")).several, kind_of(Path("scan")).several
     ('volumes', 'photographs')

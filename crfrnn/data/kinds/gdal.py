@@ -51,9 +51,9 @@ class Frame:
         if self.crs is not None and other.crs is not None and self.crs != other.crs:
             return f"another coordinate system, {other.crs.to_string()} instead of {self.crs.to_string()}"
         height, width = self.size
-        corners = [(column, row) for column in (0, width) for row in (0, height)]
-        there = [~self.transform * (other.transform * corner) for corner in corners]
-        apart = float(np.abs(np.subtract(there, corners)).max())
+        corners = np.array([(column, row, 1) for column in (0, width) for row in (0, height)], float).T
+        there = np.linalg.solve(_matrix(self.transform), _matrix(other.transform) @ corners)
+        apart = float(np.abs(there - corners).max())
         return f"another transform, up to {apart:.3g} pixels away" if apart > CLOSE else ""
 
     def steps(self) -> tuple[float, float]:
@@ -113,11 +113,10 @@ def read_scaled(path: Path, rows: slice, columns: slice) -> tuple[np.ndarray, np
         bands = [n for n, of in enumerate(file.colorinterp, 1) if of.name != "alpha"]
         values = file.read(bands, window=window).astype(np.float32, copy=False)
         valid = file.read_masks(bands, window=window).all(axis=0)
-        for band, plane in zip(bands, values, strict=True):
+        for number, band in enumerate(bands):
             scale, offset = file.scales[band - 1], file.offsets[band - 1]
             if (scale, offset) != (1, 0):
-                plane *= np.float32(scale)
-                plane += np.float32(offset)
+                values[number] = values[number] * np.float32(scale) + np.float32(offset)
     return values, valid
 
 
@@ -168,6 +167,11 @@ def _lossless(layout: dict[str, Any]) -> dict[str, Any]:
     if not layout.get("tiled"):  # strips are as wide as the file
         layout = {name: value for name, value in layout.items() if name != "blockxsize"}
     return layout
+
+
+def _matrix(transform: Any) -> np.ndarray:
+    """(3, 3), from (column, row, 1) to coordinates."""
+    return np.array([*[*transform][:6], 0, 0, 1], float).reshape(3, 3)
 
 
 def _palette(file: Any) -> bytes | None:

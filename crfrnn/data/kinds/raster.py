@@ -1,9 +1,9 @@
 """Rasters: scenes of satellites and aeroplanes, of any number of bands, which know where they are on the map."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby, product
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +14,8 @@ from PIL import TiffImagePlugin
 from crfrnn.data.files import suffix_of, writing
 from crfrnn.data.kinds import gdal
 from crfrnn.data.kinds.kind import CLOUDS_ALONE, Kind
-from crfrnn.data.labels import MOST_LABELS, LabelMap, LabelStyle, Value, numbered
+from crfrnn.data.kinds.raster_labels import RasterLabels, label_nodata, single, whole_numbers
+from crfrnn.data.labels import MOST_LABELS, UNSURE, LabelMap, LabelStyle, Value
 from crfrnn.data.predictions import SUFFIXES, Form
 
 TIFF = (".tif", ".tiff")
@@ -68,7 +69,8 @@ class Raster(Kind):
         """Whether a TIFF is a raster, by its header: it says where it is, has nodata, or is no picture of 1, 3 or 4
         channels of 8 or 16 bits."""
         try:
-            with path.open("rb") as file:
+            with path.open("rb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 start = file.read(8)
                 start += file.read(8) if start[2:3] == b"\x2b" else b""  # BigTIFF
                 tags = TiffImagePlugin.ImageFileDirectory_v2(start)
@@ -122,8 +124,11 @@ class Raster(Kind):
         if self.size[0] * self.size[1] <= (number * side) ** 2:
             windows = [tuple(map(slice, (0, 0), self.size))]
         else:
-            axes = [np.linspace(0, max(0, length - side), number).astype(int) for length in self.size]
-            windows = [tuple(slice(start, start + side) for start in starts) for starts in product(*axes)]
+            axes = [np.linspace(0, max(0, n - side), number).astype(int) for n in self.size]
+            windows = [
+                tuple(slice(start, min(start + side, n)) for start, n in zip(starts, self.size, strict=True))
+                for starts in product(*axes)
+            ]
         read = [
             self.read(*(slice(s.start, min(s.stop, n)) for s, n in zip(w, self.size, strict=True))) for w in windows
         ]
@@ -139,7 +144,7 @@ class Raster(Kind):
         """All of it; nodata are unsure."""
         labels = RasterLabels.open(path, unsure)
         indices, valid = labels.indices(*map(slice, (0, 0), labels.frame.size))
-        return LabelMap(np.where(valid, indices, -1).astype(np.int32), labels.style)
+        return LabelMap(np.where(valid, indices, UNSURE).astype(np.int32), labels.style)
 
     @classmethod
     def label_style(cls, path: Path, unsure: Value | None = None) -> LabelStyle:
@@ -147,9 +152,9 @@ class Raster(Kind):
 
     @classmethod
     def read_indices(cls, path: Path) -> np.ndarray:
-        frame = _single(path)
+        frame = single(path)
         values, valid = gdal.read(path, [1], *map(slice, (0, 0), frame.size))
-        return np.where(valid, _whole(path, values[0], valid), VOID)
+        return np.where(valid, whole_numbers(path, values[0], valid), VOID)
 
     @classmethod
     def read_predictions(cls, path: Path, key: str | None = None) -> np.ndarray:
@@ -204,122 +209,3 @@ class Raster(Kind):
                 form.planes(np.load(part.name, mmap_mode="r+"))[:, rows, columns] = planes
 
             yield write
-
-
-def label_nodata(style: LabelStyle, wishes: Sequence[float | None]) -> tuple[str, int]:
-    """A dtype that holds all labels and a value that is none of them: the first wish that fits, or the last there is.
-
-    >>> label_nodata(LabelStyle((0, 1, 2)), (None, -9999.0)), label_nodata(LabelStyle((0, 1)), (None, 7.0))
-    (('uint8', 255), ('uint8', 7))
-    """
-    usual = "uint16" if style.deep else "uint8"
-    for dtype in (style.dtype or usual, "uint16", "int32"):
-        bounds = np.iinfo(dtype)
-        for value in (*wishes, bounds.max, bounds.min):
-            fits = value is not None and float(value).is_integer() and bounds.min <= value <= bounds.max
-            if fits and int(value) not in style.values:
-                return dtype, int(value)
-    raise AssertionError("there are fewer labels than numbers")
-
-
-@dataclass(frozen=True)
-class RasterLabels:
-    """A label map: a whole number for each pixel."""
-
-    frame: gdal.Frame
-    style: LabelStyle
-    unsure: int | None
-
-    @classmethod
-    def open(cls, path: Path, unsure: Value | None) -> "RasterLabels":
-        """It is looked through once, for which labels there are."""
-        if isinstance(unsure, tuple):
-            raise ValueError(f"unsure: {path} holds numbers, so give one of them instead of a colour")
-        frame, found = _single(path), np.empty(0, np.int64)
-        for rows, columns in strips(frame):
-            values, valid = gdal.read(path, [1], rows, columns)
-            found = np.union1d(found, _whole(path, values[0], valid)[valid])
-            if found.size > MOST_LABELS + 1:
-                break
-        _, labels = numbered(path, found, np.True_ if unsure is None else found != unsure)
-        dtype = frame.dtypes[0] if np.dtype(frame.dtypes[0]).kind in "ui" else None
-        style = LabelStyle(labels, frame.palette, deep=max(labels) > 255, dtype=dtype)
-        return cls(frame, style, unsure)
-
-    def indices(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-        """A window as numbers of labels (h, w), `UNSURE` where it says so; and where it has none, nodata."""
-        values, valid = gdal.read(self.frame.path, [1], rows, columns)
-        whole = _whole(self.frame.path, values[0], valid)
-        indices = np.searchsorted(self.style.values, whole)
-        indices[whole == self.unsure] = -1
-        return indices.clip(max=len(self.style.values) - 1), valid
-
-
-@dataclass(frozen=True)
-class RasterPredictions:
-    """Probabilities or logits: bands of a raster, or an array that stays on the disk."""
-
-    path: Path
-    form: Form
-    labels: int
-    array: np.ndarray | None = None  # in that form, read whole; None: what is needed is read from the disk
-    bands: bool = False
-
-    @classmethod
-    def open(cls, path: Path, key: str | None, size: tuple[int, int]) -> "RasterPredictions":
-        if suffix_of(path) not in SUFFIXES:
-            frame = gdal.frame(path)
-            count = len(frame.dtypes) - len(frame.alpha)
-            return cls(path, Form(3, 1, 0 if count > 1 else None), count, bands=True)
-        mapped = suffix_of(path) == ".npy"
-        values = _mapped(path) if mapped else Raster.read_predictions(path, key)
-        form = Form.of(values.shape, [size])
-        planes = form.planes(values)
-        if planes.shape[1:] != size:
-            shape, wanted = (" x ".join(map(str, reversed(one))) for one in (planes.shape[1:], size))
-            raise ValueError(f"{path}: {shape}, but the raster has {wanted} pixels")
-        return cls(path, form, len(planes), None if mapped else values)
-
-    def read(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray | None]:
-        """A window (L, h, w) float32, and where a raster does not say that it has none (h, w)."""
-        if self.bands:
-            return gdal.read_scaled(self.path, rows, columns)
-        values = _mapped(self.path) if self.array is None else self.array  # no page stays that was read before
-        return self.form.planes(values)[:, rows, columns].astype(np.float32), None
-
-
-def strips(frame: gdal.Frame) -> Iterator[tuple[slice, slice]]:
-    """The whole of a raster in windows of whole rows, whole blocks of some megabytes."""
-    height, width = frame.size
-    step = max(1, (1 << 22) // width) // 256 * 256 or 256
-    for start in range(0, height, step):
-        yield slice(start, min(start + step, height)), slice(0, width)
-
-
-def _mapped(path: Path) -> np.ndarray:
-    """An array (.npy) on the disk; ValueError where it is none of numbers."""
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable array ({' '.join(str(error).split())})") from None
-    if values.dtype.kind not in "fiub" or values.size == 0:
-        raise ValueError(f"{path}: holds {values.dtype} of shape {values.shape}, expected numbers")
-    return values
-
-
-def _single(path: Path) -> gdal.Frame:
-    """Of a file of labels."""
-    frame = gdal.frame(path)
-    if len(frame.dtypes) != 1:
-        raise ValueError(f"{path}: {len(frame.dtypes)} bands; a label raster has one, with a number for each pixel")
-    return frame
-
-
-def _whole(path: Path, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Whole numbers int64, 0 where there is none."""
-    whole = np.where(valid, values, 0).astype(np.int64)
-    if values.dtype.kind == "f" and (whole != values)[valid].any():
-        raise ValueError(f"{path}: numbers that are not whole, so no labels; probabilities go to --probabilities")
-    return whole
