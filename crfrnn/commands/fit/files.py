@@ -32,6 +32,8 @@ def fit_files(options: FitOptions) -> None:
     kind = kind_of(folders[0])
     if not kind.truth_suffixes:
         raise ValueError(f"{folders[0]}: holds {kind.several}, which only refine takes")
+    if kind.windowed:
+        raise ValueError(f"{folders[0]}: holds {kind.several}, and fit wants pictures; cut some out, as PNGs of 8 bits")
     files, left_out = _matched(kind, *folders)
     if len(files) < 2:
         reason = f"; left out: {left_out}" if left_out else ""
