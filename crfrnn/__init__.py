@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from crfrnn.commands.metrics import Evaluation
     from crfrnn.commands.refine.points import point_kernels, refine_points
     from crfrnn.commands.refine.refine import refine
+    from crfrnn.commands.refine.scenes import refine_windows
     from crfrnn.commands.segment.segment import segment_photo, segment_strokes
     from crfrnn.filtering.gaussian_filter import GaussianFilter, gaussian_filter
     from crfrnn.filtering.guide_units import standardized
@@ -43,6 +44,7 @@ _HOMES = {
     "PRESETS": "parameters",
     "refine": "commands.refine.refine",
     "refine_points": "commands.refine.points",
+    "refine_windows": "commands.refine.scenes",
     "point_kernels": "commands.refine.points",
     "fit": "commands.fit.fit",
     "segment_photo": "commands.segment.segment",
@@ -79,6 +81,7 @@ __all__ = [
     "point_kernels",
     "refine",
     "refine_points",
+    "refine_windows",
     "segment_photo",
     "segment_strokes",
     "solvers",

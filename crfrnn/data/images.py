@@ -34,7 +34,9 @@ def open_image(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"{path}: more pixels than are safe to open; cut it into tiles") from None
+        raise ValueError(
+            f"{path}: more pixels than are safe to open; cut it into tiles, or refine it into a .tif"
+        ) from None
     except Exception as error:  # what a broken file makes of Pillow's many decoders, nobody can list
         raise ValueError(f"{path}: not a readable image ({' '.join(str(error).split())})") from None
     if several:

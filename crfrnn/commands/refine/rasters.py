@@ -11,19 +11,15 @@ from torch import Tensor
 
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.job import Job, Outcome, Settings
-from crfrnn.commands.refine.windows import Scene, Window, bytes_per_pixel, cores_of, each, halo_of, refined, windows_of
+from crfrnn.commands.refine.scenes import Scene, each, refined, units
+from crfrnn.commands.refine.windows import BEGUN, Window, planned
 from crfrnn.data.kinds.raster import Raster
 from crfrnn.data.kinds.raster_labels import RasterLabels
 from crfrnn.data.kinds.raster_predictions import RasterPredictions
 from crfrnn.data.labels import LabelMap, LabelStyle
 from crfrnn.data.predictions import Form
-from crfrnn.filtering.guide_units import black_and_white, stretched
 from crfrnn.filtering.kernels import per_pixel, with_accuracy
-from crfrnn.parameters import CRFParameters
 from crfrnn.runtime import threads
-
-BEGUN = 6e8  # bytes of a process that has loaded everything and read nothing
-WHITE = 255.5  # beyond what is brightest in 0..255
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,9 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
     if settings.options.metres:
         crf = crf.scaled(per_pixel(image.frame.steps(), 2))
     guide, said = _units(image, settings)
-    windows, workers, laid_out = _plan(image, source, crf, (settings.memory - BEGUN) * share)
+    blocks = image.frame.layout.get("blockysize", 1), image.frame.layout.get("blockxsize", 1)
+    room = (settings.memory - BEGUN) * share
+    plan = planned(image.size, crf.kernels, source.labels, len(image.bands), room, threads.count(), blocks)
 
     def read(rows: slice, columns: slice) -> Scene:
         bands, valid = image.read(rows, columns)
@@ -116,7 +114,7 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
         write = files.enter_context(image.writing_labels(job.targets.out, source.style, source.nodata, masked))
         strip: list[_Core] = []
         sure = changed = valid = 0
-        for number, (window, core) in enumerate(each(work, windows, workers), 1):
+        for number, (window, core) in enumerate(each(work, plan.windows, plan.workers), 1):
             sure, changed, valid = sure + core.sure, changed + core.changed, valid + int(core.valid.sum())
             strip.append(core)
             if window.columns.stop == image.size[1]:
@@ -125,11 +123,13 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
                     *(np.concatenate([getattr(c, n) for c in strip], axis=1) for n in ("indices", "valid")),
                 )
                 strip = []
-            progress(number, len(windows))
+            progress(number, len(plan.windows))
         if not valid:
             raise ValueError(f"{job.images[0]}: every pixel is nodata or masked, here or in {job.source}")
     pixels = image.size[0] * image.size[1]
-    notes = [f"bands {', '.join(image.channels)} {said}", *laid_out]
+    notes = [f"bands {', '.join(image.channels)} {said}"]
+    if len(plan.windows) > 1:
+        notes.append(f"windows: {plan.described()}")
     if valid < pixels:
         notes.append(f"masked: {(pixels - valid) / pixels:.1%} of the pixels, which stay without a label")
     return Outcome(image.extent, source.style.names(), changed / max(1, sure), tuple(notes))
@@ -139,33 +139,10 @@ def _units(image: Raster, settings: Settings) -> tuple[Callable[[Tensor], Tensor
     """What makes of counts (C, h, w) the units in which theta_beta counts, and how to say so."""
     if not settings.parameters.standardize and settings.options.kernel:
         return lambda bands: bands, "in counts"
-    sample = torch.from_numpy(image.sample()).unsqueeze(0)
+    sample = torch.from_numpy(image.sample())
     if not sample.numel():
         raise ValueError(f"{image.frame.path}: every pixel that was looked at is nodata or masked; give --kernel")
-    low, high = (bound.item() for bound in sample.aminmax())
-    if not settings.parameters.standardize:
-        if high > WHITE or low < 0 or high <= 1:
-            raise ValueError(
-                f"{image.frame.path}: counts {low:g}..{high:g}, but theta_beta of a preset counts in 0..255; say"
-                " --standardize, or --kernel with a theta_beta in counts"
-            )
-        return lambda bands: bands, "in counts"
-    black, white = black_and_white(sample)
-    ranges = ", ".join(f"{b:g}..{w:g}" for b, w in zip(black[0].tolist(), white[0].tolist(), strict=True))
-    return lambda bands: stretched(bands.unsqueeze(0), black, white)[0], f"standardized: {ranges} as 0..255"
-
-
-def _plan(image: Raster, source: _Source, crf: CRFParameters, memory: float) -> tuple[list[Window], int, list[str]]:
-    """The windows, how many of them at a time, and how to say so; ValueError where so many bytes are too few."""
-    halo = halo_of(crf.kernels)
-    pixels = max(0.0, memory) / bytes_per_pixel(crf.kernels, source.labels, len(image.bands))
-    blocks = image.frame.layout.get("blockysize", 1), image.frame.layout.get("blockxsize", 1)
-    core, workers = cores_of(image.size, halo, pixels, blocks, threads.count())
-    windows = windows_of(image.size, core, halo)
-    if len(windows) == 1:
-        return windows, 1, []
-    size, reach = f"{core[1]} x {core[0]}", " and ".join(dict.fromkeys(f"{pixels}" for pixels in reversed(halo)))
-    return windows, workers, [f"windows: {len(windows)} of {size} pixels with a halo of {reach}, {workers} at a time"]
+    return units(sample, settings.parameters.standardize, str(image.frame.path))
 
 
 def _core(window: Window, found: tuple[Tensor, Scene] | None, source: _Source) -> _Core:

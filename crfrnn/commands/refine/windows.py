@@ -9,20 +9,16 @@ on both sides of a seam.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from crfrnn.commands.refine.refine import refine
 from crfrnn.filtering.kernels import Bilateral, Features, Kernel, Spatial
 from crfrnn.filtering.points import on_points
-from crfrnn.parameters import CRFParameters
-from crfrnn.runtime import threads
 from crfrnn.runtime.layout import padded
 
 REACH = 3.0  # bandwidths
@@ -30,7 +26,7 @@ ALIGNED = 16  # pixels that cores are multiples of, where blocks are none
 LEAST_CORE = 64
 WORTH = 0.5  # of what is computed: cores
 UNITS = {"": 1, "B": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-Result = TypeVar("Result")
+BEGUN = 6e8  # bytes of a process that has loaded everything and read nothing
 
 
 class Window(NamedTuple):
@@ -49,18 +45,6 @@ class Window(NamedTuple):
             slice(self.rows.start - top, self.rows.stop - top),
             slice(self.columns.start - left, self.columns.stop - left),
         )
-
-
-class Scene(NamedTuple):
-    """One window's arrays."""
-
-    guide: Tensor  # (C, h, w) float32
-    predictions: Tensor  # (L, h, w), L at least 2
-    mask: Tensor | None  # (h, w) bool, where pixels count
-
-
-class Reader(Protocol):
-    def __call__(self, rows: slice, columns: slice) -> Scene: ...
 
 
 def parse_memory(text: str) -> float:
@@ -88,6 +72,36 @@ def halo_of(kernels: Sequence[Kernel]) -> tuple[int, int]:
             thetas.append(torch.as_tensor(theta, dtype=torch.float32).detach().expand(2))
     y, x = (REACH * torch.stack(thetas).amax(dim=0)).ceil().int().tolist()
     return y, x
+
+
+class Plan(NamedTuple):
+    """How a scene is divided."""
+
+    windows: list[Window]
+    workers: int  # windows at a time
+    halo: tuple[int, int]  # pixels along y and x
+    core: tuple[int, int]  # the size of the cores, but for the last ones
+
+    def described(self) -> str:
+        size, reach = f"{self.core[1]} x {self.core[0]}", " and ".join(dict.fromkeys(map(str, reversed(self.halo))))
+        return f"{len(self.windows)} of {size} pixels with a halo of {reach}, {self.workers} at a time"
+
+
+def planned(
+    size: tuple[int, int],
+    kernels: Sequence[Kernel],
+    labels: int,
+    bands: int,
+    memory: float,
+    most: int,
+    blocks: tuple[int, int] = (1, 1),
+) -> Plan:
+    """For so many bytes beside those of the process, at most so many windows at a time; ValueError where they are too
+    few."""
+    halo, pixels = halo_of(kernels), max(0.0, memory) / bytes_per_pixel(kernels, labels, bands)
+    core, workers = cores_of(size, halo, pixels, blocks, most)
+    windows = windows_of(size, core, halo)
+    return Plan(windows, min(workers, len(windows)), halo, core)
 
 
 def windows_of(size: tuple[int, int], core: tuple[int, int], halo: tuple[int, int]) -> list[Window]:
@@ -170,30 +184,3 @@ def placed(kernel: Kernel, bands: int) -> Kernel:
         theta = theta.tolist() if isinstance(theta, Tensor) else theta
         kernel = replace(kernel, **{name: tuple(reversed(theta)) if isinstance(theta, Sequence) else theta})
     return on_points(kernel, 2, bands)
-
-
-def refined(
-    read: Reader, window: Window, crf: CRFParameters, name: str, tolerance: float
-) -> tuple[Tensor, Scene] | None:
-    """The marginals (L, h, w) of the core, and what was read for it; None where no pixel of it counts."""
-    scene = read(window.seen_rows, window.seen_columns)
-    mask = None if scene.mask is None or bool(scene.mask.all()) else scene.mask
-    kept = Scene(*(None if one is None else one[(..., *window.core)] for one in scene))
-    if mask is not None and not bool(mask[window.core].any()):
-        return None
-    rows, columns = window.seen_rows, window.seen_columns
-    y = torch.arange(rows.start, rows.stop, dtype=torch.float32).view(1, -1, 1).expand(1, *scene.guide.shape[1:])
-    x = torch.arange(columns.start, columns.stop, dtype=torch.float32).view(1, 1, -1).expand_as(y)
-    options: dict[str, Any] = crf.options() | {"kernels": [placed(k, len(scene.guide)) for k in crf.kernels]}
-    options |= {"standardize": False, "tolerance": tolerance, "mask": mask, name: scene.predictions}
-    return refine(torch.cat([x, y, scene.guide]), **options)[(..., *window.core)], kept
-
-
-def each(work: Callable[[Window], Result], windows: Sequence[Window], workers: int) -> Iterator[tuple[Window, Result]]:
-    """What comes of each window, in their order, so many at a time."""
-    if workers == 1:
-        for window in windows:
-            yield window, work(window)
-        return
-    with threads.side_by_side(workers) as pool, closing(pool.map(work, windows)) as results:
-        yield from zip(windows, results, strict=True)

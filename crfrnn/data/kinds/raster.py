@@ -178,9 +178,9 @@ class Raster(Kind):
         """What takes the rows of a label map, in their order: the first one's number, labels (h, W), and where there
         are any, (h, W). With `masked` there may be pixels without; `nodata` is what labels that came in had there."""
         dtype, hole = label_nodata(style, (nodata, self.frame.nodata))
-        values, table = np.array(style.values, dtype), {}
-        if style.palette and max(style.values) < MOST_LABELS:
-            table = dict(zip(style.values, map(tuple, style.colours().tolist()), strict=True))
+        values = np.array(style.values, dtype)
+        colours = style.colours().tolist() if style.palette and values.max() < MOST_LABELS else []
+        table = {int(value): (red, green, blue) for value, (red, green, blue) in zip(values, colours, strict=False)}
         with gdal.creating(path, self.frame, 1, dtype, hole if masked else None, table) as file:
 
             def write(row: int, indices: np.ndarray, valid: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """`crfrnn refine` on rasters: any bands, nodata, places on the map, windows; what is wrong is one line."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 
 from crfrnn import refine
 from crfrnn.cli import main
-from crfrnn.commands.refine import rasters, windows
+from crfrnn.commands.refine import windows
 from tests.support.rasters import SIZE, STEP, case, load, rasterio, save, utm
 
 rasterio()
@@ -35,7 +36,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def small_windows(monkeypatch) -> None:
     """As if the scene were larger than memory, and halos short enough for it."""
     monkeypatch.setattr(windows, "LEAST_CORE", 8)
-    monkeypatch.setattr(rasters, "bytes_per_pixel", lambda *_: (2e9 - rasters.BEGUN) / SMALL)
+    monkeypatch.setattr(windows, "bytes_per_pixel", lambda *_: (2e9 - windows.BEGUN) / SMALL)
 
 
 def run(*arguments: str) -> int:
@@ -234,12 +235,36 @@ class TestFolders:
         assert sorted(path.name for path in Path("q").iterdir()) == ["0.tif", "1.tif", "2.tif"]
 
 
+class TestOtherVerbs:
+    def test_evaluate(self, capsys):
+        """By hand: nodata of the truth does not count."""
+        pytest.importorskip("monai", reason="pip install 'crfrnn[volumes]'")
+        truth, called = TRUTH.copy(), np.zeros(SIZE, np.uint8)
+        truth[:, :5] = 99
+        save("truth.tif", truth, nodata=99)
+        save("called.tif", called)
+        assert main(("evaluate", "called.tif", "--ground-truth=truth.tif", "--out=e")) == 0
+        (scores,) = json.loads(Path("e/scores.json").read_text())
+        assert scores["iou"]["0"] == pytest.approx((truth == 0).mean() / (truth != 99).mean())
+        assert scores["iou"]["1"] == 0
+        save("called.tif", called, utm() | {"crs": "EPSG:32633"})
+        assert main(("evaluate", "called.tif", "--ground-truth=truth.tif")) == 1
+        assert "called.tif: another coordinate system" in capsys.readouterr().err
+
+    def test_fit_wants_pictures(self, capsys):
+        for name in ("scenes", "p"):
+            Path(name).mkdir()
+            save(f"{name}/a.tif", BANDS)
+        assert main(("fit", "scenes", "p", "scenes", "--out=crf.yaml")) == 1
+        assert "scenes: holds rasters, and fit wants pictures" in capsys.readouterr().err
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
             (("--out=o.png", *CRF), 2, "out: labels of rasters are written as .tif or .tiff, and o.png"),
-            (("--out=o.tif",), 1, r"scene.tif: counts \d+\.\.\d+, but theta_beta of a preset .* --standardize"),
+            (("--out=o.tif",), 1, r"scene.tif: counts \d+\.\.\d+, but theta_beta of a preset .* standardize"),
             (("--out=o.tif", "--bands=4,x", *CRF), 2, "bands: expected different numbers from 1 on"),
             (("--out=o.tif", "--bands=4,4", *CRF), 2, "bands: expected different numbers from 1 on"),
             (("--out=o.tif", "--bands=4", *CRF), 1, "bands: scene.tif has bands 1 to 3, and no 4"),
@@ -296,7 +321,7 @@ class TestRefusals:
         assert "metres: degrees.tif is in degrees (EPSG:4326)" in capsys.readouterr().err
 
     def test_other_kinds_have_none_of_it(self, capsys):
-        Image.new("RGB", SIZE[::-1]).save("a.png")
+        Image.new("RGB", (SIZE[1], SIZE[0])).save("a.png")
         for option in ("--bands=1", "--metres", "--memory=1GB"):
             assert run("a.png", "--probabilities=p.npy", "--out=o.png", option) == 2
             assert "is for rasters" in capsys.readouterr().err

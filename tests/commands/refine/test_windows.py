@@ -5,18 +5,10 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from crfrnn import Bilateral, Spatial, refine
-from crfrnn.commands.refine.windows import (
-    Scene,
-    bytes_per_pixel,
-    cores_of,
-    each,
-    halo_of,
-    parse_memory,
-    placed,
-    refined,
-    windows_of,
-)
+from crfrnn import Bilateral, Spatial, refine, refine_windows
+from crfrnn.commands.refine import windows
+from crfrnn.commands.refine.scenes import Scene, each, refined
+from crfrnn.commands.refine.windows import bytes_per_pixel, cores_of, halo_of, parse_memory, placed, windows_of
 from crfrnn.filtering.kernels import Features
 from crfrnn.parameters import CRFParameters
 
@@ -161,3 +153,72 @@ class TestKernels:
         assert halo_of([Spatial(1.5)]) == (5, 5)
         assert halo_of([Bilateral((10.0, 20.0), 5), Spatial(15)]) == (45, 60)
         assert halo_of([Features(3.0)]) == (0, 0)
+
+
+class TestArrays:
+    """`refine_windows`: in and out of arrays, here files that are mapped into memory."""
+
+    @pytest.fixture
+    def small_windows(self, monkeypatch) -> None:
+        monkeypatch.setattr(windows, "bytes_per_pixel", lambda *_: (2e9 - windows.BEGUN) / 12_000)
+
+    KERNELS = ("bilateral:6,30,2", "spatial:2,1")
+
+    @pytest.mark.usefixtures("small_windows")
+    def test_labels_and_marginals_are_those_of_the_whole(self, tmp_path):
+        image = np.moveaxis(IMAGE, 0, -1).clip(0, 255).astype(np.uint8)
+        for name, values in (("image", image), ("p", P.numpy())):
+            np.save(tmp_path / f"{name}.npy", values)
+        image, p = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "p"))
+        whole = refine(np.array(image), P.numpy(), kernels=self.KERNELS)
+        labels = np.lib.format.open_memmap(tmp_path / "labels.npy", "w+", np.uint8, SIZE)
+        assert refine_windows(image, p, out=labels, kernels=self.KERNELS) is labels
+        assert (labels == whole.argmax(0)).mean() > 0.999
+        q = refine_windows(image, p, out=np.empty(p.shape, np.float32), kernels=self.KERNELS)
+        assert_array_equal(q.argmax(0), labels)
+        last = refine_windows(image, np.moveaxis(p, 0, -1), out=np.empty((*SIZE, LABELS)), kernels=self.KERNELS)
+        assert_array_equal(np.moveaxis(last, -1, 0), q)
+
+    def test_one_window_is_the_function(self):
+        image = np.moveaxis(IMAGE, 0, -1)
+        options = {"kernels": self.KERNELS, "iterations": 3, "spacing": (0.5, 2.0), "accuracy": 2}
+        q = refine_windows(image, P.numpy(), out=np.empty(P.shape, np.float32), **options)
+        np.testing.assert_allclose(q, refine(image, P.numpy(), **options), atol=1e-5)
+        foreground = P[1].numpy()
+        q = refine_windows(image, foreground, out=np.empty(SIZE, np.float32), kernels=self.KERNELS)
+        np.testing.assert_allclose(q, refine(image, foreground, kernels=self.KERNELS), atol=1e-5)
+        q = refine_windows(image, logits=P.log().numpy(), out=np.empty(P.shape, np.float32), standardize=True)
+        np.testing.assert_allclose(q, refine(image, logits=P.log().numpy(), standardize=True), atol=1e-5)
+
+    @pytest.mark.usefixtures("small_windows")
+    def test_masks(self):
+        image, mask = np.moveaxis(IMAGE, 0, -1).copy(), smooth(5, 1)[0] > -0.5
+        mask[:80, :80] = False  # whole windows
+        image[~mask] = np.nan
+        whole = refine(image, P.numpy(), kernels=self.KERNELS, mask=mask).argmax(0)
+        labels = refine_windows(image, P.numpy(), out=np.empty(SIZE, np.uint8), kernels=self.KERNELS, mask=mask)
+        assert_array_equal(labels == 255, ~mask)
+        assert (labels == whole)[mask].mean() > 0.998  # the lattice has no vertices here where nothing counts
+        q = refine_windows(image, P.numpy(), out=np.empty(P.shape, np.float32), kernels=self.KERNELS, mask=mask)
+        assert_array_equal(np.isnan(q), np.broadcast_to(~mask, q.shape))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"out": np.empty((9, 9), np.uint8)},
+                r"^out: uint8 \(9, 9\), expected whole numbers \(150, 190\) or floats",
+            ),
+            ({"probabilities": P.numpy()[:, 1:]}, r"^probabilities: shape \(4, 149, 190\) does not fit the image"),
+            ({"memory": "601MB", "kernels": ["bilateral:200,5,2"]}, "^memory: leaves room for a window of"),
+            ({"kernels": None}, r"^image: counts .* standardize them"),
+            ({"image": IMAGE[0, 0]}, r"^image: shape \(190,\)"),
+            ({"mask": np.ones((3, 3), bool)}, r"^mask: shape \(3, 3\), expected \(150, 190\)"),
+            ({"mask": np.zeros(SIZE, bool), "kernels": None}, "^mask: no pixel that was looked at counts"),
+        ],
+    )
+    def test_refusals(self, changes, message):
+        image = np.moveaxis(IMAGE, 0, -1) * 16
+        arguments = {"image": image, "probabilities": P.numpy(), "out": np.empty(SIZE, np.uint8)}
+        with pytest.raises(ValueError, match=message):
+            refine_windows(**arguments | {"kernels": self.KERNELS} | changes)
