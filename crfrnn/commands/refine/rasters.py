@@ -63,7 +63,7 @@ class _Source:
 class _Core:
     """What came of a window."""
 
-    indices: np.ndarray  # (h, w) labels
+    indices: np.ndarray  # (h, w) labels, in few bytes, as a row of windows is held
     valid: np.ndarray  # (h, w), where there are any
     sure: int  # pixels that had one before
     changed: int  # of them
@@ -106,22 +106,19 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
         return _core(window, found, source)
 
     with ExitStack() as files:
-        save, lock = None, threading.Lock()
-        if job.targets.probabilities is not None:
-            count = 1 if source.form.labels is None else source.labels
-            save = files.enter_context(image.writing_planes(job.targets.probabilities, source.form, count))
-        masked = image.masked or source.masked
+        save, lock, masked = None, threading.Lock(), image.masked or source.masked
         write = files.enter_context(image.writing_labels(job.targets.out, source.style, source.nodata, masked))
+        if job.targets.probabilities is not None:  # which appears before the labels
+            count = 1 if source.form.labels is None else source.labels
+            save = files.enter_context(image.writing_planes(job.targets.probabilities, source.form, count, masked))
         strip: list[_Core] = []
         sure = changed = valid = 0
         for number, (window, core) in enumerate(each(work, plan.windows, plan.workers), 1):
             sure, changed, valid = sure + core.sure, changed + core.changed, valid + int(core.valid.sum())
             strip.append(core)
             if window.columns.stop == image.size[1]:
-                write(
-                    window.rows.start,
-                    *(np.concatenate([getattr(c, n) for c in strip], axis=1) for n in ("indices", "valid")),
-                )
+                indices, counted = ([getattr(core, name) for core in strip] for name in ("indices", "valid"))
+                write(window.rows.start, np.concatenate(indices, axis=1), np.concatenate(counted, axis=1))
                 strip = []
             progress(number, len(plan.windows))
         if not valid:
@@ -147,15 +144,16 @@ def _units(image: Raster, settings: Settings) -> tuple[Callable[[Tensor], Tensor
 
 def _core(window: Window, found: tuple[Tensor, Scene] | None, source: _Source) -> _Core:
     shape = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
+    few = np.min_scalar_type(source.labels)
     if found is None:
-        return _Core(np.zeros(shape, np.int64), np.zeros(shape, bool), 0, 0)
+        return _Core(np.zeros(shape, few), np.zeros(shape, bool), 0, 0)
     marginals, kept = found
     before = kept.predictions.max(dim=0)
     indices = marginals.max(dim=0).indices
     valid = torch.ones(shape, dtype=torch.bool) if kept.mask is None else kept.mask
     sure = valid & (before.values > 1 / source.labels) if source.hard and source.labels > 1 else valid
     changed = int((sure & (indices != before.indices)).sum())
-    return _Core(indices.numpy(), valid.numpy(), int(sure.sum()), changed)
+    return _Core(indices.numpy().astype(few), valid.numpy(), int(sure.sum()), changed)
 
 
 def _planes(window: Window, found: tuple[Tensor, Scene] | None, labels: int) -> np.ndarray:

@@ -129,10 +129,8 @@ class Raster(Kind):
                 tuple(slice(start, min(start + side, n)) for start, n in zip(starts, self.size, strict=True))
                 for starts in product(*axes)
             ]
-        read = [
-            self.read(*(slice(s.start, min(s.stop, n)) for s, n in zip(w, self.size, strict=True))) for w in windows
-        ]
-        return np.concatenate([values[:, valid] for values, valid in read], axis=1)
+        parts = [values[:, valid] for values, valid in (self.read(*window) for window in windows)]
+        return np.concatenate(parts, axis=1)
 
     @property
     def masked(self) -> bool:
@@ -191,12 +189,12 @@ class Raster(Kind):
 
     @contextmanager
     def writing_planes(
-        self, path: Path, form: Form, labels: int
+        self, path: Path, form: Form, labels: int, masked: bool = False
     ) -> Iterator[Callable[[slice, slice, np.ndarray], None]]:
         """What takes windows of planes (L, h, w), NaN where there are none: a raster of float32, or an array of float16
         in the form that came in."""
         if suffix_of(path) in TIFF:
-            with gdal.creating(path, self.frame, labels, "float32", math.nan if self.masked else None) as file:
+            with gdal.creating(path, self.frame, labels, "float32", math.nan if masked else None) as file:
                 yield lambda rows, columns, planes: file.write(
                     planes.astype(np.float32), window=((rows.start, rows.stop), (columns.start, columns.stop))
                 )
