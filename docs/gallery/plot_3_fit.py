@@ -39,7 +39,7 @@ print(found.parameters)
 # %%
 # The parameters are options of `crfrnn.refine`; ``found.parameters`` can be written to a file for ``crfrnn refine --config``.
 
-which = 4
+which = 0
 refined = refine(images[which], predictions[which], **found.parameters.options())
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.6), layout="constrained")
 shown = {"photo": images[which], "predictions": predictions[which].argmax(0), "refined": refined.argmax(0)}

@@ -24,6 +24,7 @@ SPHINX = gettext.translation("sphinx", Path(sphinx.locale.__file__).parent, ["zh
 class SearchBoth(SearchChinese):
     """English words by their stems, Chinese ones as jieba and the glossary part them, in the browser by its segmenter."""
 
+    language_name = "English"  # of the stemmer that the browser gets: Sphinx 9.0 asks it for one of Chinese, which is none
     js_splitter_code = """
 function splitQuery(query) {
   const words = query.split(/[^\\p{L}\\p{N}_]+/u).filter(Boolean);
