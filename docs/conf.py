@@ -1,6 +1,6 @@
 """The site: every document of the repository that people read, from its root, so that links between them hold.
 
-    sphinx-build -c docs -W -n . build/site      # .ci/docs does it, with MathJax beside it
+sphinx-build -c docs -W -n . build/site      # .ci/docs does it, with MathJax beside it
 """
 
 import sys
@@ -46,7 +46,7 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"show-inheritance": False}
 nitpick_ignore_regex = [("py:.*", r"(?!crfrnn\.).*")]  # other projects' names: their inventories are elsewhere
-nitpick_ignore_regex += [("py:.*", r"crfrnn\..*\.(Predictions|Operator|_\w+)")]  # names for the eyes of the type checker
+nitpick_ignore_regex += [("py:.*", r"crfrnn\..*\.(Predictions|Operator|_\w+)")]  # aliases and bases
 
 # Equations without a network: one file that draws them as SVG
 mathjax_path = "mathjax/tex-svg.js"

@@ -2,7 +2,8 @@
 Refine predictions
 ==================
 
-Somebody's network says what is where, and is vague about the edges. `crfrnn.refine` takes its probabilities and the photo.
+Somebody's network says what is where, and is vague about the edges. `crfrnn.refine` takes its probabilities and the
+photo.
 """
 
 import matplotlib.pyplot as plt
@@ -23,8 +24,8 @@ probabilities = np.stack([transform.resize(plane, photo.shape[:2]) for plane in 
 probabilities /= probabilities.sum(0)
 
 # %%
-# `present`, the default preset, is weak enough for a present network. The strong ones of 2015 believe the colours more, which is
-# not always better: the cheek and the wall have much the same colour.
+# `present`, the default preset, is weak enough for a present network. The strong ones of 2015 believe the colours
+# more, which is not always better: the cheek and the wall have much the same colour.
 
 results = {"the network": probabilities}
 for preset in ("present", "deeplab-v2", "crfrnn"):

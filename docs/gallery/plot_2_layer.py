@@ -2,8 +2,8 @@
 A layer that learns
 ===================
 
-`crfrnn.CRFRNN` stands behind a network's logits, and its parameters learn with the network's. Here the logits are given, so that
-what the CRF learns is seen alone: on the left half of a photo, judged on the right half.
+`crfrnn.CRFRNN` stands behind a network's logits, and its parameters learn with the network's. Here the logits are
+given, so that what the CRF learns is seen alone: on the left half of a photo, judged on the right half.
 """
 
 from pathlib import Path
@@ -19,7 +19,8 @@ from crfrnn import CRFRNN, Bilateral, Spatial, segment_strokes
 torch.manual_seed(0)
 
 # %%
-# The truth is what the strokes of ``crfrnn demo`` make of the cat; the logits are that at an eighth of the size, with noise.
+# The truth is what the strokes of ``crfrnn demo`` make of the cat; the logits are that at an eighth of the size, with
+# noise.
 
 photo = data.chelsea()
 colours = io.imread(Path(crfrnn.__file__).parent / "commands/demo/strokes.png")

@@ -2,8 +2,8 @@
 Choose the parameters
 =====================
 
-From labelled images `crfrnn.fit` finds parameters for *your* network's predictions, and says on images that they were not fitted
-on whether a CRF helps at all. Eight pieces of two photos stand for the images here.
+From labelled images `crfrnn.fit` finds parameters for *your* network's predictions, and says on images that they were
+not fitted on whether a CRF helps at all. Eight pieces of two photos stand for the images here.
 """
 
 import matplotlib.pyplot as plt
@@ -13,7 +13,8 @@ from skimage import data, transform
 from crfrnn import fit, refine
 
 # %%
-# Truths by colour alone: the cat's coat and the cup's dark coffee against everything else; predictions a sixteenth as large, with noise.
+# Truths by colour alone: the cat's coat and the cup's dark coffee against everything else; predictions a sixteenth as
+# large, with noise.
 
 rng = np.random.default_rng(0)
 images, truths, predictions = [], [], []
@@ -37,7 +38,8 @@ print(*("  ".join(f"{cell:>12}" for cell in row) for row in found.table(["elsewh
 print(found.parameters)
 
 # %%
-# The parameters are options of `crfrnn.refine`; ``found.parameters`` can be written to a file for ``crfrnn refine --config``.
+# The parameters are options of `crfrnn.refine`; ``found.parameters`` can be written to a file for ``crfrnn refine
+# --config``.
 
 which = 0
 refined = refine(images[which], predictions[which], **found.parameters.options())

@@ -2,8 +2,8 @@
 Train with few labels
 =====================
 
-A few strokes are labelled, all other pixels are not. `crfrnn.losses.DenseCRFLoss` beside the cross-entropy tells the network that near and
-alike pixels have one label.
+A few strokes are labelled, all other pixels are not. `crfrnn.losses.DenseCRFLoss` beside the cross-entropy tells the
+network that near and alike pixels have one label.
 """
 
 import matplotlib.pyplot as plt

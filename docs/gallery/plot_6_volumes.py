@@ -2,8 +2,8 @@
 Volumes
 =======
 
-The same CRF on voxels: bandwidths of position count in millimetres along every axis, thick slices or thin. No scan has a licence to be shipped here, so a
-ball and a rod stand for organs.
+The same CRF on voxels: bandwidths of position count in millimetres along every axis, thick slices or thin. No scan has
+a licence to be shipped here, so a ball and a rod stand for organs.
 """
 
 import matplotlib.pyplot as plt
@@ -24,9 +24,7 @@ probabilities = np.moveaxis(odds / odds.sum(-1, keepdims=True), -1, 0).astype(np
 # %%
 # Bandwidths in millimetres and in the scan's own units.
 
-refined = refine(
-    scan.astype(np.float32), probabilities, spacing=spacing, kernels=["bilateral:4,90,4", "spatial:1.5,1"]
-)
+refined = refine(scan.astype(np.float32), probabilities, spacing=spacing, kernels=["bilateral:4,90,4", "spatial:1.5,1"])
 for name, values in (("predictions", probabilities), ("refined", refined)):
     print(f"{name}: {(values.argmax(0) == truth).mean():.1%} of the voxels are right")
 
