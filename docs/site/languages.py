@@ -25,7 +25,7 @@ SPHINX = gettext.translation("sphinx", Path(sphinx.locale.__file__).parent, ["zh
 
 
 class SearchBoth(SearchChinese):
-    """English words by their stems, Chinese ones as jieba and the glossary part them, in the browser by its segmenter."""
+    """English words by their stems, Chinese ones as jieba and the glossary part them; the browser parts the query."""
 
     language_name = (
         "English"  # of the stemmer that the browser gets: Sphinx 9.0 asks it for one of Chinese, which is none

@@ -1,4 +1,4 @@
-"""Links as GitHub follows them, for what the site has: a folder is its README, the README of the project is the first page."""
+"""Links as GitHub follows them: a folder is its README, and the README of the project is the first page."""
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
