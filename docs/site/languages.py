@@ -13,23 +13,29 @@ from sphinx.search.zh import SearchChinese
 
 CHINESE = "docs/zh/"
 FIRST_CAPTION = "开始"  # of the Chinese part of the navigation, in docs/index.md
-FURO = {"On this page": "本页内容", "Back to top": "回到顶部", "Skip to content": "跳到正文", "Contents": "目录"}
-FURO |= {"Next": "下一页", "Previous": "上一页", "Home": "首页", "Search": "搜索", "View this page": "查看本页源文件"}
-FURO |= {
+FURO = {  # the theme's words that Sphinx has no Chinese for
+    "Back to top": "回到顶部",
+    "Contents": "目录",
+    "Hide navigation sidebar": "收起导航",
+    "Hide table of contents sidebar": "收起目录",
+    "Home": "首页",
+    "Next": "下一页",
+    "On this page": "本页内容",
+    "Previous": "上一页",
+    "Search": "搜索",
+    "Skip to content": "跳到正文",
     "Toggle Light / Dark / Auto color theme": "切换浅色/深色/自动主题",
     "Toggle site navigation sidebar": "展开导航",
+    "Toggle table of contents sidebar": "展开目录",
+    "View this page": "查看本页源文件",
 }
-FURO |= {"Toggle table of contents sidebar": "展开目录", "Hide navigation sidebar": "收起导航"}
-FURO |= {"Hide table of contents sidebar": "收起目录", "Navigation": "导航"}
 SPHINX = gettext.translation("sphinx", Path(sphinx.locale.__file__).parent, ["zh_CN"])
 
 
 class SearchBoth(SearchChinese):
     """English words by their stems, Chinese ones as jieba and the glossary part them; the browser parts the query."""
 
-    language_name = (
-        "English"  # of the stemmer that the browser gets: Sphinx 9.0 asks it for one of Chinese, which is none
-    )
+    language_name = "English"  # of the browser's stemmer: Sphinx 9.0 asks for a Chinese one, which is none
     js_splitter_code = """
 function splitQuery(query) {
   const words = query.split(/[^\\p{L}\\p{N}_]+/u).filter(Boolean);
