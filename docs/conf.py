@@ -62,6 +62,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "capture_repr": ("_repr_html_",),
     "show_memory": False,
+    "write_computation_times": False,  # its page asks another host for a script
     "show_signature": False,
     "min_reported_time": 3600,
     "plot_gallery": "True",

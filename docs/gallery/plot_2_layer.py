@@ -51,9 +51,9 @@ for _ in range(20):
     optimiser.step()
     losses.append(loss.item())
 
-for kernel in crf.kernels:
-    print(kernel)
-print("weights of the bilateral kernel:", [round(w, 2) for w in crf.kernel_weights[0].tolist()])
+# %%
+
+crf  # in a notebook: its kernels as they are now
 
 # %%
 # On the half that it did not see:
