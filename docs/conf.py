@@ -44,7 +44,7 @@ napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"show-inheritance": False}
+
 nitpick_ignore_regex = [("py:.*", r"(?!crfrnn\.).*")]  # other projects' names: their inventories are elsewhere
 nitpick_ignore_regex += [("py:.*", r"crfrnn\..*\.(Predictions|Operator|_\w+)")]  # aliases and bases
 

@@ -90,7 +90,7 @@ def _levels(text: str) -> list[str]:
 def glossary() -> list[tuple[str, str, list[str]]]:
     """(English, Chinese, other words for it that are not used) of each row of docs/glossary.md."""
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]*) \|", (DOCS / "glossary.md").read_text("utf-8"), re.MULTILINE)
-    return [(a.strip(), b.strip(), [word for word in c.split("、") if word.strip()]) for a, b, c in rows[1:]]
+    return [(a.strip().lower(), b.strip(), [word for word in c.split("、") if word.strip()]) for a, b, c in rows[1:]]
 
 
 def _words(path: Path) -> str:

@@ -41,9 +41,13 @@ function splitQuery(query) {
   const words = query.split(/[^\\p{L}\\p{N}_]+/u).filter(Boolean);
   if (!("Segmenter" in Intl)) return words;
   const segmenter = new Intl.Segmenter("zh", {granularity: "word"});
-  return words.flatMap((word) => /\\p{Script=Han}/u.test(word)
-    ? [...segmenter.segment(word)].map((part) => part.segment).filter((part) => part.length > 1)
-    : [word]);
+  const parts = (word) => [...segmenter.segment(word)].map((part) => part.segment).reduce((found, part) => {
+    const last = found.at(-1);  // words that it does not know come as single characters
+    if (part.length === 1 && last?.single) last.text += part;
+    else found.push({text: part, single: part.length === 1});
+    return found;
+  }, []).map((part) => part.text);
+  return words.flatMap((word) => /\\p{Script=Han}/u.test(word) ? parts(word) : [word]);
 }
 """
 
