@@ -46,7 +46,7 @@ function splitQuery(query) {
     if (part.length === 1 && last?.single) last.text += part;
     else found.push({text: part, single: part.length === 1});
     return found;
-  }, []).map((part) => part.text);
+  }, []).map((part) => part.text).filter((text, _, all) => text.length > 1 || all.length === 1);
   return words.flatMap((word) => /\\p{Script=Han}/u.test(word) ? parts(word) : [word]);
 }
 """
