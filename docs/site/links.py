@@ -6,7 +6,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
-FIRST_PAGES = {"README": "docs/index", "README.zh-CN": "docs/zh/index"}
+PAGES = {"README": "docs/index", "README.zh-CN": "docs/zh/index", "docs/gallery/README": "docs/examples/index"}
 AWAITED = ("rasters", "cluster")  # guides that have their place in the navigation, and are written elsewhere
 
 
@@ -27,7 +27,7 @@ class Links(SphinxPostTransform):
                 target = (folder / "README").relative_to(self.env.srcdir).as_posix()
             elif target in self.env.all_docs:
                 continue
-            target = FIRST_PAGES.get(target, target)
+            target = PAGES.get(target, target)
             text = node[0].deepcopy()
             there = target in self.env.all_docs
             node.replace_self(self._link(node["refdoc"], target, text) if there else text)
