@@ -143,6 +143,24 @@ def _files_below(folder: Path, leave_out: set[Path]) -> Iterator[Path]:
             yield path
 
 
+def names_below(folder: Path) -> set[str]:
+    """The files in a folder and in the folders inside of it, as paths in it; none that is hidden.
+
+    >>> names_below(Path("there is no such folder"))
+    set()
+    """
+    names: set[str] = set()
+    folders = [""]
+    while folders:
+        inside = folders.pop()
+        with suppress(FileNotFoundError), os.scandir(folder / inside) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    name = f"{inside}{entry.name}"
+                    folders.append(f"{name}/") if entry.is_dir() else names.add(name)
+    return names
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Two folders matched by stem: the pairs, and what is wrong with the others."""

@@ -19,6 +19,7 @@ from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.points import described, point_kernels, refine_points
 from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.commands.refine.trace import Trace, curve_of
+from crfrnn.commands.shards import asked_for
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.data.files import channels_of, each_alone, pair_by_stem
 from crfrnn.data.images import write_image
@@ -78,6 +79,8 @@ def refine_files(options: RefineOptions) -> None:
     for path in images:
         if path.is_dir() != source.is_dir():
             raise UsageError(f"image: {path} and {source} must both be files, or both folders")
+    if options.shard and not source.is_dir():
+        raise UsageError(f"shard: shares out the images of folders, and {source} is a file")
     if source.is_dir():
         _refine_folder(images, source, targets, settings)
     else:
@@ -188,6 +191,7 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
         ],
         problems=matched.problems,
         overwrite=settings.options.overwrite,
+        shard=asked_for(settings.options.shard),
         note=f"left {matched.unused} images without predictions alone" if matched.unused else "",
     )
 

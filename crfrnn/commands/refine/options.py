@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from crfrnn.commands.errors import UsageError, check_not_negative
+from crfrnn.commands.shards import asked_for
 
 KINDS = ("probabilities", "logits", "labels", "foreground")
 
@@ -53,6 +54,8 @@ class RefineOptions:
             a volume.
         trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
         overwrite: in folders, redo what is already there.
+        shard: in folders, do only one part of several, such as 3/16; auto: that of this SLURM array job or Kubernetes
+            indexed job. crfrnn status OUT then counts what all of them did.
     """
 
     image: str
@@ -84,12 +87,14 @@ class RefineOptions:
     save_probabilities: str | None = None
     trace: str | None = None
     overwrite: bool = False
+    shard: str | None = None
 
     def __post_init__(self):
         kinds = [kind for kind in KINDS if getattr(self, kind)]
         if len(kinds) != 1:
             several = ", not several" if kinds else ""
             raise UsageError(f"give one of {', '.join(f'--{kind}' for kind in KINDS[:-1])} and --{KINDS[-1]}{several}")
+        asked_for(self.shard)
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
         check_not_negative("iterations", self.iterations)

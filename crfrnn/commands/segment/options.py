@@ -3,6 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 
 from crfrnn.commands.errors import UsageError, check_not_negative
+from crfrnn.commands.shards import asked_for
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class SegmentOptions:
             out.
         seed: with --strokes, which of very many strokes are looked at; the same seed gives the same result.
         overwrite: in folders, redo what is already there.
+        shard: in folders, do only one part of several, such as 3/16; auto: that of this SLURM array job or Kubernetes
+            indexed job. crfrnn status OUT then counts what all of them did.
     """
 
     image: list[str]
@@ -47,9 +50,11 @@ class SegmentOptions:
     iterations: int | None = None
     seed: int = 0
     overwrite: bool = False
+    shard: str | None = None
 
     def __post_init__(self):
         check_not_negative("iterations", self.iterations)
+        asked_for(self.shard)
         if self.strokes and self.model is not None:
             raise UsageError("model: strokes need none; give one of --model and --strokes")
         if self.compare and self.iterations == 0:
