@@ -7,6 +7,7 @@ from crfrnn.runtime import forks as _forks  # noqa: F401 (forked children, from 
 
 if TYPE_CHECKING:
     from crfrnn import losses
+    from crfrnn.commands import cluster
     from crfrnn.commands.fit.fit import fit
     from crfrnn.commands.metrics import Evaluation
     from crfrnn.commands.refine.points import point_kernels, refine_points
@@ -41,6 +42,7 @@ _HOMES = {
     "losses": "",
     "CRFParameters": "parameters",
     "PRESETS": "parameters",
+    "cluster": "commands",
     "refine": "commands.refine.refine",
     "refine_points": "commands.refine.points",
     "point_kernels": "commands.refine.points",
@@ -55,7 +57,7 @@ _HOMES = {
     "load_vgg16": "networks.weights",
     "Evaluation": "commands.metrics",
 }
-_ROOMS = "losses", "solvers"
+_ROOMS = "cluster", "losses", "solvers"
 __all__ = [
     "CRFRNN",
     "PRESETS",
@@ -67,6 +69,7 @@ __all__ = [
     "SegmentationNetwork",
     "Spatial",
     "build_unary",
+    "cluster",
     "fit",
     "gaussian_filter",
     "iterates",

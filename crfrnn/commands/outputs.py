@@ -58,7 +58,7 @@ class Targets:
         """
         placed = {}
         labels = kind.written_as(image)
-        suffixes = {"out": labels[0], **IN_FOLDERS}
+        suffixes = in_folders(image, kind)
         for target, path in self.wanted():
             suffix = suffixes[target]
             if several and (path.is_file() or suffix_of(path) == suffix):
@@ -72,6 +72,11 @@ class Targets:
         """Those that are wanted, each with its name here."""
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return [(kind, path) for kind, path in pairs if path is not None]
+
+
+def in_folders(image: Path, kind: type[Kind]) -> dict[str, str]:
+    """The suffix that each of an image's results has in a folder, by the names of `Targets`."""
+    return {"out": kind.written_as(image)[0], **IN_FOLDERS}
 
 
 class Job(Protocol):

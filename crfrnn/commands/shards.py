@@ -82,6 +82,14 @@ def asked_for(text: str | None) -> Shard | None:
     return None if text is None else Shard.of(text)
 
 
+def check_sharing(shard: str | None, ray: str | None, ray_cpus: int) -> None:
+    """UsageError where the options that share images out contradict each other or are none."""
+    if asked_for(shard) and ray:
+        raise UsageError("shard: Ray shares out the images itself; give one of --shard and --ray")
+    if ray_cpus < 1:
+        raise UsageError(f"ray-cpus: must be at least 1, got {ray_cpus}")
+
+
 class Log:
     """What one shard was given, when it began and ended, and what failed.
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -85,6 +85,18 @@ def refine_files(options: RefineOptions) -> None:
         _refine_folder(images, source, targets, settings)
     else:
         _refine_file(images, source, targets, settings)
+
+
+def image_work(options: RefineOptions, kind: type[Kind]) -> Callable[[Sequence[Path], Path, Targets], float]:
+    """What `refine_files` does with an image, for who has the files of each: its own, the predictions, the results.
+
+    It returns the share of the points that changed their label. UsageError as in `refine_files`.
+    """
+    return partial(_one_of_many, _check(options, kind))
+
+
+def _one_of_many(settings: _Settings, images: Sequence[Path], source: Path, targets: Targets) -> float:
+    return _work(_Job(tuple(images), source, targets), settings).changed
 
 
 def _paths(text: str) -> tuple[Path, ...]:

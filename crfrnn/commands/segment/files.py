@@ -1,7 +1,7 @@
 """`crfrnn segment`: photographs from files and folders, label maps and pictures of them into files and folders."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,20 @@ def segment_files(options: SegmentOptions) -> None:
     else:
         jobs, problems = _jobs(photos, targets)
         _segment_photos(jobs, problems, targets, _load(options.model, targets, options.iterations), options)
+
+
+def image_work(options: SegmentOptions) -> Callable[[Sequence[Path], Path | None, Targets], float]:
+    """What `segment_files` does with a photograph, for who has the files of each: its own, None, and the results.
+
+    It returns the share of the pixels whose label the CRF changed. The model is loaded once, here.
+    """
+    targets = Targets.given(options.out, options.overlay, options.save_probabilities, options.compare)
+    return partial(_one_of_many, _load(options.model, targets, options.iterations))
+
+
+def _one_of_many(model: _Model, images: Sequence[Path], source: Path | None, targets: Targets) -> float:
+    del source
+    return _work(_Job(images[0], targets), model).changed
 
 
 def _load(name: str | None, targets: Targets, iterations: int | None) -> _Model:
