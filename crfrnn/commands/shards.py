@@ -16,6 +16,7 @@ from crfrnn.commands.errors import UsageError
 from crfrnn.data.files import writing
 
 LOGS = ".crfrnn-shards"  # inside of the folder of results; hidden, so that no command takes it for images
+ADDRESS = r"(?:ray://)?\[?([\w.:-]+?)\]?:(\d{1,5})"  # of a cluster of Ray: host and port
 SLURM, KUBERNETES = "SLURM_ARRAY_TASK_", "JOB_COMPLETION"
 
 
@@ -86,6 +87,8 @@ def check_sharing(shard: str | None, ray: str | None, ray_cpus: int) -> None:
     """UsageError where the options that share images out contradict each other or are none."""
     if asked_for(shard) and ray:
         raise UsageError("shard: Ray shares out the images itself; give one of --shard and --ray")
+    if ray is not None and ray not in ("auto", "local") and not re.fullmatch(ADDRESS, ray):
+        raise UsageError(f"ray: expected auto, local or an address such as head:6379, got {ray!r}")
     if ray_cpus < 1:
         raise UsageError(f"ray-cpus: must be at least 1, got {ray_cpus}")
 

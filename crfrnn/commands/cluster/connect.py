@@ -14,7 +14,7 @@ from typing import Any
 
 from crfrnn.commands.cluster.places import Place
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.shards import LOGS
+from crfrnn.commands.shards import ADDRESS, LOGS
 from crfrnn.runtime.loading import load
 
 SECONDS = 15  # in which a cluster answers; ray.init itself waits for two minutes
@@ -75,15 +75,13 @@ def _check_answers(address: str) -> None:
     refusal = (
         f"ray: no cluster answers at {address} within {SECONDS} s; is its head running, and is the port the right one?"
     )
-    if match := re.fullmatch(r"(?:ray://)?\[?([\w.:-]+?)\]?:(\d+)", address):
+    if match := re.fullmatch(ADDRESS, address):
         try:
             socket.create_connection((match[1], int(match[2])), timeout=SECONDS).close()
         except (OSError, OverflowError) as error:
             raise ValueError(f"{refusal} ({error})") from None
         if address.startswith("ray://"):
             return
-    elif address != "auto":
-        raise UsageError(f"ray: expected auto, local or an address such as head:6379, got {address!r}")
     where = [] if address == "auto" else ["--address", address]
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
     try:
