@@ -114,6 +114,15 @@ class Place:
             fs.makedirs(posixpath.dirname(f"{root}/{name}"), exist_ok=True)
             fs.put_file(str(file), f"{root}/{name}")
 
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        if self.local is not None:
+            (self.local / name).unlink(missing_ok=True)
+            return
+        with self._reached() as (fs, root):
+            if fs.exists(f"{root}/{name}"):
+                fs.rm_file(f"{root}/{name}")
+
 
 class Names(Mapping[str, list[str]]):
     """Names of files by their stems, as `files_by_stem` has them, in a third of the memory.
