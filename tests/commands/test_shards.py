@@ -8,9 +8,11 @@ import sys
 import threading
 
 import pytest
+import yaml
 
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.shards import Log, Shard
+from tests.support.places import ROOT
 
 NAMES = [f"day{number % 7}/photo {number} ü.png" for number in range(3000)]
 
@@ -76,6 +78,17 @@ def test_auto(environment, expected):
 def test_shards_that_are_none(text, environment, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         Shard.of(text, environment)
+
+
+def test_the_documented_job_knows_its_shards():
+    """docs/cluster.md's manifest says how many there are in both places."""
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.DOTALL)
+    spec = yaml.safe_load(manifest)["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    last = Shard.of("auto", environment | {"JOB_COMPLETION_INDEX": str(spec["completions"] - 1)})
+    assert str(last) == f"{spec['completions']}/{spec['completions']}"
+    assert container["command"][-2:] == ["--shard", "auto"]
 
 
 def test_logs_of_many_writers(tmp_path):

@@ -90,7 +90,8 @@ def _results(ray: Any, task: Task, images: "pyarrow.Table", cpus: int) -> Iterat
     here = load("ray.util.scheduling_strategies", "NodeAffinitySchedulingStrategy")(
         ray.get_runtime_context().get_node_id(), soft=True
     )
-    attempts = ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+    lasting = {"max_restarts": -1, "max_task_retries": -1}  # on another machine it knows less, which does no harm
+    attempts = ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
     batches = [images.slice(first, ROWS) for first in range(0, len(images), ROWS)]
     results = ray.data.from_arrow(batches).map_batches(
         Worker,
