@@ -78,11 +78,10 @@ def wait_for(folder: Path, images: int, process: subprocess.Popen) -> int:
     return there
 
 
-def workers_of(cluster: Any) -> list[psutil.Process]:
-    """The processes that run a worker, of this cluster and of no other."""
-    raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
-    children = [child for pid in raylets for child in psutil.Process(pid).children(recursive=True)]
-    return [child for child in children if "MapWorker" in " ".join(child.cmdline())]
+def actors(node: Any, name: str) -> list[psutil.Process]:
+    """The processes of a node of ours that run this actor."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return [child for child in raylet.children(recursive=True) if name in " ".join(child.cmdline())]
 
 
 def faults(folder: Path, images: int) -> list[str]:
@@ -100,11 +99,12 @@ def faults(folder: Path, images: int) -> list[str]:
         process = subprocess.Popen(command(*arguments), cwd=folder, env=environment(), stdout=file, stderr=file)
     lines = []
     there = wait_for(out, images // 4, process)
-    victim = workers_of(cluster)[-1]
-    victim.kill()
+    # `Attempts` is where the command is attached: on a cluster of several machines that is the command's own
+    others = [node for node in nodes if not actors(node, "Attempts")]
+    actors(others[-1], "MapWorker")[0].kill()
     lines.append(f"- with {there} results: a worker killed (of {len(nodes) + 1})")
     there = wait_for(out, images // 2, process)
-    cluster.remove_node(nodes[0], allow_graceful=False)
+    cluster.remove_node(others[0], allow_graceful=False)
     lines.append(f"- with {there} results: a node killed (of {len(nodes) + 1})")
     process.wait()
     lines_said = [line for line in said.read_text().splitlines() if "raylet" not in line]
