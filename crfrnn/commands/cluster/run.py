@@ -14,7 +14,8 @@ from crfrnn.runtime.loading import load
 if TYPE_CHECKING:
     import pyarrow
 
-ROWS = 16  # images that a worker is given at a time: what is looked at again when it dies
+FEWEST, MOST = 4, 256  # images that a worker is given at a time: what is looked at again when it dies
+BATCHES = 32  # for each worker, where there are images enough: so long may the last of them work alone
 CHUNK = 10_000
 
 
@@ -92,7 +93,8 @@ def _results(ray: Any, task: Task, images: "pyarrow.Table", cpus: int) -> Iterat
     )
     lasting = {"max_restarts": -1, "max_task_retries": -1}  # on another machine it knows less, which does no harm
     attempts = ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
-    batches = [images.slice(first, ROWS) for first in range(0, len(images), ROWS)]
+    rows = min(max(FEWEST, len(images) // (BATCHES * workers)), MOST)
+    batches = [images.slice(first, rows) for first in range(0, len(images), rows)]
     results = ray.data.from_arrow(batches).map_batches(
         Worker,
         fn_constructor_args=(task, cpus, attempts),

@@ -103,7 +103,7 @@ class Worker:
         try:
             yield attempt
         finally:
-            ray.get(self.attempts.end.remote(what))
+            self.attempts.end.remote(what)
 
     def _row(self, number: int, image: Image, careful: bool) -> dict[str, object]:
         row: dict[str, object] = {"number": number, "name": image.name, "skipped": False, "changed": 0.0, "reason": ""}
