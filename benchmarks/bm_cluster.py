@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from PIL import Image
 
 from benchmarks.inputs import machine
 from crfrnn.commands.cluster.connect import connected
+from crfrnn.commands.cluster.images import Image as Row
 from crfrnn.commands.cluster.images import Pairs, Results
 from crfrnn.commands.cluster.places import Names, Place
 from crfrnn.commands.cluster.run import run_images, table_of
@@ -146,10 +146,12 @@ def overhead(folder: Path, images: int, data: Path) -> list[str]:
     return [f"{images} photographs of VOC 2012 at their size, 21 labels; equal results: {same}", *lines]
 
 
-def nothing(images: Sequence[Path], source: Path | None, targets: Any) -> float:
+class Nothing(Task):
     """A stub in place of the work."""
-    del images, source, targets
-    return 0.0
+
+    def do(self, image: Row) -> float:
+        del image
+        return 0.0
 
 
 def names(folder: Path, images: int) -> list[str]:
@@ -175,7 +177,8 @@ def names(folder: Path, images: int) -> list[str]:
     table = table_of(results.left(iter(pairs)))
     listed, alone = time.perf_counter() - start, process.memory_info().rss
     with connected("local") as ray:
-        tally = run_images(ray, Task(nothing, [photos], p, results, False), table, "nothing", cpus=1)
+        stub: Any = None
+        tally = run_images(ray, Nothing(stub, [photos], p, results, False), table, "nothing", cpus=1)
     ended.set()
     watcher.join()
     assert tally.done == images
