@@ -26,7 +26,7 @@ class Shard:
 
     >>> shards = [Shard.of(f"{number}/3") for number in (1, 2, 3)]
     >>> [[shard.holds(name) for shard in shards] for name in ("cat.png", "day/dog.png")]
-    [[False, True, False], [False, False, True]]
+    [[True, False, False], [False, False, True]]
     """
 
     count: int
