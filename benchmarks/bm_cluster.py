@@ -2,7 +2,7 @@
 
 `python -m benchmarks.bm_cluster faults`: three nodes of Ray on this machine; a worker is killed when a quarter of the
 images is done, a node when half is. `overhead --data PATH_TO/voc2012`: `--ray local` against the plain command.
-`names`: the memory of the command with so many names and no work. `s3`: photos, predictions and results in a local
+`names`: the memory of the command with so many made-up names and no work. `s3`: photos, predictions and results in a local
 server of S3 (`pip install s3fs 'moto[server]'`). Nothing leaves the machine.
 """
 
@@ -154,12 +154,15 @@ class Nothing(Task):
         return 0.0
 
 
+class Many(Place):
+    """A stub in place of a folder that is listed."""
+
+    def _all(self) -> set[str]:
+        _, _, suffix, images = self.url.split("/")
+        return {f"{number // 1000:04d}/{number:07d}.{suffix}" for number in range(int(images))}
+
+
 def names(folder: Path, images: int) -> list[str]:
-    for inside, suffix in (("photos", "jpg"), ("p", "npy")):
-        for number in range(images):
-            if number % 1000 == 0:
-                (folder / f"{inside}/{number // 1000:04d}").mkdir(parents=True)
-            os.close(os.open(folder / f"{inside}/{number // 1000:04d}/{number:07d}.{suffix}", os.O_CREAT))
     process, peak, ended = psutil.Process(), [0, 0], threading.Event()
 
     def watch() -> None:
@@ -171,7 +174,8 @@ def names(folder: Path, images: int) -> list[str]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    photos, p, out = (Place(str(folder / name)) for name in ("photos", "p", "out"))
+    photos, p = (Many(f"many://{suffix}/{images}") for suffix in ("jpg", "npy"))
+    out = Place(str(folder / "out"))
     results = Results({"out": out}, Photograph)
     pairs = Pairs(Names(photos.names(), Photograph.suffixes), Names(p.names(), (".npy",)), photos)
     table = table_of(results.left(iter(pairs)))
