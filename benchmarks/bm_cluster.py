@@ -2,8 +2,8 @@
 
 `python -m benchmarks.bm_cluster faults`: three nodes of Ray on this machine; a worker is killed when a quarter of the
 images is done, a node when half is. `overhead --data PATH_TO/voc2012`: `--ray local` against the plain command.
-`names`: the memory of the command with so many made-up names and no work. `s3`: photos, predictions and results in a local
-server of S3 (`pip install s3fs 'moto[server]'`). Nothing leaves the machine.
+`names`: the memory of the command with so many made-up names and no work. `s3`: photos, predictions and results in a
+local server of S3 (`pip install s3fs 'moto[server]'`). Nothing leaves the machine.
 """
 
 import argparse

@@ -46,6 +46,7 @@ def connected(address: str) -> Iterator[Any]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what is said here; a worker's log tells all the same
     try:
         if address == "local":
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as the command itself, and not Ray's 15
             ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **options)
         else:
             ray.init(address=address, **options)

@@ -29,6 +29,7 @@ IMAGES = 20
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[None]:
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 waits behind whatever else is tested
     path = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     ray.init(
         address="local",
