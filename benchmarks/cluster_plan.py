@@ -19,9 +19,9 @@ class Plan:
     photo: float = 91_000  # bytes
     predictions: float = 7_540_000  # 21 labels, float16
     result: float = 2_100
-    listing: float = 150  # seconds for a million names, of photos and of predictions, and for pairing them
-    driver: float = 330  # bytes of the command's memory for a name
-    batches: float = 1.9  # that the command hands out in a second
+    listing: float = 432  # seconds for a million names, of photos and of predictions, and for pairing them
+    driver: float = 730  # bytes of the command's memory for a name
+    batches: float = 29  # that the command hands out in a second
     rows: float = 256  # images in a batch
     start: float = 60  # seconds until the workers work
     request: float = 0.1  # seconds for a LIST of an object store, a thousand names: assumed
