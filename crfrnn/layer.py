@@ -1,6 +1,7 @@
 """CRF-RNN as a layer (section 5): logits and image in, refined logits out, everything in between learns."""
 
 import copy
+import html
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -286,3 +287,23 @@ class CRFRNN(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, kernels={self.kernels}, T={self.iterations}/{self.eval_iterations}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each kernel, with the bandwidths and the weights that it has now."""
+        rows = [("kernel", "bandwidths", "weights")]
+        for kernel, weights in zip(self.kernels, self.kernel_weights.detach(), strict=True):
+            thetas = {name: value for name, value in vars(kernel).items() if name.startswith("theta")}
+            bandwidths = "; ".join(f"{name} {_text(value)}" for name, value in thetas.items())
+            rows.append((type(kernel).__name__, bandwidths, _text(weights.flatten().tolist())))
+        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+        lines = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<table>{lines}</table>T = {self.iterations} in training, {self.eval_iterations} in evaluation"
+
+
+def _text(numbers: float | Sequence[float]) -> str:
+    """One number, a few, or from the least to the greatest of many."""
+    several = list(numbers) if isinstance(numbers, Sequence) else [numbers]
+    if len(several) > 6 or len(set(several)) == 1:
+        several = sorted({min(several), max(several)})
+        return " to ".join(f"{number:.4g}" for number in several)
+    return ", ".join(f"{number:.4g}" for number in several)

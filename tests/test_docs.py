@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.places import ROOT
 
-FOLDERS = ("benchmarks", "configs", "crfrnn", "demo", "diagnostics", "docs", "tests")
+FOLDERS = ("benchmarks", "configs", "crfrnn", "demo", "diagnostics", "docs", "packaging", "tests")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 

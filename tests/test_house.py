@@ -16,7 +16,7 @@ from tests.support.places import ROOT
 
 PACKAGE = ROOT / "crfrnn"
 ROOMS = {"runtime", "filtering", "inference", "losses", "networks", "data", "commands", "web", "pydensecrf"}
-FILES = {"parameters.py", "layer.py", "bilateralfilter.py", "cli.py", "__init__.py", "__main__.py"}
+FILES = {"parameters.py", "layer.py", "bilateralfilter.py", "cli.py", "__init__.py", "__main__.py", "py.typed"}
 
 
 def modules() -> dict[str, Path]:

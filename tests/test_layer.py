@@ -1,6 +1,8 @@
 """The layer: parameters and their initial values, T, shapes, gradients, errors."""
 
 import copy
+import math
+import re
 
 import numpy as np
 import pytest
@@ -364,3 +366,15 @@ def test_the_same_on_a_gpu():
     logits, image = random_values(2, 3, 20, 30), 60 * random_values(2, 3, 20, 30, seed=3)
     expected = layer(logits, image)
     assert_equal("layer", layer.cuda()(logits.cuda(), image.cuda()).cpu(), expected, 1e-5)
+
+
+def test_notebooks_show_the_kernels_as_they_are():
+    layer = CRFRNN(30, kernels=(Bilateral((80, 40), 13, weight=2), Spatial(3, weight=1)), learn_bandwidths=True)
+    with torch.no_grad():
+        layer.kernel_weights[0, 7] = 5
+        dict(layer.named_parameters())["log_bandwidths.1.theta_gamma"].add_(math.log(2))
+    shown = re.findall(r"<tr>(.*?)</tr>", layer._repr_html_())
+    assert [re.findall(r"<td>(.*?)</td>", row) for row in shown[1:]] == [
+        ["Bilateral", "theta_alpha 80, 40; theta_beta 13", "2 to 5"],
+        ["Spatial", "theta_gamma 6", "1"],
+    ]

@@ -13,9 +13,10 @@ from crfrnn.losses.known_gradient import KnownGradient
 class DenseEnergyLoss(nn.Module):
     """The loss as it was published, to the same numbers: its arguments, its scaling, its gate and its gradient.
 
-    - weight S . (G A S) / B: not divided by pixels, and without the constant that makes it positive. A is the lattice
-    of the compiled module `bilateralfilter`, which has 0.7055 of the Gaussian's mass. The gradient is - 2 weight G A S
-    / B: pixels hear what they pay, and not what others pay for them; `DenseCRFLoss` has the derivative of its value.
+    Its value is -weight S . (G A S) / B: not divided by pixels, and without the constant that makes it positive. A is
+    the lattice of the compiled module `bilateralfilter`, which has 0.7055 of the Gaussian's mass. The gradient is
+    -2 weight G A S / B: pixels hear what they pay, and not what others pay for them; `DenseCRFLoss` has the derivative
+    of its value.
 
     Args:
         weight: 1e-7, or 2e-9 where there is no gate.

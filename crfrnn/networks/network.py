@@ -45,7 +45,7 @@ class SegmentationNetwork(
 
     Args:
         unary: normalised image (B, 3, H, W) -> logits (B, L, h, w), or a dictionary with them under ``out`` or
-            ``logits``: one of `crfrnn.networks.unary.build_unary`, or any module of your own.
+            ``logits``: one of `crfrnn.build_unary`, or any module of your own.
         crf: the layer; None leaves the plain network.
         separate: the CRF as a step of its own, as in DeepLab: no gradient goes through it to the unary.
         class_names: L names; by default the unary's ``class_names``, if it has any.
