@@ -7,6 +7,7 @@ from crfrnn.runtime import forks as _forks  # noqa: F401 (forked children, from 
 
 if TYPE_CHECKING:
     from crfrnn import losses
+    from crfrnn.commands import cluster
     from crfrnn.commands.fit.fit import fit
     from crfrnn.commands.metrics import Evaluation
     from crfrnn.commands.refine.points import point_kernels, refine_points
@@ -42,6 +43,7 @@ _HOMES = {
     "losses": "",
     "CRFParameters": "parameters",
     "PRESETS": "parameters",
+    "cluster": "commands",
     "refine": "commands.refine.refine",
     "refine_points": "commands.refine.points",
     "refine_windows": "commands.refine.scenes",
@@ -57,7 +59,7 @@ _HOMES = {
     "load_vgg16": "networks.weights",
     "Evaluation": "commands.metrics",
 }
-_ROOMS = "losses", "solvers"
+_ROOMS = "cluster", "losses", "solvers"
 __all__ = [
     "CRFRNN",
     "PRESETS",
@@ -69,6 +71,7 @@ __all__ = [
     "SegmentationNetwork",
     "Spatial",
     "build_unary",
+    "cluster",
     "fit",
     "gaussian_filter",
     "iterates",

@@ -25,6 +25,7 @@ from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.fit.options import FitOptions
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.segment.options import SegmentOptions
+from crfrnn.commands.status.options import StatusOptions
 from crfrnn.commands.train.options import TrainOptions
 from crfrnn.data.files import printable
 from crfrnn.data.yaml_file import checked_text, pyyaml
@@ -45,9 +46,10 @@ VERBS = {  # a verb of two words has two words on the command line too
     "demo": Verb(DemoOptions, "crfrnn.commands.demo.run", "run_demo"),
     "evaluate": Verb(EvaluateOptions, "crfrnn.commands.evaluate.evaluate", "evaluate"),
     "fit": Verb(FitOptions, "crfrnn.commands.fit.files", "fit_files"),
-    "refine": Verb(RefineOptions, "crfrnn.commands.refine.files", "refine_files"),
-    "segment": Verb(SegmentOptions, "crfrnn.commands.segment.files", "segment_files"),
+    "refine": Verb(RefineOptions, "crfrnn.commands.cluster.refining", "refine_anywhere"),
+    "segment": Verb(SegmentOptions, "crfrnn.commands.cluster.segmenting", "segment_anywhere"),
     "serve": Verb(ServeOptions, "crfrnn.web.serve", "serve"),
+    "status": Verb(StatusOptions, "crfrnn.commands.status.status", "status"),
     "train": Verb(TrainOptions, "crfrnn.commands.train.train", "train"),
 }
 

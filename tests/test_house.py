@@ -140,7 +140,7 @@ def test_every_module_is_found_under_its_name():
 
 
 def test_no_module_at_the_root_has_the_name_of_a_public_function():
-    homes = {"losses": "crfrnn.losses", "solvers": "crfrnn.inference.solvers"}  # rooms themselves
+    homes = {"cluster": "crfrnn.commands.cluster", "losses": "crfrnn.losses", "solvers": "crfrnn.inference.solvers"}
     assert {name: getattr(crfrnn, name).__name__ for name in homes} == homes
     for name, path in itertools.product(set(crfrnn.__all__) - homes.keys(), PACKAGE.iterdir()):
         assert path.stem != name

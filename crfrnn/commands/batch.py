@@ -40,7 +40,7 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
                 if error is None:
                     outcomes[numbers[future]] = future.result()
                 else:
-                    failures[numbers[future]] = _one_line(error)
+                    failures[numbers[future]] = one_line(error)
                 progress(len(outcomes) + len(failures), len(jobs))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
@@ -50,6 +50,7 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> F
     return Finished([outcomes[n] for n in sorted(outcomes)], [(jobs[n], failures[n]) for n in sorted(failures)])
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What is said of an image that failed."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"

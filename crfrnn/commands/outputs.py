@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from crfrnn.commands.batch import run_all
+from crfrnn.commands.batch import one_line, run_all
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.progress import say
+from crfrnn.commands.shards import Log, Shard
 from crfrnn.data.files import stem_of, suffix_of
 from crfrnn.data.images import format_of
 from crfrnn.data.kinds import Kind, Photograph
@@ -57,9 +58,7 @@ class Targets:
         """
         placed = {}
         labels = kind.written_as(image)
-        suffixes = {"out": labels[0], **IN_FOLDERS}
-        if suffixes["probabilities"] not in kind.probability_suffixes:
-            suffixes["probabilities"] = kind.probability_suffixes[0]
+        suffixes = in_folders(image, kind)
         for target, path in self.wanted():
             suffix = suffixes[target]
             if several and (path.is_file() or suffix_of(path) == suffix):
@@ -73,6 +72,14 @@ class Targets:
         """Those that are wanted, each with its name here."""
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return [(kind, path) for kind, path in pairs if path is not None]
+
+
+def in_folders(image: Path, kind: type[Kind]) -> dict[str, str]:
+    """The suffix that each of an image's results has in a folder, by the names of `Targets`."""
+    suffixes = {"out": kind.written_as(image)[0], **IN_FOLDERS}
+    if suffixes["probabilities"] not in kind.probability_suffixes:
+        suffixes["probabilities"] = kind.probability_suffixes[0]
+    return suffixes
 
 
 class Job(Protocol):
@@ -119,6 +126,7 @@ def run_jobs(
     summary: Callable[[list[Result]], list[str]],
     problems: dict[Path, str],
     overwrite: bool,
+    shard: Shard | None = None,
     note: str = "",
 ) -> None:
     """Do what is not done yet, on all cores, and print what came of it.
@@ -131,13 +139,25 @@ def run_jobs(
         summary: what to say of the results, in a few words each; asked only where there are any.
         problems: files that belong to no job, and why; they count as failures.
         overwrite: also do what is done.
+        shard: do only those that belong to it, and leave a log.
         note: another thing to say.
 
     Raises ValueError with a line for each file that failed, after all others are done.
     """
+    images = len(jobs) + len(problems)
+    if shard is not None:
+        jobs = [job for job in jobs if shard.holds(_result(job, targets))]
+        problems = {path: reason for path, reason in problems.items() if shard.holds(path.name)}
     todo = [job for job in jobs if overwrite or not job.targets.done()]
     start = time.perf_counter()
-    finished = run_all(work, todo, words[0])
+    if shard is None:
+        finished = run_all(work, todo, words[0])
+    else:
+        names = [*(_result(job, targets) for job in jobs), *(path.name for path in problems)]
+        with Log(targets.out, shard).run(names, images) as log:
+            for path, reason in problems.items():
+                log.failed(path.name, reason)
+            finished = run_all(_logged(work, targets, log), todo, f"{words[0]}, shard {shard}")
     seconds = time.perf_counter() - start
     count = len(finished.results)
     phrases = [f"{words[1]} {count} images in {seconds:.1f} s" + (f" ({count / seconds:.1f} a second)" * (count > 0))]
@@ -152,6 +172,24 @@ def run_jobs(
         lines = [reason if str(path) in reason else f"{path}: {reason}" for path, reason in failures]
         total = len(jobs) + len(problems)
         raise ValueError("\n  ".join([f"{len(failures)} of {total} failed, the others are done", *lines]))
+
+
+def _result(job: Job, targets: Targets) -> str:
+    """The name by which a job belongs to a shard: its label map's in the folder of all of them."""
+    return job.targets.out.relative_to(targets.out).as_posix()
+
+
+def _logged(work: Callable[[One], Result], targets: Targets, log: Log) -> Callable[[One], Result]:
+    """The work, of which a failure is in the log as soon as it happens."""
+
+    def logged(job: One) -> Result:
+        try:
+            return work(job)
+        except Exception as error:
+            log.failed(_result(job, targets), one_line(error))
+            raise
+
+    return logged
 
 
 def _check_target(target: str, path: Path, kind: type[Kind], labels: Sequence[str]) -> None:

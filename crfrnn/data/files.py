@@ -5,12 +5,12 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from unicodedata import category
 
 try:
@@ -23,6 +23,7 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # of pictures that hold class
 PACKED = (".gz", ".bz2", ".zst")  # suffixes that stand behind that of what is packed
 FIRST_CHANNEL, FURTHER_CHANNEL = "_0000", re.compile(r"_\d{4}$")  # ends of names, as nnU-Net has them
 CONTROLS = ("Cc", "Cf", "Cs")  # characters that control, format, or are halves of others
+File = TypeVar("File", Path, str)
 PART = ".crfrnn-{}.part"  # a file that is being written; its name does not grow with that which it will have
 
 
@@ -143,6 +144,24 @@ def _files_below(folder: Path, leave_out: set[Path]) -> Iterator[Path]:
             yield path
 
 
+def names_below(folder: Path) -> set[str]:
+    """The files in a folder and in the folders inside of it, as paths in it; none that is hidden.
+
+    >>> names_below(Path("there is no such folder"))
+    set()
+    """
+    names: set[str] = set()
+    folders = [""]
+    while folders:
+        inside = folders.pop()
+        with suppress(FileNotFoundError), os.scandir(folder / inside) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    name = f"{inside}{entry.name}"
+                    folders.append(f"{name}/") if entry.is_dir() else names.add(name)
+    return names
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Two folders matched by stem: the pairs, and what is wrong with the others."""
@@ -182,15 +201,33 @@ def pair_by_stem(
     taken = [path for paths in by_stem.values() for path in paths] if together else [predictions]
     photos = files_by_stem(images, image_suffixes, [*besides, *taken])
     pairs, problems = {}, {}
-    for stem, paths in by_stem.items():
-        partners = photos.get(stem) or photos.get(f"{stem}{FIRST_CHANNEL}", [])
-        if len(paths) > 1:
-            problems[paths[0]] = f"{' and '.join(path.name for path in paths)} have the same name"
-        elif len(partners) != 1:
-            names = " and ".join(path.name for path in partners)
-            problems[paths[0]] = f"{names} have the same name" if partners else f"no image {stem}.* in {images}"
+    for stem, image, prediction, problem in matches(photos, by_stem, images):
+        if image is None:
+            problems[prediction] = problem
         else:
-            pairs[stem] = (partners[0], paths[0])
+            pairs[stem] = (image, prediction)
     known = by_stem.keys()
     lonely = [paths[0] for stem, paths in photos.items() if not {stem, FURTHER_CHANNEL.sub("", stem)} & known]
     return Pairs(pairs, problems, lonely)
+
+
+def matches(
+    images: Mapping[str, Sequence[File]], predictions: Mapping[str, Sequence[File]], place: object
+) -> Iterator[tuple[str, File | None, File, str]]:
+    """For each stem of the predictions: it, the image or None, the prediction, and what is wrong where it is None.
+
+    Both are files by their stems; the images are in `place`.
+    """
+    for stem, files in predictions.items():
+        partners = images.get(stem) or images.get(f"{stem}{FIRST_CHANNEL}", [])
+        if len(files) > 1:
+            yield stem, None, files[0], f"{_together(files)} have the same name"
+        elif len(partners) != 1:
+            same = f"{_together(partners)} have the same name"
+            yield stem, None, files[0], same if partners else f"no image {stem}.* in {place}"
+        else:
+            yield stem, partners[0], files[0], ""
+
+
+def _together(files: Sequence[Path | str]) -> str:
+    return " and ".join(os.path.basename(file) for file in files)

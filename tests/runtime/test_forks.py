@@ -116,3 +116,20 @@ def test_forked_before_the_first_call(number):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=2 * SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def begin_anew(method: str) -> None:
+    torch.set_num_threads(2)
+    cases = [(call, LARGE, call(LARGE)) for call in (drop_in, one_image)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert all(pool.starmap_async(compare, cases).get(2 * SECONDS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", sorted({"forkserver", "spawn"} & {*multiprocessing.get_all_start_methods()}))
+def test_children_that_begin_anew(method):
+    code = f"from tests.runtime.test_forks import begin_anew; begin_anew({method!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=4 * SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr

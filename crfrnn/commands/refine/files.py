@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from crfrnn.commands.refine.points import described, point_kernels, refine_point
 from crfrnn.commands.refine.rasters import refine_raster
 from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.commands.refine.trace import Trace, curve_of
+from crfrnn.commands.shards import asked_for
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.data.files import channels_of, each_alone, pair_by_stem
 from crfrnn.data.images import write_image
@@ -41,10 +42,24 @@ def refine_files(options: RefineOptions) -> None:
     for path in images:
         if path.is_dir() != source.is_dir():
             raise UsageError(f"image: {path} and {source} must both be files, or both folders")
+    if options.shard and not source.is_dir():
+        raise UsageError(f"shard: shares out the images of folders, and {source} is a file")
     if source.is_dir():
         _refine_folder(images, source, targets, settings)
     else:
         _refine_file(images, source, targets, settings)
+
+
+def image_work(options: RefineOptions, kind: type[Kind]) -> Callable[[Sequence[Path], Path, Targets], float]:
+    """What `refine_files` does with an image, for who has the files of each: its own, the predictions, the results.
+
+    It returns the share of the points that changed their label. UsageError as in `refine_files`.
+    """
+    return partial(_one_of_many, check(options, kind))
+
+
+def _one_of_many(settings: Settings, images: Sequence[Path], source: Path, targets: Targets) -> float:
+    return _work(Job(tuple(images), source, targets), settings).changed
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -109,6 +124,7 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
         ],
         problems=matched.problems,
         overwrite=settings.options.overwrite,
+        shard=asked_for(settings.options.shard),
         note=f"left {matched.unused} images without predictions alone" if matched.unused else "",
     )
 

@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from crfrnn.commands.errors import UsageError, check_not_negative
+from crfrnn.commands.shards import check_sharing
 
 KINDS = ("probabilities", "logits", "labels", "foreground")
 
@@ -57,6 +58,11 @@ class RefineOptions:
             a volume.
         trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
         overwrite: in folders, redo what is already there.
+        shard: in folders, do only one part of several, such as 3/16; auto: that of this SLURM array job or Kubernetes
+            indexed job. crfrnn status OUT then counts what all of them did.
+        ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
+            here; HOST:PORT of its head; local, one that begins and ends with this command.
+        ray_cpus: with --ray, the cores of each worker.
     """
 
     image: str
@@ -91,12 +97,16 @@ class RefineOptions:
     save_probabilities: str | None = None
     trace: str | None = None
     overwrite: bool = False
+    shard: str | None = None
+    ray: str | None = None
+    ray_cpus: int = 1
 
     def __post_init__(self):
         kinds = [kind for kind in KINDS if getattr(self, kind)]
         if len(kinds) != 1:
             several = ", not several" if kinds else ""
             raise UsageError(f"give one of {', '.join(f'--{kind}' for kind in KINDS[:-1])} and --{KINDS[-1]}{several}")
+        check_sharing(self.shard, self.ray, self.ray_cpus)
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
         check_not_negative("iterations", self.iterations)

@@ -1,7 +1,7 @@
 """`crfrnn segment`: photographs from files and folders, label maps and pictures of them into files and folders."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_j
 from crfrnn.commands.progress import say, steps_bar, waiting
 from crfrnn.commands.segment.options import SegmentOptions
 from crfrnn.commands.segment.segment import Segmentation, segment_photo, segment_strokes
+from crfrnn.commands.shards import asked_for
 from crfrnn.data.drawing.figure import compare_crf, compare_segmentation
 from crfrnn.data.drawing.legend import Entry, entries_of, with_legend
 from crfrnn.data.drawing.overlay import draw_overlay
@@ -58,6 +59,9 @@ def segment_files(options: SegmentOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
     photos = [Path(name) for name in dict.fromkeys(options.image)]
     targets = Targets.given(options.out, options.overlay, options.save_probabilities, options.compare)
+    single = len(photos) == 1 and not photos[0].is_dir()
+    if options.shard and (options.strokes or single):
+        raise UsageError(f"shard: shares out several photographs, and {photos[0]} is one")
     if options.strokes:
         photo, void = _check_strokes(photos, options.unsure)
         source, targets = Path(options.strokes), targets.of(photo, several=False)
@@ -68,13 +72,27 @@ def segment_files(options: SegmentOptions) -> None:
     for path in photos:
         if not path.exists():
             raise ValueError(f"{path}: there is no such file or folder")
-    if len(photos) == 1 and not photos[0].is_dir():
+    if single:
         job = _Job(photos[0], targets.of(photos[0], several=False))
         check_outputs([job.source], [job.targets])
         _segment_photo(job, _load(options.model, targets, options.iterations))
     else:
         jobs, problems = _jobs(photos, targets)
-        _segment_photos(jobs, problems, targets, _load(options.model, targets, options.iterations), options.overwrite)
+        _segment_photos(jobs, problems, targets, _load(options.model, targets, options.iterations), options)
+
+
+def image_work(options: SegmentOptions) -> Callable[[Sequence[Path], Path | None, Targets], float]:
+    """What `segment_files` does with a photograph, for who has the files of each: its own, None, and the results.
+
+    It returns the share of the pixels whose label the CRF changed. The model is loaded once, here.
+    """
+    targets = Targets.given(options.out, options.overlay, options.save_probabilities, options.compare)
+    return partial(_one_of_many, _load(options.model, targets, options.iterations))
+
+
+def _one_of_many(model: _Model, images: Sequence[Path], source: Path | None, targets: Targets) -> float:
+    del source
+    return _work(_Job(images[0], targets), model).changed
 
 
 def _load(name: str | None, targets: Targets, iterations: int | None) -> _Model:
@@ -117,7 +135,7 @@ def _segment_photo(job: _Job, model: _Model) -> None:
 
 
 def _segment_photos(
-    jobs: list[_Job], problems: dict[Path, str], targets: Targets, model: _Model, overwrite: bool
+    jobs: list[_Job], problems: dict[Path, str], targets: Targets, model: _Model, options: SegmentOptions
 ) -> None:
     run_jobs(
         partial(_work, model=model),
@@ -126,7 +144,8 @@ def _segment_photos(
         words=("segmenting", "segmented"),
         summary=partial(_changed, model),
         problems=problems,
-        overwrite=overwrite,
+        overwrite=options.overwrite,
+        shard=asked_for(options.shard),
     )
 
 

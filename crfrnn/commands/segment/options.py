@@ -3,6 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 
 from crfrnn.commands.errors import UsageError, check_not_negative
+from crfrnn.commands.shards import check_sharing
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class SegmentOptions:
             out.
         seed: with --strokes, which of very many strokes are looked at; the same seed gives the same result.
         overwrite: in folders, redo what is already there.
+        shard: in folders, do only one part of several, such as 3/16; auto: that of this SLURM array job or Kubernetes
+            indexed job. crfrnn status OUT then counts what all of them did.
+        ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
+            here; HOST:PORT of its head; local, one that begins and ends with this command.
+        ray_cpus: with --ray, the cores of each worker.
     """
 
     image: list[str]
@@ -47,9 +53,13 @@ class SegmentOptions:
     iterations: int | None = None
     seed: int = 0
     overwrite: bool = False
+    shard: str | None = None
+    ray: str | None = None
+    ray_cpus: int = 1
 
     def __post_init__(self):
         check_not_negative("iterations", self.iterations)
+        check_sharing(self.shard, self.ray, self.ray_cpus)
         if self.strokes and self.model is not None:
             raise UsageError("model: strokes need none; give one of --model and --strokes")
         if self.compare and self.iterations == 0:

@@ -1,0 +1,133 @@
+"""To a cluster of Ray, or to one of this machine that lives as long as the command; refusals are one line."""
+
+import logging
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from crfrnn.commands.cluster.places import Place
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.shards import ADDRESS, LOGS
+from crfrnn.runtime.loading import load
+
+SECONDS = 15  # in which a cluster answers; ray.init itself waits for two minutes
+
+
+def load_ray() -> Any:
+    """The module; UsageError where it is not installed."""
+    try:
+        load("ray.data", "Dataset")
+    except ModuleNotFoundError as error:
+        raise UsageError(f"ray: needs Ray ({error}); pip install 'crfrnn[ray]'") from None
+    return sys.modules["ray"]
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Ray, connected to `local` (a new one on this machine), `auto` (the one that runs here) or HOST:PORT.
+
+    Where the process is connected already, that cluster is used, and left as it is.
+    """
+    ray = load_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    if address != "local":
+        _check_answers(address)
+    options = {"logging_level": "error", "log_to_driver": False}
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what is said here; a worker's log tells all the same
+    try:
+        if address == "local":
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as the command itself, and not Ray's 15
+            ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **options)
+        else:
+            ray.init(address=address, **options)
+    except (Exception, SystemExit) as error:
+        raise ValueError(_refused(address, str(error))) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _refused(address: str, text: str) -> str:
+    """One line for what Ray says in several."""
+    versions = re.findall(r"(Ray|Python): *([\w.]+)", text)
+    if "ersion mismatch" in text and len(versions) >= 4:
+        there, here = versions[:2], versions[2:4]
+        words = [", ".join(f"{name} {version}" for name, version in side) for side in (there, here)]
+        return f"ray: the cluster at {address} has {words[0]}, and here is {words[1]}; install the same ones"
+    return f"ray: cannot connect to {address} ({' '.join(text.split())})"
+
+
+def _check_answers(address: str) -> None:
+    """ValueError where no cluster answers, within `SECONDS`.
+
+    A process of its own asks: the client of Ray ends the process that waits for an address in vain.
+    """
+    refusal = (
+        f"ray: no cluster answers at {address} within {SECONDS} s; is its head running, and is the port the right one?"
+    )
+    if match := re.fullmatch(ADDRESS, address):
+        try:
+            socket.create_connection((match[1], int(match[2])), timeout=SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"{refusal} ({error})") from None
+        if address.startswith("ray://"):
+            return
+    where = [] if address == "auto" else ["--address", address]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise ValueError(refusal) from None
+    if "Could not find any running Ray instance" in done.stderr:
+        raise ValueError("ray: no cluster runs here that auto could find; start one, or say its address, or local")
+    if done.returncode and "ersion" not in done.stderr:
+        raise ValueError(refusal)
+
+
+def check_seen(ray: Any, places: Sequence[Place]) -> None:
+    """ValueError where a machine of the cluster does not see a local folder that is read or written."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    folders = [place.local for place in places if place.local is not None]
+    if len(nodes) < 2 or not folders:
+        return
+    marker = folders[-1] / LOGS / f"{secrets.token_hex(4)}.seen"
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    strategy = load("ray.util.scheduling_strategies", "NodeAffinitySchedulingStrategy")
+    look = ray.remote(num_cpus=0, max_retries=2)(unseen)
+    try:
+        looks = {
+            node["NodeManagerAddress"]: look.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(
+                [*map(str, folders[:-1]), str(marker)]
+            )
+            for node in nodes
+        }
+        for node, answer in looks.items():
+            check_look(node, ray.get(answer))
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def unseen(paths: Sequence[str]) -> list[str]:
+    """Those that are not there, on the machine that is asked."""
+    return [path for path in paths if not Path(path).exists()]
+
+
+def check_look(node: str, paths: Sequence[str]) -> None:
+    """ValueError where a machine does not see these."""
+    if paths:
+        folder = re.sub(rf"/{re.escape(LOGS)}/.*", "", paths[0])
+        raise ValueError(
+            f"ray: {folder} is not seen by {node}; give a folder on a file system that all machines share, or an URL"
+        )

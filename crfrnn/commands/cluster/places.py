@@ -1,0 +1,155 @@
+"""Folders on this machine, on a file system that machines share, and behind the URLs of fsspec (s3://, gs://, ...)."""
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from crfrnn.commands.errors import UsageError
+from crfrnn.data.files import names_below, stem_of, suffix_of
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}  # that fsspec asks for
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder. Names of files are relative to it, with slashes."""
+
+    url: str
+
+    @classmethod
+    def of(cls, text: str) -> "Place":
+        """A local folder by its whole path, so that it means the same on every machine; anything else as it is."""
+        plain = text.removeprefix("file://")
+        return cls(text.rstrip("/") if "://" in plain else os.path.abspath(plain))
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def local(self) -> Path | None:
+        """Its path where it is a folder of a file system."""
+        return None if "://" in self.url else Path(self.url)
+
+    @property
+    def protocol(self) -> str:
+        """Such as ``s3``."""
+        return self.url.partition("://")[0] if self.local is None else "file"
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        import fsspec  # noqa: PLC0415 (half a second that no local folder needs)
+
+        try:
+            return fsspec.core.url_to_fs(self.url)
+        except ImportError:
+            package = PACKAGES.get(self.protocol, f"the package for {self.protocol}")
+            raise UsageError(f"{self.url}: needs {package}; pip install {package}") from None
+        except ValueError as error:
+            raise UsageError(f"{self.url}: {error}") from None
+
+    @contextmanager
+    def _reached(self) -> Iterator[tuple[Any, str]]:
+        """The file system and its name of the folder. What goes wrong there is one line that names the folder."""
+        try:
+            yield self._opened
+        except (UsageError, FileNotFoundError):
+            raise
+        except Exception as error:  # what the clients of object stores raise, nobody can list
+            text = " ".join(str(error).split()) or "nothing more is known"
+            keys = "credentials" in text.lower() or "credentials" in type(error).__name__.lower()
+            repair = "; give them as its client expects, such as in environment variables" if keys else ""
+            raise ValueError(f"{self.url}: cannot be used ({type(error).__name__}: {text}){repair}") from None
+
+    def exists(self) -> bool:
+        """Whether it is there; a folder of an object store is where something lies in it."""
+        if self.local is not None:
+            return self.local.is_dir()
+        with self._reached() as (fs, root):
+            fs.invalidate_cache()
+            return bool(fs.exists(root))
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of this name is there."""
+        if self.local is not None:
+            return (self.local / name).exists()
+        with self._reached() as (fs, root):
+            return bool(fs.exists(f"{root}/{name}"))
+
+    def names(self, besides: Iterable["Place"] = ()) -> Iterator[str]:
+        """All files, none that is hidden or lies in one of the other places."""
+        inside = tuple(f"{place.url.removeprefix(f'{self.url}/')}/" for place in besides if place.url != self.url)
+        for name in self._all():
+            if not name.startswith(inside):
+                yield name
+
+    def _all(self) -> Iterable[str]:
+        if self.local is not None:
+            return names_below(self.local)
+        with self._reached() as (fs, root):
+            fs.invalidate_cache()
+            names = (path[len(root) :].lstrip("/") for path in fs.find(root))
+            return [name for name in names if name and not any(part.startswith(".") for part in name.split("/"))]
+
+    def fetch(self, name: str, into: Path) -> Path:
+        """A file that can be opened: itself, or a copy in a folder."""
+        if self.local is not None:
+            return self.local / name
+        copy = into / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._reached() as (fs, root):
+                fs.get_file(f"{root}/{name}", str(copy))
+        except FileNotFoundError:
+            raise ValueError(f"{self.url}/{name}: there is no such file") from None
+        return copy
+
+    def put(self, file: Path, name: str) -> None:
+        """Copy a file to it; an object store shows it whole or not at all."""
+        with self._reached() as (fs, root):
+            fs.makedirs(posixpath.dirname(f"{root}/{name}"), exist_ok=True)
+            fs.put_file(str(file), f"{root}/{name}")
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        if self.local is not None:
+            (self.local / name).unlink(missing_ok=True)
+            return
+        with self._reached() as (fs, root):
+            if fs.exists(f"{root}/{name}"):
+                fs.rm_file(f"{root}/{name}")
+
+
+class Names(Mapping[str, list[str]]):
+    """Names of files by their stems, as `files_by_stem` has them, in a third of the memory.
+
+    >>> names = Names(["day/cat.jpg", "day/cat.PNG", "notes.txt"], (".jpg", ".png"))
+    >>> dict(names)
+    {'day/cat': ['day/cat.PNG', 'day/cat.jpg']}
+    """
+
+    def __init__(self, names: Iterable[str], suffixes: Sequence[str]):
+        self._endings: dict[str, tuple[str, ...]] = {}
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for name in names:
+            path = Path(name)
+            if suffix_of(path) in suffixes:
+                stem = stem_of(path).as_posix()
+                endings = tuple(sorted((*self._endings.get(stem, ()), name[len(stem) :])))
+                self._endings[stem] = shared.setdefault(endings, endings)
+
+    def __getitem__(self, stem: str) -> list[str]:
+        return [f"{stem}{ending}" for ending in self._endings[stem]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._endings))
+
+    def __len__(self) -> int:
+        return len(self._endings)
+
+    def __contains__(self, stem: object) -> bool:
+        return stem in self._endings

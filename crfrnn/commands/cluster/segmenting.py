@@ -1,0 +1,35 @@
+"""`crfrnn segment`, here or, with --ray, on a cluster: the same work for each photograph."""
+
+from crfrnn.commands.cluster.folders import check_places, result_places, run_folder
+from crfrnn.commands.cluster.images import Alone, Results
+from crfrnn.commands.cluster.places import Names, Place
+from crfrnn.commands.cluster.tars import TAR, TarResults, TarTask
+from crfrnn.commands.cluster.worker import Task
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.segment.files import image_work, segment_files
+from crfrnn.commands.segment.options import SegmentOptions
+from crfrnn.data.kinds import Photograph
+
+WORDS = "segmenting", "segmented"
+
+
+def segment_anywhere(options: SegmentOptions) -> None:
+    """What the options ask for, here or on a cluster."""
+    if options.ray is None:
+        segment_files(options)
+        return
+    if options.strokes or len(options.image) > 1:
+        raise UsageError("ray: takes one folder of photographs, and no strokes")
+    folder = Place.of(options.image[0])
+    places = result_places(
+        out=options.out, overlay=options.overlay, probabilities=options.save_probabilities, compare=options.compare
+    )
+    check_places([folder], places)
+    names, work = [*folder.names(besides=places.values())], image_work(options)
+    if shards := Names(names, (TAR,)):
+        task = TarTask(work, [folder], None, TarResults(places, Photograph), options.overwrite)
+        run_folder(task, Alone(shards), options.ray, options.ray_cpus, words=WORDS, unit="shards")
+        return
+    images = Alone(Names(names, Photograph.suffixes))
+    task = Task(work, [folder], None, Results(places, Photograph), options.overwrite)
+    run_folder(task, images, options.ray, options.ray_cpus, words=WORDS)

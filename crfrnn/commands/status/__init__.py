@@ -1,0 +1,1 @@
+"""`crfrnn status`: how far the shards of a run are."""

@@ -1,0 +1,131 @@
+"""Folders and URLs, without Ray: names, pairs, what is left to do, and one image through an object store's folder."""
+
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from crfrnn.cli import main
+from crfrnn.commands.cluster.images import Alone, Image, Pairs, Results
+from crfrnn.commands.cluster.places import Names, Place
+from crfrnn.commands.cluster.worker import Attempts, Task
+from crfrnn.commands.errors import UsageError
+from crfrnn.commands.refine.files import image_work
+from crfrnn.commands.refine.options import RefineOptions
+from crfrnn.data.files import pair_by_stem
+from crfrnn.data.kinds import Photograph, Volume
+
+FILES = (
+    "cat.jpg",
+    "day/cat.png",
+    "day/dog.jpg",
+    "day/dog.png",
+    "twice.jpg",
+    ".hidden/a.jpg",
+    "ct_0000.png",
+    "ct_0001.png",
+)
+PREDICTIONS = ("cat.npy", "day/cat.npz", "day/dog.npy", "twice.npy", "twice.npz", "alone.npy", "ct.npy", "looks/x.npy")
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path) -> str:
+    """A place where there is nothing yet."""
+    return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
+
+
+def make(place: Place, names: tuple[str, ...]) -> None:
+    for name in names:
+        with fsspec.open(f"{place.url}/{name}", "wb", auto_mkdir=True) as file:
+            file.write(b"x")  # type: ignore[attr-defined]
+
+
+def test_names_and_pairs_are_those_of_folders(root, tmp_path):
+    """Compared with `pair_by_stem`, which looks into folders."""
+    photos, predictions = Place.of(f"{root}/photos"), Place.of(f"{root}/p")
+    assert not photos.exists()
+    for place, folder, names in ((photos, "photos", FILES), (predictions, "p", PREDICTIONS)):
+        make(place, names)
+        make(Place.of(str(tmp_path / folder)), names)
+    assert photos.exists()
+    looks = Place.of(f"{root}/p/looks")
+    assert set(predictions.names()) - set(predictions.names(besides=[looks])) == {"looks/x.npy"}
+    pairs = Pairs(
+        Names(photos.names(), Photograph.suffixes), Names(predictions.names(besides=[looks]), (".npy", ".npz")), photos
+    )
+    expected = pair_by_stem(tmp_path / "photos", tmp_path / "p", (".npy", ".npz"), [tmp_path / "p/looks"])
+    assert {image.name: (image.images[0], image.source) for image in pairs} == {
+        stem: (str(a.relative_to(tmp_path / "photos")), str(b.relative_to(tmp_path / "p")))
+        for stem, (a, b) in expected.pairs.items()
+    }
+    assert set(pairs.problems) == {str(path.relative_to(tmp_path / "p")) for path in expected.problems}
+    assert {image.name: image.images for image in pairs}["ct"] == ["ct_0000.png", "ct_0001.png"]
+    alone = Alone(Names(photos.names(), Photograph.suffixes))
+    assert [image.name for image in alone] == ["cat", "ct_0000", "ct_0001", "day/cat", "twice"]
+    assert set(alone.problems) == {"day/dog.jpg"}
+
+
+def test_what_is_left(root):
+    places = {"out": Place.of(f"{root}/out"), "probabilities": Place.of(f"{root}/q")}
+    results, image = Results(places, Photograph), Image("day/cat", ["day/cat.jpg"], "day/cat.npy")
+    assert results.names(image) == {"out": "day/cat.png", "probabilities": "day/cat.npz"}
+    assert Results({"out": places["out"]}, Volume).names(Image("ct", ["ct.nii.gz"], ""))["out"] == "ct.nii.gz"
+    for target, left in (("out", True), ("probabilities", False)):
+        make(places[target], (results.names(image)[target],))
+        assert results.done(image) is not left
+        assert list(results.left(iter([image]))) == [image] * left
+
+
+def test_one_image_through_urls_is_what_the_command_writes(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    numbers = np.random.default_rng(0)
+    Picture.fromarray(numbers.integers(0, 256, (8, 9, 3), dtype=np.uint8)).save("cat.png")
+    np.save("cat.npy", numbers.dirichlet(np.ones(3), (8, 9)).transpose(2, 0, 1).astype(np.float32))
+    photos, p = Place.of(f"{root}/photos"), Place.of(f"{root}/p")
+    for place, name in ((photos, "cat.png"), (p, "cat.npy")):
+        make(place, (f"day/{name}",))
+        with fsspec.open(f"{place.url}/day/{name}", "wb") as file:
+            file.write(Path(name).read_bytes())  # type: ignore[attr-defined]
+    places = {target: Place.of(f"{root}/{target}") for target in ("out", "probabilities", "trace")}
+    options = RefineOptions("photos", out="out", probabilities="p", iterations=2)
+    task = Task(image_work(options, Photograph), [photos], p, Results(places, Photograph), overwrite=False)
+    image = Image("day/cat", ["day/cat.png"], "day/cat.npy")
+    changed = task.do(image)
+    assert changed is not None
+    assert 0 < changed < 1
+    assert task.do(image) is None  # it is there
+    outputs = ("--out=out.png", "--save-probabilities=q.npz", "--trace=t.csv", "--iterations=2")
+    assert main(("refine", "cat.png", "--probabilities=cat.npy", *outputs)) == 0
+    for url, name in (("out/day/cat.png", "out.png"), ("trace/day/cat.csv", "t.csv")):
+        with fsspec.open(f"{root}/{url}", "rb") as file:
+            assert file.read() == Path(name).read_bytes()  # type: ignore[attr-defined]
+    assert "day/cat.svg" in set(places["trace"].names())
+    with pytest.raises(ValueError, match=r"p/day/dog\.npy: there is no such file"):
+        task.do(Image("day/dog", ["day/cat.png"], "day/dog.npy"))
+    assert set(places["out"].names()) == {"day/cat.png"}
+
+
+def test_places_that_cannot_be_reached():
+    with pytest.raises(UsageError, match="nowhere://bucket: Protocol not known: nowhere"):
+        Place.of("nowhere://bucket").exists()
+
+    class Locked(Place):
+        @property
+        def _opened(self):
+            raise NoCredentialsError("Unable to locate\ncredentials")
+
+    with pytest.raises(ValueError, match=r"s3://b: .*NoCredentialsError: Unable to locate credentials\); give them as"):
+        Locked("s3://b").exists()
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+def test_attempts():
+    attempts = Attempts()
+    assert [attempts.begin("a"), attempts.begin("b"), attempts.begin("a")] == [1, 1, 2]
+    attempts.end("a")
+    assert [attempts.begin("a"), attempts.begin("b")] == [1, 2]

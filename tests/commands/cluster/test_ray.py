@@ -1,0 +1,216 @@
+"""`--ray` and `crfrnn.cluster.refine_dataset` on a cluster of two workers, which lives as long as this file."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crfrnn import cluster, refine
+from crfrnn.cli import main
+from crfrnn.commands.cluster import connect
+from crfrnn.commands.cluster.connect import _refused, check_look, unseen
+from crfrnn.commands.cluster.images import Image as Row
+from crfrnn.commands.cluster.images import Results
+from crfrnn.commands.cluster.places import Place
+from crfrnn.commands.cluster.run import run_images, table_of
+from crfrnn.commands.cluster.worker import Task
+from crfrnn.data.kinds import Photograph
+
+ray = pytest.importorskip("ray", reason="crfrnn[ray] is not installed")
+IMAGES = 20
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[None]:
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 waits behind whatever else is tested
+    path = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, path))}},
+    )
+    yield
+    ray.shutdown()
+
+
+def run(*arguments: str) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> Path:
+    """The current folder, with photos/ and p/; one photo cannot be read and one prediction is alone."""
+    monkeypatch.chdir(tmp_path)
+    numbers = np.random.default_rng(0)
+    for folder in ("photos/day", "p/day"):
+        Path(folder).mkdir(parents=True)
+    for number in range(IMAGES):
+        name = f"day/{number}" if number % 2 else str(number)
+        Image.fromarray(numbers.integers(0, 256, (8, 9, 3), dtype=np.uint8)).save(f"photos/{name}.png")
+        np.save(f"p/{name}.npy", numbers.dirichlet(np.ones(3), (8, 9)).transpose(2, 0, 1).astype(np.float32))
+    Path("photos/4.png").write_bytes(b"no photo")
+    np.save("p/alone.npy", np.ones((3, 8, 9)) / 3)
+    return tmp_path
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*.*g")}
+
+
+@pytest.mark.slow
+def test_a_folder_on_a_cluster_is_what_one_process_writes(running, folders, capsys):
+    command = ("refine", "photos", "--probabilities=p", "--iterations=2")
+    assert run(*command, "--out=plain", "--overlay=looks") == 1
+    first = "photos/0.png", "--probabilities=p/0.npy", "--iterations=2"
+    assert run("refine", *first, "--out=out", "--overlay=over") == 2  # no folders yet
+    for folder in ("out", "over"):
+        Path(folder).mkdir()
+    assert run("refine", *first, "--out=out", "--overlay=over") == 0
+    capsys.readouterr()
+    for _ in "12":
+        assert run(*command, "--out=out", "--overlay=over", "--ray=local") == 1
+        out, err = capsys.readouterr()
+        assert f"2 of {IMAGES + 1} failed" in err
+        assert "4: " in err
+        assert "not a readable image" in err
+        assert "alone.npy: no image alone.* in" in err
+    assert f"skipped {IMAGES - 1} that were done" in out
+    assert contents("out") == contents("plain")
+    assert contents("over") == contents("looks")
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_its_workers_fails_alone(running, tmp_path):
+    def work(images, source, targets) -> float:
+        if images[0].name == "7.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        targets.out.parent.mkdir(parents=True, exist_ok=True)
+        with targets.out.open("x") as file:  # twice would be an error
+            file.write("done")
+        return 0.5
+
+    task = Task(work, [Place("/nowhere")], None, Results({"out": Place(str(tmp_path / "out"))}, Photograph), False)
+    rows = table_of(Row(str(number), [f"{number}.png"], "") for number in range(IMAGES))
+    tally = run_images(ray, task, rows, "dying", cpus=1)
+    assert tally.failures == {"7": "2 workers died over it; is there memory enough?"}
+    assert tally.done + tally.skipped == IMAGES - 1
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {str(n) for n in range(IMAGES)} - {"7"}
+
+
+@pytest.mark.slow
+def test_a_data_set(running):
+    numbers = np.random.default_rng(0)
+    items = [
+        {
+            "id": number,
+            "photo": numbers.integers(0, 256, (8, 9 + number % 2, 3), dtype=np.uint8),
+            "scores": numbers.standard_normal((3, 8, 9 + number % 2)).astype(np.float32),
+        }
+        for number in range(6)
+    ]
+    columns = {"image": "photo", "logits": "scores", "marginals": "q", "preset": "deeplab-v2", "iterations": 2}
+    refined = cluster.refine_dataset(ray.data.from_items(items), workers=1, **columns)
+    rows = sorted(refined.take_all(), key=lambda row: row["id"])
+    assert len(rows) == len(items)
+    for row, item in zip(rows, items, strict=True):
+        expected = refine(item["photo"], logits=item["scores"], preset="deeplab-v2", iterations=2)
+        np.testing.assert_array_equal(row["labels"], expected.argmax(0))
+        np.testing.assert_array_equal(row["q"], expected.astype(np.float16))
+        assert (row["labels"].dtype, row["q"].dtype) == (np.uint8, np.float16)
+    with pytest.raises(ValueError, match="image: there is no such column; the data set has id"):
+        cluster.refine_dataset(ray.data.from_items(items))
+
+
+def test_a_batch_of_other_columns():
+    batch = {"image": np.zeros((1, 8, 9, 3), np.uint8), "probabilities": np.full((1, 8, 9), 0.75, np.float32)}
+    assert cluster.RefineBatch(iterations=1)(batch)["labels"].tolist() == np.ones((1, 8, 9)).tolist()
+    with pytest.raises(ValueError, match="p: there is no such column; the data set has image, probabilities"):
+        cluster.RefineBatch(probabilities="p")(batch)
+    with pytest.raises(ValueError, match="row 0 of a batch: probabilities: "):
+        cluster.RefineBatch(image="probabilities", probabilities="image")(batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--ray=head",), 2, "ray: expected auto, local or an address such as head:6379, got 'head'"),
+        (("--ray=local", "--ray-cpus=0"), 2, "ray-cpus: must be at least 1, got 0"),
+        (("--ray=local", "--shard=1/2"), 2, "give one of --shard and --ray"),
+        (("--ray=local", "--out=memory://x"), 2, "memory://x is the memory of one process"),
+        (("--ray=local", "--out=photos"), 2, "must be folders of their own"),
+        (("--ray=local", "--probabilities=absent"), 1, "absent: there is no such folder; --ray works on folders"),
+        (("--ray=local", "--out=p/0.npy"), 2, "p/0.npy must be a folder"),
+    ],
+)
+def test_refusals(folders, capsys, options, status, message):
+    assert run("refine", "photos", "--probabilities=p", "--out=out", *options) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_segment_refuses(folders, capsys):
+    assert run("segment", "photos/0.png", "photos/2.png", "--out=out", "--ray=local") == 2
+    assert "ray: takes one folder of photographs" in capsys.readouterr().err
+
+
+def test_an_address_where_nobody_answers(folders, capsys, monkeypatch):
+    """A port that is closed, and one behind which somebody says nothing."""
+    monkeypatch.setattr(connect, "SECONDS", 3)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        for _ in "12":
+            command = ("refine", "photos", "--probabilities=p", "--out=out", f"--ray=127.0.0.1:{port}")
+            assert run(*command) == 1
+            error = capsys.readouterr().err
+            assert f"ray: no cluster answers at 127.0.0.1:{port} within 3 s" in error
+            assert error.count("\n") == 1
+            silent.listen()
+    assert connect.SECONDS == 3
+
+
+def test_what_ray_refuses():
+    mismatch = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.11.7\n"
+        "This process on node 10.0.0.3 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    expected = "ray: the cluster at h:1 has Ray 2.59.0, Python 3.11.7, and here is Ray 2.60.0, Python 3.11.7; install"
+    assert _refused("h:1", mismatch).startswith(expected)
+    with pytest.raises(RuntimeError) as raised:  # that this is how Ray says it
+        ray._private.utils.check_version_info({"ray_version": "2.59.0", "python_version": "3.11.7"}, "here")
+    assert _refused("h:1", str(raised.value)).startswith("ray: the cluster at h:1 has Ray 2.59.0, Python 3.11.7, and")
+
+
+def test_without_ray(folders, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    monkeypatch.setattr(connect, "load", lambda module, name: __import__(module))
+    assert run("refine", "photos", "--probabilities=p", "--out=out", "--ray=local") == 2
+    error = capsys.readouterr().err
+    assert "ray: needs Ray" in error
+    assert "pip install 'crfrnn[ray]'" in error
+
+
+def test_a_folder_that_a_machine_does_not_see(tmp_path):
+    marker = tmp_path / "out" / ".crfrnn-shards" / "ab.seen"
+    assert unseen([str(tmp_path), str(marker)]) == [str(marker)]
+    with pytest.raises(ValueError, match=rf"ray: {tmp_path}/out is not seen by 10\.0\.0\.2; give a"):
+        check_look("10.0.0.2", [str(marker)])
+    check_look("10.0.0.2", [])
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}]
+    connect.check_seen(SimpleNamespace(nodes=lambda: nodes), [Place(str(tmp_path))])  # one machine sees itself
