@@ -80,6 +80,56 @@ def test_one_photo_to_all_outputs(capsys: pytest.CaptureFixture[str]):
         assert image.width > 3 * WIDTH
 
 
+def test_a_cut_out(capsys: pytest.CaptureFixture[str]):
+    Image.fromarray(data.chelsea()).save("cat.png")
+    network, _ = load_model()
+    cat = (network.class_names or []).index("cat")
+    probability = network.probabilities(data.chelsea())
+    for classes, expected in ((["--classes", "Cat"], probability[cat]), ([], 1 - probability[0])):
+        assert run("cat.png", "--cutout", "cutout.png", *classes) == 0
+        with Image.open("cutout.png") as image:
+            assert (image.mode, image.size) == ("RGBA", (451, 300))
+            alpha = np.asarray(image)[..., 3]
+            shown = alpha > 0
+            np.testing.assert_array_equal(np.asarray(image)[shown][:, :3], data.chelsea()[shown])
+        np.testing.assert_array_equal(alpha[[0, 299]] > 127, expected[[0, 299]] > 0.5)
+    assert files() == ["cat.png", "cutout.png", "one.png"]
+    capsys.readouterr()
+    assert run("photos", "--cutout", "cutouts", "--classes", "sheep", "--classes", "cow") == 0
+    assert "; nothing is left in 4 of the cut-outs" in capsys.readouterr().out
+    assert files()[2:6] == [f"cutouts/{number}.png" for number in range(4)]
+
+
+def test_a_cut_out_by_strokes():
+    Image.fromarray(data.chelsea()).save("cat.png")
+    for name, colour in (("#E6194B", RED), ("blue", BLUE)):
+        strokes = Image.new("RGBA", (451, 300))
+        strokes.paste(RED, (120, 80, 260, 90))
+        strokes.paste(BLUE, (420, 80, 430, 220))
+        strokes.save("strokes.png")
+        assert run("cat.png", "--strokes", "strokes.png", "--cutout", "cutout.webp", "--classes", name) == 0
+        with Image.open("cutout.webp") as image:
+            alpha = np.asarray(image)[..., 3]
+        assert (alpha[85, 130], alpha[150, 425]) == ((255, 0) if colour == RED else (0, 255))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cutout", "c.png", "--classes", "cta"], "classes: no class is called 'cta'; there are background, aer"),
+        (["--cutout", "c.png", "--model", "camvid"], "classes: no class is called 'background'; there are sky, "),
+        (["--cutout", "c.jpg"], "cutout: c.jpg must end in .png or .webp, which can be transparent"),
+        (["--out", "labels.png", "--classes", "cat"], "classes: belong to --cutout"),
+        (["--strokes", "s.png", "--cutout", "c.png"], "classes: with --strokes --cutout needs them, such as --classes"),
+        ([], "out: nothing is to be written; give --out labels.png, or --cutout cat.png"),
+    ],
+)
+def test_cut_outs_that_nobody_can_mean(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert run("one.png", *options) == 2
+    assert capsys.readouterr().err.startswith(f"crfrnn segment: {said}")
+    assert files() == ["one.png"]
+
+
 def test_iterations_and_the_network_alone():
     network, _ = load_model()
     for iterations, expected in ((3, network.predict(photo(), iterations=3)), (0, network.predict(photo(), crf=False))):
@@ -106,7 +156,8 @@ def test_zero_iterations_leave_the_crf_out_of_a_large_photo(
     assert "compare: 0 iterations leave the CRF out, so there is nothing to compare" in capsys.readouterr().err
 
 
-RED, TRANSPARENT, WHITE = (230, 25, 75, 255), (0, 0, 0, 0), (255, 255, 255)
+RED, BLUE = (230, 25, 75, 255), (0, 0, 255, 255)
+TRANSPARENT, WHITE = (0, 0, 0, 0), (255, 255, 255)
 STROKES = {
     "one": (
         lambda image: image.paste(RED, (5, 5, 20, 8)),
