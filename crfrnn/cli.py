@@ -124,8 +124,10 @@ def _gathered(options: type, words: Sequence[str]) -> list[str]:
             single += said
     first = [f"{CONFIG}{file}" for file in several.pop("--config")]
     alone = several.pop("", [])
+    defaults = [name for field, name in names.items() if not field.kw_only and callable(field.default_factory)]
+    prefix = f"{defaults[0]}=" if defaults else ""  # jsonargparse makes an option of what has a default
     lists = [f"{name}={json.dumps(values)}" for name, values in several.items() if values]
-    return first + [json.dumps(alone)] * bool(alone) + single + lists
+    return first + [prefix + json.dumps(alone)] * bool(alone) + single + lists
 
 
 def _pairs(words: Sequence[str], flags: set[str]) -> Iterator[tuple[str, str | None, list[str]]]:

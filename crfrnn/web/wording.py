@@ -172,8 +172,8 @@ class Refusal(ValueError):
 def say(language: str, key: str, **values: object) -> str:
     """The words for `key` in a language of `LANGUAGES`, English for any other.
 
-    >>> say("zh", "play"), say("fr", "refine")
-    ('▶ 播放', 'Refine')
+    >>> say("zh", "play"), say("fr", "photo")
+    ('▶ 播放', 'Upload, paste or take a photo')
     """
     words = WORDS[key][1 if language == "zh" else 0]
     return words.format(**values) if values else words
