@@ -11,8 +11,10 @@ import numpy as np
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
+from crfrnn.commands.segment.licence import say_licence
 from crfrnn.commands.segment.options import SegmentOptions
 from crfrnn.commands.segment.segment import Segmentation, segment_photo, segment_strokes
+from crfrnn.commands.segment.stroke_features import MODEL as FEATURES
 from crfrnn.data.drawing.cutout import cut_out
 from crfrnn.data.drawing.figure import compare_crf, compare_segmentation
 from crfrnn.data.drawing.legend import Entry, entries_of, with_legend
@@ -22,7 +24,7 @@ from crfrnn.data.images import as_shown, open_image, rgb_pixels, upright, write_
 from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, parse_unsure, write_labels
 from crfrnn.data.predictions import write_predictions
 from crfrnn.data.strokes import read_strokes
-from crfrnn.networks.models import load_model
+from crfrnn.networks.models import MODELS, load_model
 from crfrnn.networks.network import SegmentationNetwork
 
 STROKES_ITERATIONS = 10
@@ -84,6 +86,8 @@ def segment_files(options: SegmentOptions) -> None:
 
 def _load(options: SegmentOptions, targets: Targets) -> _Model:
     network, name = load_model(options.model)
+    if options.model is None or options.model in MODELS:
+        say_licence(name)
     if targets.compare is not None and network.crf is None:
         raise ValueError(f"compare: {name} has no CRF, so there is nothing to compare")
     chosen = _foreground(_style(network), options.classes) if targets.cutout is not None else ()
@@ -207,6 +211,7 @@ def _segment_by_strokes(
     _check_drawn(source, drawn, void_rule)
     chosen = _foreground(drawn.style, options.classes) if targets.cutout is not None else ()
     photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
+    say_licence(FEATURES)
     start = time.perf_counter()
     with steps_bar(f"learning {image.name}") as progress:
         try:

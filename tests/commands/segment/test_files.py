@@ -19,9 +19,14 @@ HEIGHT, WIDTH = 48, 64
 
 
 @pytest.fixture(autouse=True)
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(tmp_path: Path, tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with photos/0.jpg to photos/3.jpg and one.png."""
     monkeypatch.chdir(tmp_path)
+    told = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(told))
+    (told / "crfrnn").mkdir()
+    for name in MODELS:
+        (told / "crfrnn" / f"licence-of-{name}").touch()
     Path("photos").mkdir()
     for number in range(4):
         top = 60 * number
@@ -78,6 +83,25 @@ def test_one_photo_to_all_outputs(capsys: pytest.CaptureFixture[str]):
         assert image.height > HEIGHT  # the legend
     with Image.open("figure.jpg") as image:
         assert image.width > 3 * WIDTH
+
+
+def test_the_licence_of_a_model_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    for model, said in (("voc", 1), ("camvid", 1), ("voc", 0)):
+        assert run("one.png", "--out", "labels.png", "--iterations", "1", "--model", model) == 0
+        err = capsys.readouterr().err
+        assert err.count("\n") == err.count(f"note: the model {model} is for research and other non-commercial") == said
+    Path("cache").rename("there")
+    Path("cache").touch()  # no folder can be made there
+    for _ in range(2):
+        assert run("one.png", "--out", "labels.png", "--iterations", "1") == 0
+        assert "non-commercial" in capsys.readouterr().err
+
+
+def test_a_build_without_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.setitem(MODELS, "voc", tmp_path)
+    assert run("one.png", "--out", "labels.png") == 1
+    assert "model: this build of crfrnn comes without the weights of voc" in capsys.readouterr().err
 
 
 def test_a_cut_out(capsys: pytest.CaptureFixture[str]):
