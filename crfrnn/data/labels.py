@@ -204,7 +204,10 @@ def numbered(path: Path, packed: np.ndarray, sure: Any) -> tuple[np.ndarray, tup
     if not used.size:
         raise ValueError(f"{path}: every pixel is unsure or transparent, there is no label and no stroke in it")
     if used.size > MOST_LABELS:
-        raise ValueError(f"{path}: {used.size} different values, which is no label map (was it blurred or resized?)")
+        raise ValueError(
+            f"{path}: {used.size} different values, which is no label map (blurred, resized, or painted on a"
+            " photograph? paint on a transparent layer)"
+        )
     indices = np.searchsorted(used, packed).astype(np.int32)
     return np.where(sure, indices, np.int32(UNSURE)), tuple(used.tolist())
 

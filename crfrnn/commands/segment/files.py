@@ -23,7 +23,7 @@ from crfrnn.data.files import IMAGE_SUFFIXES, files_by_stem
 from crfrnn.data.images import as_shown, open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, parse_unsure, write_labels
 from crfrnn.data.predictions import write_predictions
-from crfrnn.data.strokes import read_strokes
+from crfrnn.data.strokes import read_painted, read_strokes
 from crfrnn.networks.models import MODELS, load_model
 from crfrnn.networks.network import SegmentationNetwork
 
@@ -207,7 +207,7 @@ def _check_strokes(photos: list[Path], unsure: str | int) -> tuple[Path, Value |
 def _segment_by_strokes(
     image: Path, source: Path, void: Value | None, targets: Targets, options: SegmentOptions
 ) -> None:
-    drawn, void_rule = read_strokes(source, void)
+    drawn, void_rule = _read_strokes(source, image, void)
     _check_drawn(source, drawn, void_rule)
     chosen = _foreground(drawn.style, options.classes) if targets.cutout is not None else ()
     photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
@@ -239,6 +239,18 @@ def _segment_by_strokes(
     say(f"{np.mean(result.labels[drawn_on] == drawn.indices[drawn_on]):.1%} of the stroke pixels kept their class")
     for path in targets.paths():
         say(f"wrote {path}")
+
+
+def _read_strokes(source: Path, image: Path, void: Value | None) -> tuple[LabelMap, str]:
+    try:
+        return read_strokes(source, void)
+    except ValueError:
+        with open_image(source) as strokes:
+            photo = rgb_pixels(upright(open_image(image), (strokes.height, strokes.width)))
+        painted = read_painted(source, photo) if void is None else None
+        if painted is None:
+            raise
+        return painted
 
 
 def _check_drawn(source: Path, drawn: LabelMap, void_rule: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageDraw
 from skimage import data
 
 from crfrnn import SegmentationNetwork, build_unary
@@ -135,6 +135,29 @@ def test_a_cut_out_by_strokes():
         with Image.open("cutout.webp") as image:
             alpha = np.asarray(image)[..., 3]
         assert (alpha[85, 130], alpha[150, 425]) == ((255, 0) if colour == RED else (0, 255))
+
+
+def test_strokes_painted_on_the_photo_itself(capsys: pytest.CaptureFixture[str]):
+    """As a paint program saves them with soft edges; the same as on a transparent layer."""
+    cat = Image.fromarray(data.chelsea())
+    cat.save("cat.png")
+    large = Image.new("RGBA", (3 * 451, 3 * 300))
+    for colour, ends in ((RED, [(450, 240), (600, 600)]), (BLUE, [(1290, 180), (1280, 750)])):
+        ImageDraw.Draw(large).line(ends, fill=colour, width=20)
+    soft = large.resize((451, 300), Image.Resampling.BOX)
+    painted = cat.convert("RGBA")
+    painted.alpha_composite(soft)
+    painted.convert("RGB").save("painted.png")
+    alone = np.asarray(soft).copy()
+    alone[alone[..., 3] < 255] = 0
+    Image.fromarray(alone).save("alone.png")
+    for strokes in ("painted", "alone"):
+        assert run("cat.png", "--strokes", f"{strokes}.png", "--out", f"labels-{strokes}.png") == 0
+    assert "what is as in the photograph means nothing drawn" in capsys.readouterr().out
+    np.testing.assert_array_equal(*(np.asarray(Image.open(f"labels-{one}.png")) for one in ("painted", "alone")))
+    Image.fromarray(data.chelsea()[::-1]).save("other.png")
+    assert run("cat.png", "--strokes", "other.png", "--out", "labels.png") == 1
+    assert "or painted on a photograph? paint on a transparent layer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
