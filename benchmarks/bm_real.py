@@ -25,7 +25,8 @@ class Contender:
     """A process that knows one implementation and runs one case when it is told to."""
 
     def __init__(self, folder: Path, who: str, threads: int | None = None):
-        env = {**os.environ, "PYTHONPATH": str(folder)}
+        others = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # where pydensecrf may be
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, others)])}
         command = [sys.executable, __file__, "--worker", who, *([] if threads is None else ["--threads", str(threads)])]
         self.process = subprocess.Popen(
             command, cwd=folder, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE

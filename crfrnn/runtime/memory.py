@@ -12,13 +12,14 @@ or `LITTLE`: where none that waits is fit, they make room for a new one.
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
 from crfrnn.runtime.vectors import CACHE_LINE
 
 SMALLEST_BLOCK = 1 << 20  # bytes; below that the C library keeps memory well enough
-LARGEST_BLOCK = 64 << 20
+LARGEST_BLOCK = 40 << 20
 LITTLE = 256 << 20  # of all blocks together, in use or waiting: never too much
 ROOMIER = 1.25  # than asked for: what a block may be at most
 
@@ -105,8 +106,25 @@ def empty(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.nda
 
     NumPy asks the system for large pages (torch does not), but returns memory that is 16 bytes off the line.
     """
+    return _aligned(_pool.lend, shape, dtype)
+
+
+def zeros(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.ndarray:
+    """Likewise; of a block that no pool keeps, what is never written to takes no memory."""
+
+    def blank(size: int) -> np.ndarray:
+        if size > LARGEST_BLOCK:
+            return np.zeros(size, np.uint8)
+        block = _pool.lend(size)
+        block[:] = 0
+        return block
+
+    return _aligned(blank, shape, dtype)
+
+
+def _aligned(block: Callable[[int], np.ndarray], shape: tuple[int, ...], dtype: type | np.dtype) -> np.ndarray:
     dtype = np.dtype(dtype)
     size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    raw = _pool.lend(size + CACHE_LINE)
+    raw = block(size + CACHE_LINE)
     skip = -raw.ctypes.data % CACHE_LINE
     return raw[skip : skip + size].view(dtype).reshape(shape)

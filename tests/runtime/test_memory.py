@@ -82,6 +82,16 @@ def test_only_so_much_is_kept(pool):
     assert [places.index(address(memory.empty(SHAPE))) >= 2 for _ in range(2)] == [True, True]  # the last ones
 
 
+@each("largest", [64 * MB, 2 * MB])
+def test_zeros(monkeypatch, largest):
+    """Also in a block that was written to before, and in one that no pool keeps."""
+    monkeypatch.setattr(memory, "LARGEST_BLOCK", largest)
+    memory.empty(SHAPE)[:] = 1
+    blank = memory.zeros(SHAPE)
+    assert not blank.any()
+    assert blank.ctypes.data % 64 == 0
+
+
 def test_small_and_large_ones_are_not_kept(monkeypatch, pool):
     memory.empty((100,))
     monkeypatch.setattr(memory, "LARGEST_BLOCK", 2 * MB)

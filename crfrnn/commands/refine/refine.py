@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from crfrnn.commands.refine.inputs import LEAST_PROBABILITY, checked_predictions, fitting, logarithm
+from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.inference.occurring import occurring
 from crfrnn.inference.recurrence import iterates, marginals
 from crfrnn.inference.solvers import MeanField, Solver
 from crfrnn.parameters import DEFAULT, CRFParameters
 from crfrnn.runtime import threads
-from crfrnn.runtime.layout import padded
 from crfrnn.runtime.meta_tensors import like
 from crfrnn.runtime.vectors import LANES
 
@@ -193,13 +193,16 @@ def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
         return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
 
     with torch.no_grad():
-        return give_back(_marginals(guide.to(planes.device), planes.unsqueeze(0), settings, give_back))
+        filters = settings.crf.prepare(guide.to(planes.device))
+        del guide
+        return give_back(_marginals(filters, planes.unsqueeze(0), settings, give_back))
 
 
-def _marginals(guide: Tensor, values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]) -> Tensor:
-    """(1, C, *S), (1, L, *S) -> (1, L, *S). The copies of the labels that live at a time decide the memory."""
-    crf = settings.crf
-    filters, weights = crf.prepare(guide), crf.kernel_weights(values.shape[1]).to(values.device)
+def _marginals(
+    filters: list[GaussianFilter], values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]
+) -> Tensor:
+    """(1, L, *S) -> (1, L, *S). The copies of the labels that live at a time decide the memory."""
+    crf, weights = settings.crf, settings.crf.kernel_weights(values.shape[1]).to(values.device)
     values, highest = checked_predictions(values, settings.name)
     # the logarithm of probabilities is left to the recurrence where nothing else is done with it
     floor = LEAST_PROBABILITY if settings.normalised and settings.trace is None else 0.0
@@ -236,6 +239,5 @@ def _labels(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[
     if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.crf.kernels):
         return every
     labels = occurring(unary, settings.tolerance, highest).tolist()
-    if len(every) > LANES and padded(len(labels)) == padded(len(every)):
-        return every  # as many take as long as all, and most of those vanish
-    return labels
+    # to take more than half of them out, and put them back, costs more than it saves, as most of these vanish
+    return labels if len(every) <= LANES or 2 * len(labels) <= len(every) else every

@@ -204,27 +204,33 @@ def clear(lattices, strip, after):
         lattices.sums[m][lattices.rows[m][strip] : lattices.rows[m][after]] = 0
 
 
+@part_on_views
+def start_rows(planes, smallest, u, q, scratch, lanes, start, stop):
+    """Points of planes (L, N) that are as in `initialise` -> U and its softmax, rows u, q (stop - start, C)."""
+    to_rows(planes, u, PADDING, start, stop)
+    if smallest > 0:
+        probability_rows(q, u, smallest, scratch.sums, lanes)
+    else:
+        softmax_rows(q, u, scratch.messages[:, :0], scratch.line[:0], scratch.sums, lanes)
+
+
 @kernel_on_views
 def initialise(planes, smallest, unary, kept, kernels, part):
     """U as rows, Q = softmax(U), splatted.
 
     planes (L, N): U, or where `smallest` is above 0 probabilities, whose logarithm U is, of at least that;
-    unary (N, C); kept (N, C) receives Q, or is empty.
+    unary, kept (N, C) receive U and Q, or are empty.
     """
     scratch, lanes, width, strip, after, start, stop = part
     clear(kernels.lattices, strip, after)
-    nothing = scratch.messages[:, :0], kernels.mixing[:0]
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
         q = kept[first : first + size] if kept.size else scratch.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            u = unary[first + begin : first + end]
-            to_rows(planes, u, PADDING, first + begin, first + end)
-            if smallest > 0:
-                probability_rows(q[begin:end], u, smallest, scratch.sums, lanes)
-            else:
-                softmax_rows(q[begin:end], u, *nothing, scratch.sums, lanes)
+            rows = scratch.mixed.reshape(TILE, q.shape[1])[: end - begin]
+            u = unary[first + begin : first + end] if unary.size else rows
+            start_rows(planes, smallest, u, q[begin:end], scratch, lanes, first + begin, first + end)
             write(kernels, q, scratch, lanes, first, begin, end, y)
 
 

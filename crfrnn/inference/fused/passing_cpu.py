@@ -135,10 +135,13 @@ class MessagePassing:
 
     def over_pixels(self, kernel: Callable[..., object], *arguments: Any, mixing: np.ndarray) -> None:
         """One pass: a kernel of `numba_cpu.py`, which has first arguments of its own, strip by strip."""
+        threads.together([partial(kernel, *arguments, *last) for last in self.last_arguments(mixing)])
+
+    def last_arguments(self, mixing: np.ndarray) -> list[tuple[numba_cpu.Kernels, numba_cpu.Part]]:
+        """Of such a kernel, for each part of the pixels."""
         kernels = numba_cpu.Kernels(self._lattice_arrays(), self._grid_arrays(), mixing)
-        calls = zip(self._buffers, self._parts, strict=True)
-        parts = [numba_cpu.Part(buffers, self.lanes, self.width, *part) for buffers, part in calls]
-        threads.together([partial(kernel, *arguments, kernels, part) for part in parts])
+        parts = zip(self._buffers, self._parts, strict=True)
+        return [(kernels, numba_cpu.Part(buffers, self.lanes, self.width, *part)) for buffers, part in parts]
 
     def _lattice_arrays(self) -> numba_cpu.Lattices:
         arrays = [(k.corners, k.weights, k.after, k.before, k.rows, k.table, k.sums) for k in self._lattices]

@@ -17,6 +17,7 @@ run is done again with all labels. Else each label of D gets its part of the res
 that is more than `NOTHING` times `tolerance` in all, and elsewhere 0.
 """
 
+from functools import partial
 from math import sqrt
 
 import numpy as np
@@ -32,11 +33,12 @@ from crfrnn.inference.fused.passing_cpu import LATTICE_TENSORS, MessagePassing
 from crfrnn.inference.fused.recurrence_cpu import Transform, iterate, mean_field
 from crfrnn.inference.iteration import label_transforms
 from crfrnn.inference.problem import Problem
-from crfrnn.runtime import layout, memory
+from crfrnn.runtime import layout, memory, threads
 
 FEWEST_ITERATIONS = 3
 GROWN = 2.0  # times r: what the rest may come to
 NOTHING = 0.1  # times the tolerance: a rest that is not divided
+TOGETHER = 1 << 15  # pixels whose rest is divided at a time
 
 
 def marginals(problem: Problem, iterations: int, tolerance: float) -> Tensor:
@@ -46,7 +48,7 @@ def marginals(problem: Problem, iterations: int, tolerance: float) -> Tensor:
     scores = problem.scores.to(torch.float32)
     kernels = kernel_tensors(problem, LATTICE_TENSORS)
     weights = problem.kernel_weights.expand(-1, scores.shape[1])
-    out = torch.from_numpy(memory.empty(tuple(scores.flatten(2).shape)))
+    out = torch.from_numpy(memory.zeros(tuple(scores.flatten(2).shape)))
     for image, planes in enumerate(scores.flatten(2)):
         if not _image(planes, problem.floor, weights, kernels, image, iterations, tolerance, out[image]):
             return mean_field(problem, iterations, normalize=True)
@@ -88,56 +90,60 @@ def _image(
     tolerance: float,
     out: Tensor,
 ) -> bool:
-    """One image, planes (L, N) as in `numba_cpu.initialise`, out (L, N); False where a label came back."""
+    """One image, planes (L, N) as in `numba_cpu.initialise`, out (L, N) zeros; False where a label came back."""
     count, points = planes.shape
     passing = MessagePassing(image, kernels, count)
     transform, channels = _potts(weights, passing), layout.padded(count)
-    unary, q = (memory.empty((points, channels)) for _ in range(2))
-    source = planes.contiguous().numpy()
-    passing.over_pixels(numba_cpu.initialise, source, np.float32(smallest), unary, q[:0], mixing=transform.mixing)
-    del source
+    source, nothing = (planes.contiguous().numpy(), np.float32(smallest)), memory.empty((0, channels))
+    passing.over_pixels(numba_cpu.initialise, *source, nothing, nothing, mixing=transform.mixing)
     passing.exchange()
     peaks = np.zeros((passing.parts, channels), np.float32)
-    passing.over_pixels(pixels.survey, unary, transform.diagonal, q, peaks, mixing=transform.mixing)
+    passing.over_pixels(pixels.survey, *source, transform.diagonal, peaks, mixing=transform.mixing)
     share = sqrt(tolerance / max(tolerance, float(weights.amax(dim=1).sum())))
     labels = _left(peaks.max(axis=0)[:count], share)
-    rest = [unary[:0]] * (iterations - 1)
-    if layout.padded(len(labels) + 1) >= channels:
-        passing.over_pixels(pixels.splat, q, mixing=transform.mixing)
-        del q
-        iterate(passing, transform, unary, rest, True, out.numpy())
+    few_channels = layout.padded(len(labels) + 1)
+    if few_channels >= channels:
+        unary = memory.empty((points, channels))
+        passing.over_pixels(pixels.go_on, *source, unary, transform.diagonal, mixing=transform.mixing)
+        iterate(passing, transform, unary, [nothing] * (iterations - 1), True, out.numpy())
         return True
-    few_unary, few_q = (memory.empty((points, layout.padded(len(labels) + 1))) for _ in range(2))
-    passing.over_pixels(pixels.leave_out, unary, q, labels, few_unary, few_q, mixing=transform.mixing)
-    del unary, q, passing
-    passing = MessagePassing(image, kernels, len(labels) + 1)
-    few_weights = torch.cat([weights[:, labels], weights.new_zeros(len(weights), 1)], dim=1)
-    transform = _potts(few_weights, passing)
-    passing.over_pixels(pixels.splat, few_q, mixing=transform.mixing)
-    del few_q
-    found = torch.from_numpy(memory.empty((len(labels) + 1, points)))
-    iterate(passing, transform, few_unary, rest, True, found.numpy())
-    if float(found[-1].max()) > GROWN * share:
+    few = MessagePassing(image, kernels, len(labels) + 1)
+    few_transform = _potts(torch.cat([weights[:, labels], weights.new_zeros(len(weights), 1)], dim=1), few)
+    unary = memory.empty((points, few_channels))
+    both = zip(passing.last_arguments(transform.mixing), few.last_arguments(few_transform.mixing), strict=True)
+    first = partial(pixels.leave_out, *source, transform.diagonal, labels, unary)
+    threads.together([partial(first, *these, *those) for these, those in both])
+    del passing, both, first
+    iterate(few, few_transform, unary, [unary[:0]] * (iterations - 1), True, out[: len(labels) + 1].numpy())
+    del few, unary
+    if float(out[len(labels)].max()) > GROWN * share:
         return False
-    _among_all(found, labels, planes, smallest, NOTHING * tolerance, out)
+    _among_all(out, labels, planes, smallest, NOTHING * tolerance)
     return True
 
 
-def _among_all(found: Tensor, labels: np.ndarray, planes: Tensor, smallest: float, nothing: float, out: Tensor) -> None:
-    """found (K + 1, N), the marginals of some labels and of the rest, to out (L, N); planes (L, N) as in `_image`."""
-    rest, gone = found[-1], np.setdiff1d(np.arange(len(out)), labels)
-    some = (rest > nothing).nonzero()[:, 0]
-    whole = 1 - rest
-    whole[some] = 1
-    out.zero_()
-    for label, plane in zip(labels, found, strict=False):
-        torch.div(plane, whole, out=out[label])
-    # in NumPy, as how torch's threads divide an exponential decides its last bit
-    theirs = torch.stack([planes[label, some] for label in gone]).numpy()
-    shares = np.maximum(theirs, smallest) if smallest else np.exp(theirs - theirs.max(axis=0))
-    shares *= rest[some].numpy() / shares.sum(axis=0)
-    for label, share in zip(gone, shares, strict=True):
-        out[label, some] = torch.from_numpy(share)
+def _among_all(out: Tensor, labels: np.ndarray, planes: Tensor, smallest: float, nothing: float) -> None:
+    """The marginals of K labels and of the rest, the first planes of out (L, N), to where they belong.
+
+    The other planes are zeros; planes (L, N), smallest as in `_image`.
+    """
+    gone = np.setdiff1d(np.arange(len(out)), labels)
+    emptied = [label for label in range(len(labels) + 1) if label in gone]
+    for begin in range(0, out.shape[1], TOGETHER):
+        given, here = planes[:, begin : begin + TOGETHER], out[:, begin : begin + TOGETHER]
+        rest = here[len(labels)].clone()
+        some = (rest > nothing).nonzero()[:, 0]
+        whole = 1 - rest
+        whole[some] = 1
+        for k in reversed(range(len(labels))):  # no label stands before its place, so that none is overwritten
+            torch.div(here[k], whole, out=here[labels[k]])
+        here[emptied] = 0
+        # in NumPy, as how torch's threads divide an exponential decides its last bit
+        theirs = torch.stack([given[label, some] for label in gone]).numpy()
+        shares = np.maximum(theirs, smallest) if smallest else np.exp(theirs - theirs.max(axis=0))
+        shares *= rest[some].numpy() / shares.sum(axis=0)
+        for label, share in zip(gone, shares, strict=True):
+            here[label, some] = torch.from_numpy(share)
 
 
 def _left(peaks: np.ndarray, share: float) -> np.ndarray:
