@@ -53,4 +53,4 @@ def _missing(font: Font, letters: Iterable[str]) -> set[str]:
 
 def _drawn(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
     mask = font.getmask(letter)
-    return mask.size, bytes(mask)
+    return mask.size, bytes(mask)  # type: ignore[arg-type]
