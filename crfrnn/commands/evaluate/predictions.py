@@ -95,7 +95,7 @@ def _scores(counts: Tensor, measures: Sequence[str]) -> dict[str, object]:
     """Fractions of 1; None for a class that does not occur."""
     means = {name: mean_iou(one) for name, one in zip(measures, counts.unbind(1), strict=True)}
     by_class = iou(counts[:, 0]).tolist()
-    return means | {"iou": [None if math.isnan(value) else value for value in by_class]}
+    return {**means, "iou": [None if math.isnan(value) else value for value in by_class]}
 
 
 def _percent(value: float) -> str:

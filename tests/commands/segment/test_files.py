@@ -154,7 +154,8 @@ def test_strokes_painted_on_the_photo_itself(capsys: pytest.CaptureFixture[str])
     for strokes in ("painted", "alone"):
         assert run("cat.png", "--strokes", f"{strokes}.png", "--out", f"labels-{strokes}.png") == 0
     assert "what is as in the photograph means nothing drawn" in capsys.readouterr().out
-    np.testing.assert_array_equal(*(np.asarray(Image.open(f"labels-{one}.png")) for one in ("painted", "alone")))
+    painted_labels, labels = (np.asarray(Image.open(f"labels-{one}.png")) for one in ("painted", "alone"))
+    np.testing.assert_array_equal(painted_labels, labels)
     Image.fromarray(data.chelsea()[::-1]).save("other.png")
     assert run("cat.png", "--strokes", "other.png", "--out", "labels.png") == 1
     assert "or painted on a photograph? paint on a transparent layer" in capsys.readouterr().err
