@@ -48,7 +48,7 @@ def latencies(folder: Path) -> list[tuple[str, float]]:
     torch.set_num_threads(1)  # as the server does
     network, name = load_model()
     studio = Studio(network, name, Limits(at_once=1))
-    samples = write_samples(folder)
+    samples = write_samples(folder, studio.classes())
     photo = folder / "photo.png"
     Image.fromarray(data.coffee()).resize(SIZE).save(photo)
     strokes = folder / "strokes.png"

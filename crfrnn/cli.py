@@ -9,19 +9,22 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
 
 from crfrnn import __version__
 from crfrnn.commands.check_data.options import CheckDataOptions
 from crfrnn.commands.demo.options import DemoOptions
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.evaluate.options import EvaluateOptions
+from crfrnn.commands.examples import EXAMPLES
 from crfrnn.commands.fit.options import FitOptions
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.segment.options import SegmentOptions
@@ -55,6 +58,8 @@ VERBS = {  # a verb of two words has two words on the command line too
 
 WRONG_USAGE, FAILED, INTERRUPTED = 2, 1, 130
 CONFIG = "--config="
+HELP, ALL = ("-h", "--help"), "all"
+KEPT = ("--print_config", "--print_completion")  # jsonargparse looks for these very names
 LONGEST = 1000  # characters of a message
 WORDS = (list[str], list[str] | None)  # types of options that are said again for each further word
 
@@ -63,8 +68,7 @@ class Parser(ArgumentParser):
     """jsonargparse with --long-options in place of --long_options, --flags without a value, and one-line errors."""
 
     def add_argument(self, *names: str, **options: Any) -> Any:
-        kept = "--print_config"  # jsonargparse looks for this very name
-        dashed = tuple(name if name == kept or name[:2] != "--" else name.replace("_", "-") for name in names)
+        dashed = tuple(name if name in KEPT or name[:2] != "--" else name.replace("_", "-") for name in names)
         if options.get("type") is bool:
             del options["type"]
             options["action"] = ActionYesNo(no_prefix="no-")
@@ -87,17 +91,23 @@ class VerbParser(Parser):
     """The parser of one verb, whose options are the fields of a dataclass."""
 
     options: type
+    verb: str
 
     @classmethod
-    def of(cls, options: type) -> "VerbParser":
+    def of(cls, verb: str) -> "VerbParser":
+        options = VERBS[verb].options
         about = [paragraph for paragraph in _paragraphs(options) if not paragraph.startswith("Args:")]
         parser = cls(description="\n\n".join(about))
-        parser.options = options
+        parser.options, parser.verb = options, verb
         parser.add_argument("--config", action="config", help="a YAML file with any of these options")
         parser.add_class_arguments(options, as_group=False, as_positional=True)
         return parser
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **keywords: Any) -> Any:
+        asked = [number for number, word in enumerate(args or ()) if word in HELP]
+        if asked and [*(args or ())][asked[0] + 1 : asked[0] + 2] != [ALL]:
+            print(self.short_help())
+            self.exit()
         words = _gathered(self.options, args or ())
         try:
             for word in words:
@@ -106,6 +116,12 @@ class VerbParser(Parser):
             return super().parse_args(words, *rest, **keywords)
         except (ValueError, RecursionError, pyyaml().YAMLError) as error:
             self.error(f"config: not a readable YAML file ({error})")
+
+    def short_help(self) -> str:
+        """What it does, three lines to copy, and where the rest is."""
+        what = " ".join(_paragraphs(self.options)[0].split())
+        examples = "\n".join(f"  crfrnn {example}" for example in EXAMPLES[self.verb])
+        return f"{textwrap.fill(what, 100)}\n\n{examples}\n\nEvery option: crfrnn {self.verb} --help all"
 
 
 def _gathered(options: type, words: Sequence[str]) -> list[str]:
@@ -126,8 +142,10 @@ def _gathered(options: type, words: Sequence[str]) -> list[str]:
             single += said
     first = [f"{CONFIG}{file}" for file in several.pop("--config")]
     alone = several.pop("", [])
+    defaults = [name for field, name in names.items() if not field.kw_only and callable(field.default_factory)]
+    prefix = f"{defaults[0]}=" if defaults else ""  # jsonargparse makes an option of what has a default
     lists = [f"{name}={json.dumps(values)}" for name, values in several.items() if values]
-    return first + [json.dumps(alone)] * bool(alone) + single + lists
+    return first + [prefix + json.dumps(alone)] * bool(alone) + single + lists
 
 
 def _pairs(words: Sequence[str], flags: set[str]) -> Iterator[tuple[str, str | None, list[str]]]:
@@ -148,13 +166,15 @@ def _pairs(words: Sequence[str], flags: set[str]) -> Iterator[tuple[str, str | N
 
 def build_parser() -> Parser:
     """A parser with one subcommand for each of `VERBS`."""
+    shell_completion = find_spec("shtab") is not None
+    set_parsing_settings(add_print_completion_argument=shell_completion)
     parser = Parser(prog="crfrnn", version=__version__, description=_paragraphs(sys.modules["crfrnn"])[0])
     families: dict[str, Parser] = {}
     verbs = _add_verbs(parser)
     for name, (options, *_) in VERBS.items():
         family, _, word = name.rpartition(" ")
         if not family:
-            verbs.add_subcommand(word, VerbParser.of(options), help=_paragraphs(options)[0])
+            verbs.add_subcommand(word, VerbParser.of(name), help=_paragraphs(options)[0])
         elif family not in families:
             members = ", ".join(other for other in VERBS if other.startswith(f"{family} "))
             families[family] = Parser(description=f"What there is: {members}.")
@@ -163,7 +183,7 @@ def build_parser() -> Parser:
         inner = _add_verbs(whole)
         for name, (options, *_) in VERBS.items():
             if name.startswith(f"{family} "):
-                inner.add_subcommand(name.split()[-1], VerbParser.of(options), help=_paragraphs(options)[0])
+                inner.add_subcommand(name.split()[-1], VerbParser.of(name), help=_paragraphs(options)[0])
     return parser
 
 

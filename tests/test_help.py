@@ -3,12 +3,18 @@
 import dataclasses
 import importlib
 import inspect
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from crfrnn.cli import VERBS, main, warning_format
+from crfrnn.cli import VERBS, build_parser, main, make_options, warning_format
+from crfrnn.commands.examples import EXAMPLES
+from tests.support.places import ROOT
 
 HEAVY = ("torch", "numba", "PIL", "rich", "lightning", "gradio")
 
@@ -23,7 +29,7 @@ def run(*arguments: str) -> int:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_tells_every_option(verb, capsys):
-    assert run(*verb.split(), "--help") == 0
+    assert run(*verb.split(), "--help", "all") == 0
     out = capsys.readouterr().out
     assert "--config" in out
     options = VERBS[verb].options
@@ -31,6 +37,27 @@ def test_help_tells_every_option(verb, capsys):
     for field in dataclasses.fields(options):
         assert (f"--{field.name.replace('_', '-')}" if field.kw_only else field.name) in out
         assert f"\n    {field.name}: " in described
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_short_help_has_three_lines_that_can_be_copied(verb, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "configs", "configs")
+    shutil.copy("configs/camvid.yaml", "recipe.yaml")
+    Path("crf.yaml").write_text("temperature: 1.5\n")
+    for asked in ("--help", "-h"):
+        assert run(*verb.split(), asked) == 0
+        out = capsys.readouterr().out
+        assert out.count("\n") <= 8
+        assert f"crfrnn {verb} --help all" in out
+    examples = re.findall(r"^  crfrnn (.*)$", out, re.MULTILINE)
+    assert tuple(examples) == EXAMPLES[verb]
+    assert len(examples) == 3
+    for example in examples:
+        words = shlex.split(example)
+        if "--help" not in words:
+            parser = build_parser()
+            make_options(parser, parser.parse_args(words), verb)
 
 
 def test_a_verb_is_a_dataclass_and_a_function_that_takes_it():

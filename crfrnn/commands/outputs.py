@@ -14,7 +14,8 @@ from crfrnn.data.files import stem_of, suffix_of
 from crfrnn.data.images import format_of
 from crfrnn.data.kinds import Kind, Photograph
 
-IN_FOLDERS = {"overlay": ".jpg", "probabilities": ".npz", "compare": ".jpg", "trace": ".csv"}
+IN_FOLDERS = {"overlay": ".jpg", "probabilities": ".npz", "compare": ".jpg", "trace": ".csv", "cutout": ".png"}
+TRANSPARENT = (".png", ".webp")  # formats with an alpha channel that every browser shows
 TRACES = (".csv", ".json")
 OPTIONS = {"probabilities": "save-probabilities"}  # where the name on the command line is another one
 
@@ -23,23 +24,26 @@ OPTIONS = {"probabilities": "save-probabilities"}  # where the name on the comma
 class Targets:
     """Where the results go: files, or folders for them; None is not wanted."""
 
-    out: Path
+    out: Path | None = None
     overlay: Path | None = None
     probabilities: Path | None = None
     compare: Path | None = None
     trace: Path | None = None  # its curve stands beside it, .svg
+    cutout: Path | None = None
 
     @classmethod
     def given(
         cls,
-        out: str,
+        out: str | None,
         overlay: str | None = None,
         probabilities: str | None = None,
         compare: str | None = None,
         trace: str | None = None,
+        cutout: str | None = None,
     ) -> "Targets":
         """What was said on the command line."""
-        return cls(Path(out), *(Path(name) if name else None for name in (overlay, probabilities, compare, trace)))
+        said = (out, overlay, probabilities, compare, trace, cutout)
+        return cls(*(Path(name) if name else None for name in said))
 
     def paths(self) -> list[Path]:
         """Those that are wanted, the label map first."""
@@ -56,7 +60,7 @@ class Targets:
         same ones. An existing folder may be given for a single image too. Raises UsageError, before anything is read,
         where these are no folders or have a suffix that says another kind of file.
         """
-        placed = {}
+        placed: dict[str, Path | None] = {"out": None}
         labels = kind.written_as(image)
         suffixes = in_folders(image, kind)
         for target, path in self.wanted():
@@ -64,8 +68,8 @@ class Targets:
             if several and (path.is_file() or suffix_of(path) == suffix):
                 raise UsageError(f"{_option(target)}: {path} must be a folder, as several images go into it")
             inside = f"{name or stem_of(image).name}{suffix}"
-            placed[target] = path / inside if several or path.is_dir() else path
-            _check_target(target, placed[target], kind, labels)
+            file = placed[target] = path / inside if several or path.is_dir() else path
+            _check_target(target, file, kind, labels)
         return Targets(**placed)
 
     def wanted(self) -> list[tuple[str, Path]]:
@@ -201,6 +205,8 @@ def _check_target(target: str, path: Path, kind: type[Kind], labels: Sequence[st
         raise UsageError(f"{_option(target)}: {path} must end in {' or '.join(kind.probability_suffixes)}")
     if target == "trace" and suffix not in TRACES:
         raise UsageError(f"trace: {path} must end in .csv or .json; the curve is drawn beside it, as .svg")
+    if target == "cutout" and suffix not in TRANSPARENT:
+        raise UsageError(f"cutout: {path} must end in {' or '.join(TRANSPARENT)}, which can be transparent")
     if target in ("overlay", "compare"):
         try:
             format_of(path)

@@ -5,10 +5,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from tqdm.auto import tqdm
 
 from crfrnn.data.files import printable
+
+BAR = "{desc} {bar} {n_fmt}/{total_fmt} {remaining}"
 
 
 def say(text: str, flush: bool = False) -> None:
@@ -23,10 +25,12 @@ def waiting(text: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def steps_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, and nothing elsewhere, as a function of (steps done, steps in all)."""
-    console = Console(stderr=True)
-    text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(printable(title), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    """A bar on a terminal and in a notebook, and nothing elsewhere, as a function of (steps done, steps in all)."""
+    with tqdm(desc=printable(title), disable=None, leave=False, bar_format=BAR) as bar:
+
+        def move(done: int, total: int) -> None:
+            if bar.total != total:
+                bar.reset(total)
+            bar.update(done - bar.n)
+
+        yield move

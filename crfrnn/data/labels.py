@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ class LabelStyle:
         if self.class_names:
             return list(self.class_names)
         return [f"#{v[0]:02x}{v[1]:02x}{v[2]:02x}" if isinstance(v, tuple) else str(v) for v in self.values]
+
+    def number(self, name: str) -> int:
+        """The label that is called so: by its name, its index, or its colour. ValueError, with all names, for no label.
+
+        >>> LabelStyle.named(["background", "cat"]).number("Cat"), LabelStyle(((255, 0, 0), (0, 0, 255))).number("red")
+        (1, 0)
+        """
+        names = [known.casefold() for known in self.names()]
+        if name.strip().casefold() in names:
+            return names.index(name.strip().casefold())
+        with suppress(ValueError):
+            return self.values.index(parse_unsure(name))
+        raise ValueError(f"no class is called {name!r}; there are {', '.join(self.names())}")
 
     def image(self, indices: np.ndarray) -> Image.Image:
         """Labels (H, W) as an image in this style: palette, 8-bit or 16-bit grey, or RGB."""
@@ -190,7 +204,10 @@ def numbered(path: Path, packed: np.ndarray, sure: Any) -> tuple[np.ndarray, tup
     if not used.size:
         raise ValueError(f"{path}: every pixel is unsure or transparent, there is no label and no stroke in it")
     if used.size > MOST_LABELS:
-        raise ValueError(f"{path}: {used.size} different values, which is no label map (was it blurred or resized?)")
+        raise ValueError(
+            f"{path}: {used.size} different values, which is no label map (blurred, resized, or painted on a"
+            " photograph? paint on a transparent layer)"
+        )
     indices = np.searchsorted(used, packed).astype(np.int32)
     return np.where(sure, indices, np.int32(UNSURE)), tuple(used.tolist())
 

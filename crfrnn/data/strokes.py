@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crfrnn.data.images import open_image, rgb_pixels
 from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, read_labels
 
 BACKGROUND_SHARE = 0.5  # of the pixels that a colour must cover to be taken for "nothing drawn"
@@ -27,6 +28,27 @@ def read_strokes(path: Path, unsure: Value | None = None) -> tuple[LabelMap, str
         drawn, name = _without_background(path, drawn)
         void_rule = f"{name} means nothing drawn, as it covers most of the picture"
     return _without_soft_edges(drawn), void_rule
+
+
+def read_painted(path: Path, photo: np.ndarray) -> tuple[LabelMap, str] | None:
+    """Strokes that were painted on the photo (H, W, 3) itself and saved with it: what differs from the photo.
+
+    None where it is another picture: of another size, or unlike the photo on more than half of its pixels.
+    """
+    pixels = rgb_pixels(open_image(path))
+    if pixels.shape != photo.shape:
+        return None
+    drawn = (pixels != photo).any(axis=2)
+    if not 0 < drawn.mean() <= BACKGROUND_SHARE:
+        return None
+    colours, numbers, counts = np.unique(pixels[drawn], axis=0, return_inverse=True, return_counts=True)
+    full = np.flatnonzero(counts >= SOFT_EDGE_SHARE * counts.sum())  # all others are the soft edges of a brush
+    table = np.full(len(colours), UNSURE, np.int32)
+    table[full] = np.arange(len(full))
+    indices = np.full(drawn.shape, UNSURE, np.int32)
+    indices[drawn] = table[numbers.ravel()]
+    values = tuple((int(r), int(g), int(b)) for r, g, b in colours[full])
+    return LabelMap(indices, LabelStyle(values)), "what is as in the photograph means nothing drawn"
 
 
 def _without_background(path: Path, drawn: LabelMap) -> tuple[LabelMap, str]:

@@ -52,7 +52,7 @@ def bands(
     than the logits, and a CRF of short reach then puts the edges in place, band by band, each with a margin that is
     thrown away.
     """
-    labels, height = logits.shape[1], image.shape[0]
+    labels = logits.shape[1]
     trained = (logits.shape[2], logits.shape[3])
     whole = max(trained, fitting_size(image.shape[:2], CRF_VALUES / labels))
     if crf is not None and not (crf.eval_iterations if iterations is None else iterations):
@@ -60,9 +60,18 @@ def bands(
     if crf is not None:
         larger = crf if whole == trained else crf.scaled(math.hypot(*whole) / math.hypot(*trained))
         logits = larger(_scaled(logits, whole), resized(image, whole).to(logits.device), iterations)
+    yield from placed(logits, image, edges=crf is not None)
+
+
+def placed(logits: Tensor, image: np.ndarray, *, edges: bool) -> Iterator[tuple[slice, np.ndarray]]:
+    """The second half of `bands`: logits (1, L, h, w) at the size of the photo (H, W, 3), as marginals (L, rows, W).
+
+    With `edges` a CRF of short reach says where in the photo's own pixels they are; else they are only scaled.
+    """
+    labels, height = logits.shape[1], image.shape[0]
     at_size = tuple(logits.shape[2:]) == image.shape[:2]
-    scale = height / whole[0]
-    local = crf is not None and scale > 1
+    scale = height / logits.shape[2]
+    local = edges and scale > 1
     margin = math.ceil(3 * REACH * scale) if local else 0
     rows = max(16, BAND_VALUES // (labels * image.shape[1]))
     for start in range(0, height, rows):

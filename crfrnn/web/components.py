@@ -12,6 +12,8 @@ from gradio.data_classes import ImageData
 from crfrnn.web.limits import MEGA
 from crfrnn.web.workspaces import DRAWINGS
 
+TOO_HEAVY = b"too heavy"  # in the place of strokes, so that reading them says that they are no picture
+
 
 class PhotoInput(gr.Image):
     """An image whose value is the path of the file that was sent, as it came."""
@@ -40,8 +42,17 @@ class Iteration(gr.Slider):
         return payload
 
 
+class Kept(gr.CheckboxGroup):
+    """Any of several, which depend on the result; compared as little as a `Choice`."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
 class Canvas(gr.ImageEditor):
-    """An image editor whose value is two paths: the photo, and the first layer with the strokes.
+    """An image editor whose value is the path of its first layer, with the strokes. The photo behind it is the page's.
 
     Gradio reads the properties of a component from the signature of its constructor, so that it has none of its own.
     """
@@ -49,15 +60,13 @@ class Canvas(gr.ImageEditor):
     is_template = True
     most_bytes = 20 * MEGA  # of one part of a drawing
 
-    def preprocess(self, payload: EditorData | None) -> dict[str, str | None] | None:
+    def preprocess(self, payload: EditorData | None) -> str | None:
         if payload is None:
             return None
         if payload.id is not None:
-            parts = DRAWINGS.take(payload.id)
-            return {name: self._file(parts.get(name)) for name in ("background", "layer")}
+            return self._file(DRAWINGS.take(payload.id).get("layer"))
         layers = payload.layers or []
-        background = payload.background.path if payload.background else None
-        return {"background": background, "layer": layers[0].path if layers else None}
+        return layers[0].path if layers else None
 
     @server
     def accept_blobs(self, data: AcceptBlobs) -> None:
@@ -65,11 +74,10 @@ class Canvas(gr.ImageEditor):
         if not data.files or not {"type", "index", "id"} <= data.data.keys():
             return
         kind, index = data.data["type"], data.data["index"]
-        name = "layer" if kind == "layer" and str(index) == "0" else str(kind)
+        if (kind, str(index)) != ("layer", "0"):
+            return  # the photo and what is composed of both are not needed
         blob = bytes(data.files[0][1])
-        if name not in ("background", "layer") or len(blob) > self.most_bytes:
-            return  # the composite is not needed
-        DRAWINGS.put(str(data.data["id"])[:64], name, blob)
+        DRAWINGS.put(str(data.data["id"])[:64], "layer", blob if len(blob) <= self.most_bytes else TOO_HEAVY)
 
     def _file(self, blob: bytes | None) -> str | None:
         if blob is None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import os
 import re
 import time
@@ -142,7 +141,7 @@ class Gate:
         finally:
             self._uploads.remove(began)
             self.storage.brought(counted)
-            before = min(self._uploads, default=math.inf)
+            before = min(self._uploads, default=time.time())  # what begins while the thread waits stays
             await asyncio.shield(asyncio.to_thread(clear_uploads, self.folder, before))
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:

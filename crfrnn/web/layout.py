@@ -9,7 +9,7 @@ from gradio.themes.utils.fonts import Font
 
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.parameters import DEFAULT, PRESETS
-from crfrnn.web.components import Canvas, Choice, Iteration, PhotoInput
+from crfrnn.web.components import Canvas, Choice, Iteration, Kept, PhotoInput
 from crfrnn.web.explore import Settings
 from crfrnn.web.limits import MEGA, Limits
 from crfrnn.web.samples import BRUSHES, Samples
@@ -86,19 +86,26 @@ def lay_out(samples: Samples, limits: Limits, about_model: str) -> Layout:
 
 
 def _inputs(page: Layout, samples: Samples, limits: Limits, about_model: str) -> None:
-    with gr.Tabs(elem_id="ways"):
-        with page.put("tab_photo", gr.Tab(say("en", "tab_photo"), elem_id="tab-photo"), "tab_photo"):
+    with page.put("ways", gr.Tabs(elem_id="ways")):
+        with page.put("tab_photo", gr.Tab(say("en", "tab_photo"), id="photo", elem_id="tab-photo"), "tab_photo"):
             page.put("about_photo", gr.Markdown(about_model))
-            page.put("photo", _photo("photo", 320), "photo")
+            page.put("photo", _photo("photo", 300), "photo")
             files = [[str(path)] for path in samples.photos]
             shown = gr.Examples(files, inputs=[page.photo], label=say("en", "samples"), elem_id="samples")
             page.put("samples", shown.dataset, "samples")
-        with page.put("tab_strokes", gr.Tab(say("en", "tab_strokes"), elem_id="tab-strokes"), "tab_strokes"):
+            page.put("to_strokes", _small("to_strokes"), "to_strokes", "value")
+        with page.put(
+            "tab_strokes", gr.Tab(say("en", "tab_strokes"), id="strokes", elem_id="tab-strokes"), "tab_strokes"
+        ):
             _strokes(page, limits)
         with page.put(
             "tab_predictions", gr.Tab(say("en", "tab_predictions"), elem_id="tab-predictions"), "tab_predictions"
         ):
             _predictions(page)
+
+
+def _small(key: str, **options: Any) -> gr.Button:
+    return gr.Button(say("en", key), size="sm", elem_id=key.replace("_", "-"), **options)
 
 
 def _photo(name: str, height: int) -> PhotoInput:
@@ -110,10 +117,30 @@ def _photo(name: str, height: int) -> PhotoInput:
 
 def _strokes(page: Layout, limits: Limits) -> None:
     page.put("about_strokes", gr.Markdown(say("en", "about_strokes")), "about_strokes", "value")
+    with page.put("choosing", gr.Column()):
+        page.put("drawn", _photo("drawn", 300), "photo")
+        page.put("sample_strokes", _small("sample_strokes"), "sample_strokes", "value")
+    with page.put("painting", gr.Column(visible=False)):
+        _canvas(page, limits)
+        with gr.Row():
+            page.put("learn", gr.Button(say("en", "learn"), variant="primary", elem_id="learn"), "learn", "value")
+            page.put("live", gr.Checkbox(False, label=say("en", "live"), elem_id="live", container=False), "live")
+        page.put("names_title", gr.Markdown(say("en", "names")), "names", "value")
+        with gr.Row(elem_classes="names"):
+            for brush in BRUSHES:
+                box = gr.Textbox(
+                    label=say("en", brush), max_lines=1, max_length=40, min_width=155, elem_id=f"name-{brush}", scale=1
+                )
+                page.put(f"name_{brush}", box, brush)
+        page.put("another", _small("another"), "another", "value")
+
+
+def _canvas(page: Layout, limits: Limits) -> None:
+    """The photo, reduced, under the strokes: it comes from the page, so that nobody draws while it is being reduced."""
     colours: list[Any] = [f"rgb{colour}" for colour in BRUSHES.values()]
     canvas = Canvas(
         show_label=False,  # Gradio's editor breaks when its label is changed
-        sources=["upload", "clipboard", "webcam"],
+        sources=[],
         brush=gr.Brush(default_size=8, colors=colours, default_color=colours[0], color_mode="fixed"),
         eraser=gr.Eraser(default_size=16),
         layers=False,
@@ -121,28 +148,12 @@ def _strokes(page: Layout, limits: Limits) -> None:
         canvas_size=(451, 300),  # the sample's: Gradio draws its strokes once more, as far off as the sizes differ
         format="png",
         type="filepath",
-        height=480,
+        height=430,
         buttons=["fullscreen"],
         elem_id="canvas",
     )
     canvas.most_bytes = limits.upload_megabytes * MEGA
     page.put("canvas", canvas)
-    page.put(
-        "sample_strokes",
-        gr.Button(say("en", "sample_strokes"), size="sm", elem_id="sample-strokes"),
-        "sample_strokes",
-        "value",
-    )
-    page.put("names_title", gr.Markdown(say("en", "names")), "names", "value")
-    with gr.Row(elem_classes="names"):
-        for brush in BRUSHES:
-            box = gr.Textbox(
-                label=say("en", brush), max_lines=1, max_length=40, min_width=155, elem_id=f"name-{brush}", scale=1
-            )
-            page.put(f"name_{brush}", box, brush)
-    with gr.Row():
-        page.put("learn", gr.Button(say("en", "learn"), variant="primary", elem_id="learn"), "learn", "value")
-        page.put("live", gr.Checkbox(False, label=say("en", "live"), elem_id="live", container=False), "live")
 
 
 def _predictions(page: Layout) -> None:
@@ -151,7 +162,7 @@ def _predictions(page: Layout) -> None:
     types = [".png", ".npz", ".npy"]
     page.put(
         "predictions",
-        gr.File(label=say("en", "predictions"), file_types=types, elem_id="predictions", height=110),
+        gr.File(label=say("en", "predictions"), file_types=types, elem_id="predictions", height=130),
         "predictions",
     )
     with gr.Row():
@@ -185,6 +196,13 @@ def _result(page: Layout) -> None:
     page.put("comparison", comparison, "comparison")
     page.put("told", gr.Markdown(say("en", "nothing_yet"), elem_id="told"))
     page.put("legend", gr.HTML("", elem_id="legend"))
+    page.put("kept", Kept([], label=say("en", "kept"), visible=False, elem_id="kept"), "kept")
+    page.put("download", _small("download", visible=False), "download", "value")
+    page.put(
+        "files",
+        gr.File(label=say("en", "files"), file_count="multiple", interactive=False, visible=False, elem_id="files"),
+        "files",
+    )
     with gr.Row():
         page.put(
             "t",
@@ -209,12 +227,6 @@ def _result(page: Layout) -> None:
             gr.Radio([*NORMALIZATIONS], value="after", label=say("en", "normalization"), elem_id="normalization"),
             "normalization",
         )
-    page.put("download", gr.Button(say("en", "downloads"), size="sm", elem_id="download"), "downloads", "value")
-    page.put(
-        "files",
-        gr.File(label=say("en", "files"), file_count="multiple", interactive=False, visible=False, elem_id="files"),
-        "files",
-    )
 
 
 def preset_choices(learned: bool, language: str) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from crfrnn.parameters import DEFAULT
 from crfrnn.web.api import add_api
-from crfrnn.web.downloads import fresh_folder
+from crfrnn.web.downloads import GROUND, fresh_folder
 from crfrnn.web.expiry import CHECKS
 from crfrnn.web.layout import lay_out, preset_choices
 from crfrnn.web.samples import BRUSHES, write_samples
@@ -23,6 +23,10 @@ from crfrnn.web.wording import Refusal, language_of, say
 from crfrnn.web.workspaces import DRAWINGS
 
 PROGRESS = gr.Progress()  # Gradio hands each handler one of its own in its place
+TO_THE_RESULT = """() => {
+  const place = document.querySelector("#comparison"), top = place.getBoundingClientRect().top
+  if (top > 0.6 * innerHeight || top < 0) place.scrollIntoView({behavior: "smooth", block: "start"})
+}"""
 FRAME = 0.35  # seconds for which a played iteration is shown
 SESSIONS = 500  # of which Gradio remembers what they are to be told; one that waits for something is not forgotten
 PLAYERS = 2  # at the same time, for each request that is computed; further ones wait
@@ -38,7 +42,7 @@ class Page:
 
     def __init__(self, studio: Studio, folder: Path):
         self.studio, self.folder = studio, folder
-        self.samples = write_samples(folder)
+        self.samples = write_samples(folder, studio.classes())
         DRAWINGS.most = studio.workspaces.most // 4
         studio.workspaces.beside = lambda: DRAWINGS.nbytes
         studio.workspaces.asking = DRAWINGS.asking = asking
@@ -59,6 +63,7 @@ class Page:
         quiet["concurrency_limit"] = self.studio.limits.at_once
         live = quiet | {"trigger_mode": "always_last", "show_progress": "hidden"}
         hidden = quiet | {"show_progress": "hidden"}
+        fetching = quiet | {"show_progress": "full", "show_progress_on": [at.download]}
         slow = quiet | {"show_progress": "full", "show_progress_on": [at.comparison]}
 
         self.blocks.load(self.greet, None, [at.language], api_visibility="private").then(
@@ -66,20 +71,25 @@ class Page:
         )
         at.language.input(self.translate, [at.language, at.key], self._texts(), api_visibility="private")
 
-        at.photo.change(self.segment, [at.photo, at.language, at.key], shown, **slow)
+        def computed(event: Any, work: Callable[..., Any], inputs: list[Any]) -> None:
+            """Results are shown, and on a phone the screen moves to them."""
+            event(work, inputs, shown, **slow).success(None, js=TO_THE_RESULT, api_visibility="private")
+
+        computed(at.photo.change, self.segment, [at.photo, at.language, at.key])
         names = [self.layout.parts[f"name_{brush}"] for brush in BRUSHES]
-        drawing = [at.canvas, at.language, at.key, *names]
-        at.canvas.upload(self.open_photo, [at.canvas, at.language], [at.canvas], **hidden)
-        at.learn.click(self.learn, drawing, shown, **slow)
+        drawing = [at.drawn, at.canvas, at.language, at.key, *names]
+        opened = [at.canvas, at.choosing, at.painting]
+        at.drawn.input(self.open_photo, [at.drawn, at.language], opened, **hidden)
+        at.to_strokes.click(self.carry, [at.photo, at.language], [at.ways, at.drawn, *opened], **hidden)
+        at.another.click(self.close_photo, None, [at.drawn, *opened], **hidden)
+        computed(at.learn.click, self.learn, drawing)
         at.canvas.change(self.look, [at.live, *drawing], shown, **live)
-        at.sample_strokes.click(self.paint_cat, None, [at.canvas, *names], **hidden).then(
-            self.learn_cat, [at.language, at.key], shown, **slow
-        )
+        shown_cat = at.sample_strokes.click(self.paint_cat, None, [at.drawn, *opened, *names], **hidden)
+        computed(shown_cat.then, self.learn_cat, [at.language, at.key])
         refining = [at.owned, at.predictions, at.language, at.key, at.confidence, at.unsure]
-        at.refine.click(self.refine, refining, shown, **slow)
-        at.sample_predictions.click(self.rough_cat, None, [at.owned, at.predictions], **quiet).then(
-            self.refine, refining, shown, **slow
-        )
+        computed(at.refine.click, self.refine, refining)
+        rough = at.sample_predictions.click(self.rough_cat, None, [at.owned, at.predictions], **quiet)
+        computed(rough.then, self.refine, refining)
 
         at.t.input(self.scrub, [at.key, at.t, at.language], [at.comparison, at.legend, at.curve], **live)
         playing = live | {"concurrency_id": "play", "concurrency_limit": PLAYERS * self.studio.limits.at_once}
@@ -88,7 +98,7 @@ class Page:
         for control in controls:
             control.input(self.change, [at.key, at.preset, at.language, *controls], shown, **live)
         at.preset.select(self.start_from, [at.key, at.preset, at.language], shown, **live)
-        at.download.click(self.download, [at.key, at.language], [at.files], **slow)
+        at.download.click(self.download, [at.key, at.language, at.kept], [at.files], **fetching)
 
     def greet(self, request: gr.Request) -> str:
         """The language that the browser asks for."""
@@ -114,20 +124,36 @@ class Page:
         progress(0.1, desc=say(language, "segmenting"))
         return self._show(lambda: self.studio.segment(path, language, key), language, LEARNED)
 
-    def open_photo(self, canvas: dict[str, str | None] | None, language: str) -> Any:
-        """A photo of any kind and size on the canvas as the CRF will see it; a small plain one is there already."""
-        photo = _said(language, lambda: self.studio.read((canvas or {}).get("background")))
-        return self._on_canvas(photo.pixels, []) if photo.scaled else gr.skip()
+    def open_photo(self, path: str | None, language: str) -> list[Any]:
+        """The canvas, the choice of a photo and the painting: a photo of any size as the CRF will see it."""
+        if path is None:
+            return [gr.skip()] * 3
+        photo = _said(language, lambda: self.studio.read(path))
+        return [self._on_canvas(photo.pixels, []), *_painting(True)]
+
+    def carry(self, path: str | None, language: str) -> list[Any]:
+        """A photo that was segmented, to be painted on."""
+        return [gr.Tabs(selected="strokes"), path or gr.skip(), *self.open_photo(path, language)]
+
+    def close_photo(self) -> list[Any]:
+        return [None, None, *_painting(False)]
 
     def learn(
-        self, canvas: dict[str, str | None] | None, language: str, key: str, *names: str, progress: Any = PROGRESS
+        self,
+        photo: str | None,
+        layer: str | None,
+        language: str,
+        key: str,
+        *names: str,
+        progress: Any = PROGRESS,
     ) -> list[Any]:
-        return self._learn(canvas, language, key, names, progress)
+        return self._learn(photo, layer, language, key, names, progress)
 
     def look(
         self,
         wanted: bool,
-        canvas: dict[str, str | None] | None,
+        photo: str | None,
+        layer: str | None,
         language: str,
         key: str,
         *names: str,
@@ -135,14 +161,14 @@ class Page:
         """While somebody paints; nothing is said where strokes are missing."""
         if wanted:
             try:
-                return self._learn(canvas, language, key, names, progress=lambda *_, **__: None)
+                return self._learn(photo, layer, language, key, names, progress=lambda *_, **__: None)
             except gr.Error:
                 pass
         return [gr.skip() for _ in self._shown()]
 
-    def _learn(self, canvas, language: str, key: str, names: tuple[str, ...], progress: Any) -> list[Any]:
-        photo, layer = (canvas or {}).get("background"), (canvas or {}).get("layer")
-
+    def _learn(
+        self, photo: str | None, layer: str | None, language: str, key: str, names: tuple[str, ...], progress: Any
+    ) -> list[Any]:
         def report(done: int, total: int) -> None:
             progress((done, total), desc=say(language, "learning"))
 
@@ -154,15 +180,19 @@ class Page:
     def paint_cat(self) -> list[Any]:
         with Image.open(self.samples.cat) as photo:
             canvas = self._on_canvas(np.asarray(photo), [self.samples.cat_strokes])
-        return [canvas, *(self.samples.cat_names.get(brush, "") for brush in BRUSHES)]
+        return [
+            str(self.samples.cat),
+            canvas,
+            *_painting(True),
+            *(self.samples.cat_names.get(brush, "") for brush in BRUSHES),
+        ]
 
     def learn_cat(self, language: str, key: str, progress: Any = PROGRESS) -> list[Any]:
         layer = self.folder / "cat-strokes.png"
         if not layer.exists():
             Image.fromarray(self.samples.cat_strokes).save(layer)
-        canvas = {"background": str(self.samples.cat), "layer": str(layer)}
         names = tuple(self.samples.cat_names.get(brush, "") for brush in BRUSHES)
-        return self._learn(canvas, language, key, names, progress)
+        return self._learn(str(self.samples.cat), str(layer), language, key, names, progress)
 
     def refine(
         self,
@@ -206,16 +236,19 @@ class Page:
             t += 1
             await asyncio.sleep(FRAME)
 
-    def download(self, key: str, language: str) -> Any:
+    def download(self, key: str, language: str, kept: list[int], progress: Any = PROGRESS) -> Any:
+        progress(0.1, desc=say(language, "writing"))
         into = fresh_folder(self.folder)
-        paths = _said(language, lambda: self.studio.files(key, into))
-        return gr.update(value=[str(path) for path in paths], visible=True)
+        paths = _said(language, lambda: self.studio.files(key, into, kept))
+        return gr.update(value=[str(path) for path in sorted(paths)], visible=True)  # the cut-out first
 
     def _show(self, work: Callable[[], View], language: str, preset: str, moved: bool = False) -> list[Any]:
         """The view in the components of `_shown`; controls that were `moved` by hand stay where they are."""
         view = _said(language, work)
         t = gr.update(value=view.t, maximum=max(1, view.settings.iterations))
         first = [view.key, (view.before, view.after), view.summary, view.legend, view.curve, t]
+        first += [gr.update(value=None, visible=False), gr.update(visible=True)]  # downloads of what was shown before
+        first += [gr.update(choices=view.classes, value=view.chosen, visible=True)]
         if moved:
             return [*first, *(gr.skip() for _ in range(len(RANGES) + 2))]
         chosen = gr.update(
@@ -227,14 +260,16 @@ class Page:
 
     def _shown(self) -> list[Any]:
         at = self.layout
-        return [at.key, at.comparison, at.told, at.legend, at.curve, at.t, at.preset, *at.settings().values()]
+        first = [at.key, at.comparison, at.told, at.legend, at.curve, at.t, at.files, at.download, at.kept]
+        return [*first, at.preset, *at.settings().values()]
 
     def _texts(self) -> list[Any]:
         at = self.layout
         return [*(component for component, _, _ in at.texts), at.about_photo, at.told, at.curve, at.preset]
 
     def _about_model(self, language: str) -> str:
-        classes = ("、" if language == "zh" else ", ").join(self.studio.classes()[:30])
+        known = [name for name in self.studio.classes() if name.casefold() not in GROUND]
+        classes = ("、" if language == "zh" else ", ").join(known[:30])
         return say(language, "about_photo", model=Path(self.studio.name).name, classes=classes)
 
     def _on_canvas(self, photo: np.ndarray, layers: list[np.ndarray]) -> dict[str, Any]:
@@ -242,6 +277,11 @@ class Page:
         for layer in layers:
             composite.alpha_composite(Image.fromarray(layer))
         return {"background": photo, "layers": layers, "composite": np.asarray(composite)}
+
+
+def _painting(open_: bool) -> list[Any]:
+    """The choice of a photo, or the painting on it."""
+    return [gr.update(visible=not open_), gr.update(visible=open_)]
 
 
 def _said(language: str, work: Callable[[], Any]) -> Any:

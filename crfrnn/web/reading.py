@@ -43,6 +43,7 @@ class Photo:
     pixels: np.ndarray  # (H, W, 3) uint8
     full_size: tuple[int, int]  # (height, width) of the file, turned as it is shown
     notes: tuple[str, ...] = ()  # of `WORDS`
+    path: Path | None = None  # of the file
 
     @property
     def size(self) -> tuple[int, int]:
@@ -112,7 +113,12 @@ def _decode(path: Path, limits: Limits, most: float) -> Photo:
         notes += ("deep",) if was_stretched(shown) else ()
     if (upright.height, upright.width) != small:
         upright = upright.resize((small[1], small[0]), Image.Resampling.LANCZOS)
-    return Photo(np.array(upright), full_size, notes)
+    return Photo(np.array(upright), full_size, notes, path)
+
+
+def read_whole_photo(path: Path, limits: Limits) -> Photo:
+    """The same at its full size. Raises Refusal."""
+    return read_photo(path, limits, limits.photo_megapixels * MEGA)
 
 
 def read_strokes(path: str | Path | None, size: tuple[int, int], colours: Sequence[tuple[int, int, int]]) -> np.ndarray:

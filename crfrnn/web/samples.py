@@ -1,6 +1,7 @@
 """Photos to begin with: from scikit-image, which is installed with the demo, and the strokes of `crfrnn demo`."""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from crfrnn.commands.demo.run import STROKES, load_photo
 from crfrnn.data.labels import UNSURE, LabelStyle, write_labels
 from crfrnn.data.strokes import read_strokes
 
-PHOTOS = {"motorcycle": "motorcycle_left.png", "rocket": "rocket.jpg", "coffee": "coffee.png", "cat": "chelsea.png"}
+PHOTOS = {  # by the class that is on them
+    "cat": "chelsea.png",
+    "person": "astronaut.png",
+    "motorbike": "motorcycle_left.png",
+    "dining table": "coffee.png",
+}
 BRUSHES = {  # names in `WORDS`
     "red": (230, 25, 75),
     "blue": (0, 110, 230),
@@ -34,8 +40,11 @@ class Samples:
     rough: Path  # a label map: each pixel has the class of the nearest stroke
 
 
-def write_samples(folder: Path) -> Samples:
-    """Write the samples. Nothing is fetched: photos that this scikit-image does not contain are left out."""
+def write_samples(folder: Path, classes: Sequence[str]) -> Samples:
+    """Write the samples: photos of these classes, or any where the model knows none of them.
+
+    Nothing is fetched: photos that this scikit-image does not contain are left out.
+    """
     cat = folder / "cat.jpg"
     photo = load_photo()
     Image.fromarray(photo).save(cat, quality=92)
@@ -46,17 +55,19 @@ def write_samples(folder: Path) -> Samples:
     rough = folder / "rough-labels.png"
     style = LabelStyle.named([name for _, name in CAT], [BRUSHES[brush] for brush, _ in CAT])
     write_labels(rough, _nearest(strokes.indices), style)
-    return Samples(tuple(_photos(folder)), cat, layer, dict(CAT), rough)
+    known = [name for name in PHOTOS if name in classes] or [*PHOTOS]
+    return Samples(tuple(_photos(folder, known)), cat, layer, dict(CAT), rough)
 
 
-def _photos(folder: Path) -> list[Path]:
+def _photos(folder: Path, names: Sequence[str]) -> list[Path]:
     package = Path(importlib.import_module("skimage.data").__file__ or "").parent
     paths = []
-    for name, file in PHOTOS.items():
+    for name in names:
+        file = PHOTOS[name]
         if (package / file).is_file():
             with Image.open(package / file) as image:
-                image.convert("RGB").save(folder / f"{name}.jpg", quality=92)
-            paths.append(folder / f"{name}.jpg")
+                image.convert("RGB").save(path := folder / f"{name.replace(' ', '-')}.jpg", quality=92)
+            paths.append(path)
     return paths
 
 

@@ -4,30 +4,29 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 
 WORDS: dict[str, tuple[str, str]] = {
     # the page
-    "title": ("CRF-RNN: segmentations with sharp edges", "CRF-RNN：让分割边缘更清晰"),
+    "title": ("Cut-outs and label maps with sharp edges", "抠图与分割：边缘清晰"),
     "about": (
-        "A network guesses what each pixel is. Its CRF-RNN lets neighbouring pixels of like colour agree, step by step,"
-        " until the guess settles on the edges. What you upload stays on this server, and is deleted within two hours.",
-        "网络先猜测每个像素的类别；CRF-RNN 让颜色相近的邻近像素逐步达成一致，使结果贴合物体边缘。"
-        "上传的内容只保存在本服务器上，并会在两小时内删除。",
+        "A network guesses what each pixel is; then neighbouring pixels of like colour agree, step by step, until"
+        " the outline follows the edges in the photo. What you upload stays on this server, and is deleted within"
+        " two hours.",
+        "网络先猜测每个像素的类别；然后颜色相近的邻近像素逐步达成一致，直到轮廓贴合照片中的边缘。上传的内容只保存在本服务器上，并会在两小时内删除。",
     ),
     "language": ("Language", "语言"),
     "tab_photo": ("Photo", "照片"),
     "tab_strokes": ("Strokes", "笔触"),
     "tab_predictions": ("Predictions", "预测"),
-    "about_photo": (
-        "The model **{model}** knows: {classes}. Other things it guesses: paint strokes for them.",
-        "模型 **{model}** 认识：{classes}。其他物体只能猜测：请使用“笔触”。",
-    ),
+    "about_photo": ("It knows {classes} (model **{model}**).", "它认识：{classes}（模型 **{model}**）。"),
     "photo": ("Upload, paste or take a photo", "上传、粘贴或拍摄照片"),
     "samples": ("Or pick a sample", "或选择示例"),
+    "to_strokes": ("Something else? Paint strokes on the photo", "其他物体？在照片上涂笔触"),
     "about_strokes": (
-        "Any photo, any classes: open a photo below, then draw a line on each thing "
-        "and on the background, each in its own colour. Not right yet? Paint more and press the button again.",
-        "任何照片、任何类别：打开照片，用不同颜色在每个物体和背景上各画几笔。结果不理想？继续涂画，再按一次按钮。",
+        "Any photo, anything on it: draw a line on each thing and on the background, each in its own colour. Not"
+        " right yet? Paint more and press the button again.",
+        "任何照片、任何物体：用不同颜色在每个物体和背景上各画几笔。结果不理想？继续涂画，再按一次按钮。",
     ),
     "names": ("What each colour means", "每种颜色的含义"),
-    "learn": ("Segment from the strokes", "按笔触分割"),
+    "learn": ("Segment", "分割"),
+    "another": ("Another photo", "换一张照片"),
     "live": ("Repeat whenever I paint", "涂画后自动更新"),
     "sample_strokes": ("Show me: a cat with strokes", "示例：带笔触的猫"),
     "red": ("red", "红色"),
@@ -37,35 +36,40 @@ WORDS: dict[str, tuple[str, str]] = {
     "magenta": ("magenta", "品红"),
     "cyan": ("cyan", "青色"),
     "about_predictions": (
-        "Predictions of your own network, or a rough label map, with their photo.",
-        "上传您自己网络的预测或粗略的标签图，以及对应的照片。",
+        "Predictions of your own network with their photo: a label PNG, or probabilities (labels, height, width)"
+        " as .npz or .npy.",
+        "您自己网络的预测，以及对应的照片：标签 PNG，或概率数组（类别, 高, 宽）.npz / .npy。",
     ),
-    "predictions": (
-        "Predictions: label PNG, or probabilities (labels, height, width) as .npz or .npy",
-        "预测：标签 PNG，或概率数组（类别, 高, 宽）.npz / .npy",
-    ),
+    "predictions": ("Predictions", "预测"),
     "confidence": ("Label PNG: how sure it is", "标签 PNG：可信度"),
     "unsure": ("Label PNG: value that means “no label”, such as 255", "标签 PNG：表示“无标签”的值，如 255"),
-    "refine": ("Refine", "细化"),
+    "refine": ("Sharpen the edges", "细化边缘"),
     "sample_predictions": ("Show me: a rough outline of a cat", "示例：猫的粗略轮廓"),
     # the result
-    "comparison": ("before | after the CRF", "CRF 之前 | 之后"),
-    "iteration": ("Iteration t: watch the labels settle", "迭代 t：观察标签逐步稳定"),
+    "comparison": ("before | after", "之前 | 之后"),
+    "iteration": ("Step by step", "逐步观察"),
     "play": ("▶ Play", "▶ 播放"),
-    "settings": ("The CRF’s settings", "CRF 参数"),
+    "kept": ("What stays in the cut-out", "抠图中保留的内容"),
+    "settings": ("Settings: how the edges are placed (the CRF)", "设置：如何确定边缘（CRF）"),
     "preset": ("Start from", "预设"),
     "learned": ("learned with the network", "随网络学得"),
-    "theta_alpha": ("θα: reach of the bilateral kernel (pixels)", "θα：双边核的空间带宽（像素）"),
-    "theta_beta": ("θβ: its tolerance of colour (0–255)", "θβ：双边核的颜色带宽（0–255）"),
-    "bilateral_weight": ("w⁽¹⁾: weight of the bilateral kernel", "w⁽¹⁾：双边核的权重"),
-    "theta_gamma": ("θγ: reach of the spatial kernel (pixels)", "θγ：空间核的带宽（像素）"),
-    "spatial_weight": ("w⁽²⁾: weight of the spatial kernel", "w⁽²⁾：空间核的权重"),
-    "iterations": ("T: iterations", "T：迭代次数"),
-    "normalization": ("Normalisation of the kernels", "核的归一化"),
-    "downloads": ("Make the files to download", "生成下载文件"),
+    "theta_alpha": (
+        "How far like colours reach each other, in pixels (θα, bilateral kernel)",
+        "同色像素相互影响的距离，像素（θα，双边核）",
+    ),
+    "theta_beta": ("How unlike colours may be, 0–255 (θβ, bilateral kernel)", "允许的颜色差异，0–255（θβ，双边核）"),
+    "bilateral_weight": ("How much like colours count (w⁽¹⁾, bilateral kernel)", "颜色相近的影响力（w⁽¹⁾，双边核）"),
+    "theta_gamma": (
+        "How far neighbours reach each other, in pixels (θγ, spatial kernel)",
+        "邻近像素相互影响的距离，像素（θγ，空间核）",
+    ),
+    "spatial_weight": ("How much neighbours count (w⁽²⁾, spatial kernel)", "邻近像素的影响力（w⁽²⁾，空间核）"),
+    "iterations": ("Steps (T, mean-field iterations)", "步数（T，平均场迭代次数）"),
+    "normalization": ("How neighbours are averaged (normalisation of the kernels)", "邻居如何平均（核的归一化）"),
+    "download": ("Make the files to download", "生成下载文件"),
     "files": (
-        "Label PNG, overlay, probabilities, and the settings for crfrnn refine --config",
-        "标签 PNG、叠加图、概率，以及供 crfrnn refine --config 使用的参数",
+        "Downloads: cut-out and labels at the photo’s size, overlay, probabilities, settings for crfrnn refine",
+        "下载：原尺寸的抠图和标签图、叠加图、概率，以及供 crfrnn refine 使用的参数",
     ),
     "api": ("Use it from a program", "通过程序调用"),
     # what came of it
@@ -77,14 +81,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "{width} × {height} pixels, {labels} classes, {seconds:.2f} s.",
         "{width} × {height} 像素，{labels} 个类别，{seconds:.2f} 秒。",
     ),
-    "changed": (
-        "The CRF changed the label of {changed:.1%} of the pixels.",
-        "CRF 改变了 {changed:.1%} 像素的标签。",
+    "changed": ("Placing the edges changed {changed:.1%} of the pixels.", "确定边缘改变了 {changed:.1%} 的像素。"),
+    "left_out": ("No steps: this is the guess alone.", "步数为 0：仅为最初的猜测。"),
+    "unknown": (
+        "Nothing that this model knows is clear to see here: paint strokes on the photo instead.",
+        "这张照片里没有模型能确定认出的东西：请改用笔触。",
     ),
-    "left_out": ("T = 0: this is without the CRF.", "T = 0：未使用 CRF。"),
     "scaled": (
-        "Your photo has {width} × {height} pixels; the CRF worked on a smaller copy, and the label map is scaled back.",
-        "您的照片为 {width} × {height} 像素；CRF 在缩小的副本上计算，标签图会放大回原尺寸。",
+        "Your photo has {width} × {height} pixels: a smaller copy is shown, the downloads have the full size.",
+        "您的照片为 {width} × {height} 像素：此处显示缩小的副本，下载文件为原尺寸。",
     ),
     "animated": ("Only the first picture of the file is used.", "仅使用文件中的第一张图片。"),
     "deep": (
@@ -99,7 +104,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "The predictions were scaled to the photo.",
         "预测已缩放到照片尺寸。",
     ),
-    "curve": ("probability that changed class in each iteration", "每次迭代中改变类别的概率"),
+    "curve": ("pixels that changed their mind in each step", "每一步中改变类别的概率"),
     "learning": ("learning from the strokes", "正在学习笔触"),
     "segmenting": ("segmenting", "正在分割"),
     "refining": ("refining", "正在细化"),
@@ -167,8 +172,8 @@ class Refusal(ValueError):
 def say(language: str, key: str, **values: object) -> str:
     """The words for `key` in a language of `LANGUAGES`, English for any other.
 
-    >>> say("zh", "play"), say("fr", "refine")
-    ('▶ 播放', 'Refine')
+    >>> say("zh", "play"), say("fr", "photo")
+    ('▶ 播放', 'Upload, paste or take a photo')
     """
     words = WORDS[key][1 if language == "zh" else 0]
     return words.format(**values) if values else words

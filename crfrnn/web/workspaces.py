@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Workspace:
     learned: bool = False
     settling: Settling | None = None
     seconds: float = 0.0
+    source: Path | None = None  # the file of the photo, as long as it is kept
     owner: str = ""  # the visitor
     lock: threading.Lock = field(default_factory=threading.Lock)  # one run at a time
 

@@ -1,5 +1,6 @@
 """What is shown of names that are not ours: plain text on a terminal and elsewhere."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from crfrnn.cli import main
+from crfrnn.commands.progress import steps_bar
 
 NAMES = ["a\x1b[2Jb", "a{0}b", "[bold red]", "\x07", os.fsdecode(b"\xff")]
 
@@ -32,3 +34,18 @@ def test_names_of_all_kinds(tmp_path: Path, monkeypatch, capsys, name, terminal)
     assert not {"\x1b[2J", "\x07", os.fsdecode(b"\xff")} & {part for part in NAMES if part in shown.out + shown.err}
     assert "\x1b" not in shown.out
     assert f"wrote {name}.png" in shown.out or not name.isprintable()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_bar_is_shown_where_somebody_looks(monkeypatch, terminal):
+    """On a terminal, with the names as plain text, gone at the end; nothing goes into files and pipes."""
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with steps_bar("a\x1b[2Jb") as progress:
+        for done in range(4):
+            progress(done, 3)
+    shown = screen.getvalue()
+    assert bool(shown) == terminal
+    assert ("3" in shown) == terminal
+    assert "\x1b[2J" not in shown

@@ -80,7 +80,7 @@ def classes(page) -> list[str]:
     return [re.sub(r" <?[\d.]+%$", "", text) for text in page.locator("#legend li").all_inner_texts()]
 
 
-def wait_for_result(page, words: str = "The CRF changed") -> None:
+def wait_for_result(page, words: str = "Placing the edges changed") -> None:
     page.wait_for_selector(f"#told:has-text('{words}')")
     page.wait_for_function("[...document.querySelectorAll('#comparison img')].filter(i => i.naturalWidth).length >= 2")
 
@@ -163,6 +163,8 @@ def test_a_photo_is_uploaded_looked_at_and_taken_home(visit, tmp_path, monkeypat
         marginals = saved["probabilities"]
     with Image.open(tmp_path / "overlay.jpg") as overlay:
         assert overlay.width == marginals.shape[2]
+    with Image.open(tmp_path / "cutout.png") as cutout:
+        assert (cutout.mode, cutout.size) == ("RGBA", (1280, 854))
     settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
     assert settings["iterations"] == 3
     monkeypatch.chdir(tmp_path)
@@ -196,12 +198,13 @@ def choose_colour(page, number: int) -> None:
 def test_strokes_of_ones_own(visit, tmp_path):
     page = visit()
     photo = tmp_path / "cat.png"
-    Image.fromarray(data.chelsea()).save(photo)
+    Image.fromarray(data.chelsea()).resize((1804, 1200)).save(photo)
     page.locator("#tab-strokes-button").click()
-    page.locator("#learn").click()
-    page.wait_for_selector("text=Choose a photo first.")
-    page.locator("#canvas input[type=file]").first.set_input_files(photo)
+    assert not page.locator("#learn").is_visible()  # nor is there anything to draw on
+    page.locator("#drawn input[type=file]").set_input_files(photo)
+    page.wait_for_selector("#canvas canvas")
     page.wait_for_timeout(2500)
+    assert page.locator("#learn").bounding_box()["y"] < 800 - 40  # on the screen of a laptop
     page.locator("#canvas button[aria-label='Brush']").click()
     draw(page, (0.45, 0.4), (0.55, 0.6))
     page.locator("#learn").click()
@@ -213,13 +216,44 @@ def test_strokes_of_ones_own(visit, tmp_path):
     page.locator("#learn").click()
     wait_for_result(page)
     assert sorted(classes(page)) == ["<b>cat</b>", "garden"]
-    assert "451 × 300 pixels, 2 classes" in told(page)
+    assert "Your photo has 1804 × 1200 pixels" in told(page)
+    for name in ("cat", "garden"):  # the other one of them stays
+        page.locator("#kept label", has_text=name).click()
+    page.locator("#download").click()
+    with page.expect_download() as download:
+        page.locator("#files a[download='cutout.png']").click()
+    with Image.open(download.value.path()) as cutout:
+        assert cutout.size == (1804, 1200)
+        alpha = np.asarray(cutout)[..., 3] / 255
+    largest = float(re.findall(r"([\d.]+)%", page.locator("#legend").inner_text())[0])
+    assert abs(100 * alpha.mean() - largest) < 2
+    page.locator("#learn").click()
+    page.locator("#files").wait_for(state="hidden")  # they belong to the former result
+    page.locator("#another").click()
+    page.wait_for_selector("#drawn input[type=file]", state="attached")
+    assert not page.locator("#canvas").is_visible()
+
+
+def test_a_segmented_photo_is_painted_on(visit):
+    page = visit()
+    page.locator("#samples button, #samples img").first.click()
+    wait_for_result(page)
+    page.locator("#to-strokes").click()
+    page.wait_for_selector("#canvas canvas")
+
+
+def test_what_is_too_heavy_is_said(visit, tmp_path, server):
+    page = visit()
+    heavy = tmp_path / "heavy.bmp"
+    noise = np.random.default_rng(0).integers(0, 255, (2000, 4000, 3), np.uint8)
+    Image.fromarray(noise).save(heavy)  # 24 MB
+    page.locator("#photo input[type=file]").set_input_files(heavy)
+    page.wait_for_selector("text=exceed the maximum allowed size")
 
 
 def test_the_sample_with_strokes(visit):
     page = visit()
     page.locator("#tab-strokes-button").click()
-    page.wait_for_selector("#canvas canvas")
     page.locator("#sample-strokes").click()
     wait_for_result(page)
     assert classes(page)[:2] == ["cat", "background"]
@@ -263,12 +297,12 @@ def test_predictions_are_refined(visit, tmp_path):
 
 def test_chinese_and_back(visit):
     page = visit(locale="zh-CN")
-    page.wait_for_selector("h1:has-text('让分割边缘更清晰')")
+    page.wait_for_selector("h1:has-text('边缘清晰')")
     page.locator("#samples button, #samples img").first.click()
-    wait_for_result(page, "CRF 改变了")
+    wait_for_result(page, "确定边缘改变了")
     page.locator("#language label", has_text="English").click()
     page.wait_for_selector("h1:has-text('with sharp edges')")
-    assert "The CRF changed the label" in told(page)
+    assert "Placing the edges changed" in told(page)
     assert "画" not in page.locator("#ways").inner_text()
 
 
@@ -277,7 +311,9 @@ def test_on_a_phone(visit):
     page.locator("#samples button, #samples img").nth(1).click()
     wait_for_result(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_timeout(1500)  # a smooth scroll
     box = page.locator("#comparison").bounding_box()
+    assert 0 <= box["y"] < 0.6 * 844
     assert box["width"] > 300
     assert page.locator("#t").bounding_box()["width"] > 150
 

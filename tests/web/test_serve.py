@@ -23,7 +23,7 @@ from crfrnn.cli import main
 from crfrnn.data.labels import LabelStyle
 from crfrnn.networks.models import load_model
 from crfrnn.parameters import PRESETS, CRFParameters, parse_kernel
-from crfrnn.web.downloads import settings_yaml
+from crfrnn.web.downloads import found, settings_yaml
 from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.gate import alias
 from crfrnn.web.limits import Limits
@@ -42,6 +42,12 @@ def studio() -> Studio:
     return Studio(network, name, Limits(pixels=6000))
 
 
+def edge_colours(pixels: np.ndarray, inside: np.ndarray) -> float:
+    """The mean difference of colour across the edge of a region (H, W)."""
+    across = inside[:, 1:] != inside[:, :-1]
+    return float(np.abs(np.diff(pixels.astype(int), axis=1)).sum(axis=2)[across].mean())
+
+
 @pytest.fixture
 def photo(tmp_path) -> str:
     path = tmp_path / "photo.png"
@@ -54,13 +60,47 @@ class TestStudio:
         view = studio.segment(photo, "en")
         assert view.before.shape == view.after.shape == (63, 95, 3)
         assert "150 × 100" in view.summary
-        labels, overlay, probabilities, settings = studio.files(view.key, tmp_path)
+        labels, overlay, probabilities, settings, cutout = studio.files(view.key, tmp_path)
         with Image.open(labels) as image:
             assert image.size == (150, 100)
         with np.load(probabilities) as saved:
             assert saved["probabilities"].shape == (11, 63, 95)
         assert "a learned one" in settings.read_text()
         assert overlay.exists()
+        assert cutout.exists()
+
+    def test_downloads_have_the_photos_size_and_pixels(self, studio, tmp_path):
+        """As `crfrnn segment` would cut it out, and not a smaller copy enlarged."""
+        pixels = data.chelsea()
+        path = tmp_path / "photo.png"
+        Image.fromarray(pixels).save(path)
+        key = studio.segment(str(path), "en").key
+        workspace = studio.workspaces.find(key)
+        chosen = [found(workspace)[0][1]]
+        files = {file.name: file for file in studio.files(key, tmp_path, chosen)}
+        with Image.open(files["cutout.png"]) as image, Image.open(files["labels.png"]) as labels:
+            assert (image.mode, image.size, labels.size) == ("RGBA", (451, 300), (451, 300))
+            cutout, inside = np.asarray(image), np.isin(np.asarray(labels), chosen)
+        opaque = cutout[..., 3] > 0
+        np.testing.assert_array_equal(cutout[opaque][:, :3], pixels[opaque])
+        assert (inside == (cutout[..., 3] > 127)).mean() > 0.99  # several labels may share what is left
+        settling = workspace.settling
+        assert settling is not None
+        enlarged = Image.fromarray(settling.labels[-1]).resize((451, 300), Image.Resampling.NEAREST)
+        assert edge_colours(pixels, inside) > edge_colours(pixels, np.isin(np.asarray(enlarged), chosen))
+        assert "cutout.png" not in {file.name for file in studio.files(key, tmp_path, [])}
+        with pytest.raises(Refusal, match="outside of their range"):
+            studio.files(key, tmp_path, ["1"])
+        path.unlink()
+        with pytest.raises(Refusal, match="start again with the photo"):
+            studio.files(key, tmp_path)
+
+    @pytest.mark.parametrize(("name", "known"), [("chelsea", True), ("astronaut", True), ("rocket", False)])
+    def test_what_the_model_does_not_know_is_said(self, name, known, tmp_path):
+        studio = Studio(*load_model("voc"), Limits())
+        Image.fromarray(getattr(data, name)()).save(tmp_path / "photo.png")
+        said = studio.segment(str(tmp_path / "photo.png"), "en").summary
+        assert ("paint strokes on the photo" in said) is not known
 
     def test_the_learned_crf_is_the_models_own(self, studio):
         pixels = data.chelsea()  # larger than what the network sees
@@ -99,10 +139,10 @@ class TestStudio:
     def test_without_iterations_the_crf_changed_nothing(self, studio, photo):
         key = studio.segment(photo, "en").key
         settings = vars(studio.workspaces.find(key).exploration.learned)
-        assert "The CRF changed" in studio.change(key, settings | {"iterations": 1}, "learned", "en").summary
+        assert "Placing the edges changed" in studio.change(key, settings | {"iterations": 1}, "learned", "en").summary
         summary = studio.change(key, settings | {"iterations": 0}, "learned", "en").summary
         assert "changed" not in summary
-        assert "T = 0" in summary
+        assert "No steps" in summary
 
     def test_the_lattice_is_kept_until_a_bandwidth_changes(self, studio, photo, monkeypatch):
         key = studio.segment(photo, "en").key
@@ -248,7 +288,7 @@ class TestAPI:
             handle_file(photo), handle_file(str(tmp_path / "p.npy")), "pydensecrf", api_name="/refine"
         )
         names = [Path(path).name for path in found]
-        assert names == ["labels.png", "overlay.jpg", "probabilities.npz", "settings.yaml"]
+        assert names == ["labels.png", "overlay.jpg", "probabilities.npz", "settings.yaml", "cutout.png"]
         with Image.open(found[0]) as labels:
             assert labels.size == (150, 100)
         assert "normalization: symmetric" in Path(found[3]).read_text()
@@ -257,7 +297,7 @@ class TestAPI:
     def test_segment_and_strokes(self, client, photo, tmp_path):
         from gradio_client import handle_file
 
-        assert len(client.predict(handle_file(photo), api_name="/segment")) == 4
+        assert len(client.predict(handle_file(photo), api_name="/segment")) in (4, 5)
         empty = tmp_path / "none.png"
         Image.new("RGBA", (150, 100)).save(empty)
         with pytest.raises(Exception, match="Nothing is drawn"):

@@ -22,7 +22,11 @@ def segment_anywhere(options: SegmentOptions) -> None:
         raise UsageError("ray: takes one folder of photographs, and no strokes")
     folder = Place.of(options.image[0])
     places = result_places(
-        out=options.out, overlay=options.overlay, probabilities=options.save_probabilities, compare=options.compare
+        out=options.out,
+        overlay=options.overlay,
+        probabilities=options.save_probabilities,
+        compare=options.compare,
+        cutout=options.cutout,
     )
     check_places([folder], places)
     names, work = [*folder.names(besides=places.values())], image_work(options)

@@ -13,6 +13,7 @@ from crfrnn.commands.batch import run_all
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.evaluate.label_maps import evaluate_label_maps
 from crfrnn.commands.evaluate.options import EvaluateOptions
+from crfrnn.commands.evaluate.predictions import evaluate_predictions
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
 from crfrnn.commands.metrics import Evaluation, doubts
 from crfrnn.commands.progress import say, steps_bar
@@ -29,6 +30,9 @@ from crfrnn.parameters import CRFParameters, parse_kernel
 
 def evaluate(options: EvaluateOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where they make no CRF."""
+    if options.predictions is not None:
+        evaluate_predictions(options)
+        return
     if options.data is None:
         evaluate_label_maps(options)
         return

@@ -28,7 +28,7 @@ UNITS = {"pixels": "px", "voxels": "mm"}
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     truth: Path
     prediction: Path
 
@@ -92,14 +92,14 @@ def evaluate_label_maps(options: EvaluateOptions) -> None:
     kind = kind_of(truths)
     if not kind.truth_suffixes:
         raise ValueError(f"{truths}: holds {kind.several}, which only refine takes")
-    compared = [(name, _cases(kind, truths, Path(name))) for name in options.model]
+    compared = [(name, cases_of(kind, truths, Path(name))) for name in options.model]
     highest = max(
-        int(n) for n in _run(partial(_highest, kind), {case.truth for _, cases in compared for case in cases})
+        int(n) for n in run_cases(partial(highest_class, kind), {case.truth for _, cases in compared for case in cases})
     )
     names = [str(number) for number in range(highest + 1)]
     results = []
     for name, cases in compared:
-        results.append(Comparison.of(name, _run(partial(_scored, kind, len(names)), cases)))
+        results.append(Comparison.of(name, run_cases(partial(_scored, kind, len(names)), cases)))
     tables = [_summary(results, UNITS[kind.points]), _by_class(results, names, UNITS[kind.points])]
     say("\n\n".join(as_text(table) for table in tables))
     if options.out is not None:
@@ -114,10 +114,10 @@ def evaluate_label_maps(options: EvaluateOptions) -> None:
         say(f"\nwrote {', '.join(str(folder / name) for name in texts)}")
 
 
-def _cases(kind: type[Kind], truths: Path, predictions: Path) -> list[_Case]:
+def cases_of(kind: type[Kind], truths: Path, predictions: Path) -> list[Case]:
     """The files of each image; ValueError where a truth has no prediction."""
     if not truths.is_dir():
-        return [_Case(truths, predictions)]
+        return [Case(truths, predictions)]
     suffixes = tuple(dict.fromkeys((*kind.truth_suffixes, *kind.prediction_suffixes)))
     matched = pair_by_stem(truths, predictions, suffixes, image_suffixes=kind.truth_suffixes)
     for path, reason in matched.problems.items():
@@ -126,17 +126,17 @@ def _cases(kind: type[Kind], truths: Path, predictions: Path) -> list[_Case]:
         raise ValueError(f"{predictions}: has nothing for {matched.unused} of the truths, such as {matched.lonely[0]}")
     if not matched.pairs:
         raise ValueError(f"{predictions}: holds no {' or '.join(suffixes)} files")
-    return [_Case(*pair) for pair in matched.pairs.values()]
+    return [Case(*pair) for pair in matched.pairs.values()]
 
 
-def _run(work: Any, jobs: Iterable[Any]) -> list[Any]:
+def run_cases(work: Any, jobs: Iterable[Any]) -> list[Any]:
     finished = run_all(work, list(jobs), "measuring")
     for _, reason in finished.failures:
         raise ValueError(reason)
     return finished.results
 
 
-def _highest(kind: type[Kind], truth: Path) -> int:
+def highest_class(kind: type[Kind], truth: Path) -> int:
     """The last class in it."""
     values = kind.read_indices(truth)
     wrong = values[(values != VOID) & ((values < 0) | (values > VOID))]
@@ -145,10 +145,10 @@ def _highest(kind: type[Kind], truth: Path) -> int:
     return int(values[values != VOID].max(initial=0))
 
 
-def _scored(kind: type[Kind], classes: int, case: _Case) -> _Scored:
+def _scored(kind: type[Kind], classes: int, case: Case) -> _Scored:
     image = kind.open([case.truth])
     image.check_place(case.prediction)
-    truth, prediction = kind.read_indices(case.truth), _labels(image, case.prediction)
+    truth, prediction = kind.read_indices(case.truth), labels_of(image, case.prediction)
     if prediction.shape != truth.shape:
         raise ValueError(f"{case.prediction}: {prediction.shape}, but {case.truth} has {truth.shape}")
     sure = truth != VOID
@@ -163,7 +163,7 @@ def _scored(kind: type[Kind], classes: int, case: _Case) -> _Scored:
     return _Scored(class_counts(confusion), mean, hausdorff)
 
 
-def _labels(image: Kind, path: Path) -> np.ndarray:
+def labels_of(image: Kind, path: Path) -> np.ndarray:
     """(*S), class numbers: of a label map as it is, of predictions the most probable one."""
     if suffix_of(path) in image.truth_suffixes:
         return image.read_indices(path)

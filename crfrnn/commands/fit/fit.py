@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.fit.held_out import Gain, gain, iou, mean_iou, merit, painted_over, table
+from crfrnn.commands.fit.held_out import merit, painted_over, table
 from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.search import START, Search, folds_of
 from crfrnn.commands.fit.workers import Workers, workers
+from crfrnn.commands.gain import Gain, gain, iou, mean_iou
 from crfrnn.commands.metrics import class_counts, confusion_matrix, doubts
 from crfrnn.commands.progress import steps_bar
 from crfrnn.commands.refine.inputs import checked, fitting

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from crfrnn.commands.fit import surface
 from crfrnn.commands.fit.candidates import groups, presets
-from crfrnn.commands.fit.held_out import gain, merit
+from crfrnn.commands.fit.held_out import merit
 from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.surface import Surface
 from crfrnn.commands.fit.workers import Workers
+from crfrnn.commands.gain import gain
 from crfrnn.parameters import CRFParameters
 
 START = "start"

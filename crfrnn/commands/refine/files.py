@@ -183,7 +183,8 @@ def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
         image.write_predictions(targets.probabilities, marginals[1:] if alone else marginals, coarse.form)
     if trace is not None and targets.trace is not None:
         trace.write(targets.trace, job.images[0].name)
-    image.write_labels(targets.out, indices, coarse.style)
+    if targets.out is not None:
+        image.write_labels(targets.out, indices, coarse.style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
     return Outcome(image.extent, coarse.style.names(), changed, notes)

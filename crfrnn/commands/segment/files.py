@@ -11,9 +11,12 @@ import numpy as np
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
+from crfrnn.commands.segment.licence import say_licence
 from crfrnn.commands.segment.options import SegmentOptions
 from crfrnn.commands.segment.segment import Segmentation, segment_photo, segment_strokes
+from crfrnn.commands.segment.stroke_features import MODEL as FEATURES
 from crfrnn.commands.shards import asked_for
+from crfrnn.data.drawing.cutout import cut_out
 from crfrnn.data.drawing.figure import compare_crf, compare_segmentation
 from crfrnn.data.drawing.legend import Entry, entries_of, with_legend
 from crfrnn.data.drawing.overlay import draw_overlay
@@ -21,11 +24,12 @@ from crfrnn.data.files import IMAGE_SUFFIXES, files_by_stem
 from crfrnn.data.images import as_shown, open_image, rgb_pixels, upright, write_image
 from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, parse_unsure, write_labels
 from crfrnn.data.predictions import write_predictions
-from crfrnn.data.strokes import read_strokes
-from crfrnn.networks.models import load_model
+from crfrnn.data.strokes import read_painted, read_strokes
+from crfrnn.networks.models import MODELS, load_model
 from crfrnn.networks.network import SegmentationNetwork
 
 STROKES_ITERATIONS = 10
+BACKGROUND = "background"  # the class of a model that is nothing
 SHOWN = 6  # classes in the line that is printed
 
 
@@ -34,6 +38,7 @@ class _Model:
     name: str
     network: SegmentationNetwork
     iterations: int | None
+    chosen: tuple[int, ...]  # classes that are cut out
 
     @property
     def has_crf(self) -> bool:
@@ -53,12 +58,13 @@ class _Outcome:
     size: tuple[int, int]  # (height, width)
     entries: list[Entry]
     changed: float  # share of the pixels whose label the CRF changed
+    empty: bool  # whether nothing of it is cut out, where that is wanted
 
 
 def segment_files(options: SegmentOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
     photos = [Path(name) for name in dict.fromkeys(options.image)]
-    targets = Targets.given(options.out, options.overlay, options.save_probabilities, options.compare)
+    targets = _targets(options)
     single = len(photos) == 1 and not photos[0].is_dir()
     if options.shard and (options.strokes or single):
         raise UsageError(f"shard: shares out several photographs, and {photos[0]} is one")
@@ -66,8 +72,7 @@ def segment_files(options: SegmentOptions) -> None:
         photo, void = _check_strokes(photos, options.unsure)
         source, targets = Path(options.strokes), targets.of(photo, several=False)
         check_outputs((photo, source), [targets])
-        iterations = STROKES_ITERATIONS if options.iterations is None else options.iterations
-        _segment_by_strokes(photo, source, void, targets, iterations, options.seed)
+        _segment_by_strokes(photo, source, void, targets, options)
         return
     for path in photos:
         if not path.exists():
@@ -75,10 +80,16 @@ def segment_files(options: SegmentOptions) -> None:
     if single:
         job = _Job(photos[0], targets.of(photos[0], several=False))
         check_outputs([job.source], [job.targets])
-        _segment_photo(job, _load(options.model, targets, options.iterations))
+        _segment_photo(job, _load(options, targets))
     else:
         jobs, problems = _jobs(photos, targets)
-        _segment_photos(jobs, problems, targets, _load(options.model, targets, options.iterations), options)
+        _segment_photos(jobs, problems, targets, _load(options, targets), options)
+
+
+def _targets(options: SegmentOptions) -> Targets:
+    return Targets.given(
+        options.out, options.overlay, options.save_probabilities, options.compare, cutout=options.cutout
+    )
 
 
 def image_work(options: SegmentOptions) -> Callable[[Sequence[Path], Path | None, Targets], float]:
@@ -86,8 +97,7 @@ def image_work(options: SegmentOptions) -> Callable[[Sequence[Path], Path | None
 
     It returns the share of the pixels whose label the CRF changed. The model is loaded once, here.
     """
-    targets = Targets.given(options.out, options.overlay, options.save_probabilities, options.compare)
-    return partial(_one_of_many, _load(options.model, targets, options.iterations))
+    return partial(_one_of_many, _load(options, _targets(options)))
 
 
 def _one_of_many(model: _Model, images: Sequence[Path], source: Path | None, targets: Targets) -> float:
@@ -95,11 +105,30 @@ def _one_of_many(model: _Model, images: Sequence[Path], source: Path | None, tar
     return _work(_Job(images[0], targets), model).changed
 
 
-def _load(name: str | None, targets: Targets, iterations: int | None) -> _Model:
-    network, name = load_model(name)
+def _load(options: SegmentOptions, targets: Targets) -> _Model:
+    network, name = load_model(options.model)
+    if options.model is None or options.model in MODELS:
+        say_licence(name)
     if targets.compare is not None and network.crf is None:
         raise ValueError(f"compare: {name} has no CRF, so there is nothing to compare")
-    return _Model(name, network, iterations)
+    chosen = _foreground(_style(network), options.classes) if targets.cutout is not None else ()
+    return _Model(name, network, options.iterations, chosen)
+
+
+def _style(network: SegmentationNetwork) -> LabelStyle:
+    names = network.class_names or [str(number) for number in range(network.num_classes or 0)]
+    return LabelStyle.named(names, network.palette)
+
+
+def _foreground(style: LabelStyle, classes: list[str] | None) -> tuple[int, ...]:
+    """The classes that are cut out: those that are named, or all but the background."""
+    try:
+        if classes:
+            return tuple(dict.fromkeys(map(style.number, classes)))
+        background = style.number(BACKGROUND)
+        return tuple(number for number in range(len(style.values)) if number != background)
+    except ValueError as error:
+        raise UsageError(f"classes: {error}") from None
 
 
 def _jobs(inputs: Sequence[Path], targets: Targets) -> tuple[list[_Job], dict[Path, str]]:
@@ -129,7 +158,7 @@ def _segment_photo(job: _Job, model: _Model) -> None:
     height, width = outcome.size
     classes = ", ".join(map(str, outcome.entries[:SHOWN])) + ", ..." * (len(outcome.entries) > SHOWN)
     summary = f"segmented {job.source} ({width} x {height}) with {model.name} in {seconds:.1f} s: {classes}"
-    say("; ".join([summary, *_changed(model, [outcome])]))
+    say("; ".join([summary, *_told(model, [outcome])]))
     for path in job.targets.paths():
         say(f"wrote {path}")
 
@@ -142,41 +171,48 @@ def _segment_photos(
         jobs,
         targets,
         words=("segmenting", "segmented"),
-        summary=partial(_changed, model),
+        summary=partial(_told, model),
         problems=problems,
         overwrite=options.overwrite,
         shard=asked_for(options.shard),
     )
 
 
-def _changed(model: _Model, outcomes: Sequence[_Outcome]) -> list[str]:
+def _told(model: _Model, outcomes: Sequence[_Outcome]) -> list[str]:
+    """What the CRF changed, and how many cut-outs are empty."""
+    empty = sum(outcome.empty for outcome in outcomes)
+    left = "the cut-out" if len(outcomes) == 1 else f"{empty} of the cut-outs"
+    told = [f"nothing is left in {left}"] if empty else []
     if not model.has_crf:
-        return ["0 iterations: the CRF is left out"] if model.network.crf is not None else []
-    return [f"the CRF changed the label of {np.mean([outcome.changed for outcome in outcomes]):.1%} of the pixels"]
+        return ["0 iterations: the CRF is left out"] * (model.network.crf is not None) + told
+    return [
+        f"the CRF changed the label of {np.mean([outcome.changed for outcome in outcomes]):.1%} of the pixels",
+        *told,
+    ]
 
 
 def _work(job: _Job, model: _Model) -> _Outcome:
-    """Read, segment and write one photograph. The label map comes last: where it stands, everything does."""
+    """Read, segment and write one photograph."""
     targets = job.targets
     try:
         photo = rgb_pixels(as_shown(open_image(job.source)))
         wanted = targets.probabilities is not None
-        result = segment_photo(model.network, photo, iterations=model.iterations, probabilities=wanted)
+        result = segment_photo(
+            model.network, photo, iterations=model.iterations, probabilities=wanted, chosen=model.chosen
+        )
     except ValueError as error:
         raise error if str(job.source) in str(error) else ValueError(f"{job.source}: {error}") from error
-    names = model.network.class_names or [str(number) for number in result.classes]
-    style = LabelStyle.named(names, model.network.palette)
+    style = _style(model.network)
     entries = entries_of(result.labels, style.names(), style.colours())
     if targets.overlay is not None:
         write_image(targets.overlay, with_legend(draw_overlay(photo, result.labels, style.colours()), entries))
-    if targets.probabilities is not None and result.probabilities is not None:
-        write_predictions(targets.probabilities, result.probabilities)
     if targets.compare is not None:
         both = (result.network_labels, result.labels)
         write_image(targets.compare, compare_crf(photo, *both, style.colours(), entries))
-    write_labels(targets.out, result.labels, style)
+    _write_parts(photo, result, style, targets)
     height, width = result.labels.shape
-    return _Outcome((height, width), entries, float(np.mean(result.labels != result.network_labels)))
+    empty = result.chosen is not None and not (result.chosen > 0.5).any()
+    return _Outcome((height, width), entries, float(np.mean(result.labels != result.network_labels)), empty)
 
 
 def _check_strokes(photos: list[Path], unsure: str | int) -> tuple[Path, Value | None]:
@@ -191,11 +227,13 @@ def _check_strokes(photos: list[Path], unsure: str | int) -> tuple[Path, Value |
 
 
 def _segment_by_strokes(
-    image: Path, source: Path, void: Value | None, targets: Targets, iterations: int, seed: int
+    image: Path, source: Path, void: Value | None, targets: Targets, options: SegmentOptions
 ) -> None:
-    drawn, void_rule = read_strokes(source, void)
+    drawn, void_rule = _read_strokes(source, image, void)
     _check_drawn(source, drawn, void_rule)
+    chosen = _foreground(drawn.style, options.classes) if targets.cutout is not None else ()
     photo = rgb_pixels(upright(open_image(image), drawn.indices.shape))
+    say_licence(FEATURES)
     start = time.perf_counter()
     with steps_bar(f"learning {image.name}") as progress:
         try:
@@ -203,9 +241,10 @@ def _segment_by_strokes(
                 photo,
                 drawn.indices,
                 void=UNSURE,
-                iterations=iterations,
-                seed=seed,
+                iterations=STROKES_ITERATIONS if options.iterations is None else options.iterations,
+                seed=options.seed,
                 probabilities=targets.probabilities is not None,
+                chosen=chosen,
                 progress=progress,
             )
         except ValueError as error:
@@ -224,6 +263,18 @@ def _segment_by_strokes(
         say(f"wrote {path}")
 
 
+def _read_strokes(source: Path, image: Path, void: Value | None) -> tuple[LabelMap, str]:
+    try:
+        return read_strokes(source, void)
+    except ValueError:
+        with open_image(source) as strokes:
+            photo = rgb_pixels(upright(open_image(image), (strokes.height, strokes.width)))
+        painted = read_painted(source, photo) if void is None else None
+        if painted is None:
+            raise
+        return painted
+
+
 def _check_drawn(source: Path, drawn: LabelMap, void_rule: str) -> None:
     """ValueError, in the colours of the file, where there are no strokes of two of them."""
     style = drawn.style
@@ -238,12 +289,19 @@ def _check_drawn(source: Path, drawn: LabelMap, void_rule: str) -> None:
 
 
 def _write(photo: np.ndarray, drawn: LabelMap, result: Segmentation, targets: Targets) -> None:
-    """All outputs; the label map comes last: where it stands, everything does."""
     if targets.overlay is not None:
         write_image(targets.overlay, draw_overlay(photo, result.labels, drawn.style.colours()))
-    if targets.probabilities is not None and result.probabilities is not None:
-        write_predictions(targets.probabilities, result.probabilities)
     if targets.compare is not None:
         both = (result.network_labels, result.labels)
         write_image(targets.compare, compare_segmentation(photo, drawn.indices, *both, drawn.style.colours()))
-    write_labels(targets.out, result.labels, drawn.style)
+    _write_parts(photo, result, drawn.style, targets)
+
+
+def _write_parts(photo: np.ndarray, result: Segmentation, style: LabelStyle, targets: Targets) -> None:
+    """What has no words in it; the label map comes last: where it stands, everything does."""
+    if targets.probabilities is not None and result.probabilities is not None:
+        write_predictions(targets.probabilities, result.probabilities)
+    if targets.cutout is not None and result.chosen is not None:
+        write_image(targets.cutout, cut_out(photo, result.chosen))
+    if targets.out is not None:
+        write_labels(targets.out, result.labels, style)

@@ -21,13 +21,18 @@ class SegmentOptions:
 
     Args:
         image: photographs, and folders of photographs.
-        out: the label map, a PNG in the colours of the model or the strokes, or a folder for several.
+        out: the label map, a PNG in the colours of the model or the strokes, or a folder for several; may be left
+            out where there is another output.
         model: voc or camvid, which come with the package, a folder that training or save_pretrained left, or a name on
             the hub; voc where it is left out.
         strokes: instead of a model, the strokes: a PNG of the photograph's size, palette, grey or colours.
         unsure: with --strokes, the index (0) or colour (0,0,0 or "#000000") that means "nothing drawn"; without it,
             what is transparent or else covers most of the picture.
         overlay: also write the photograph tinted by the labels, with a legend where the classes have names.
+        cutout: also write the photograph with everything transparent that is not of --classes, .png or .webp, at its
+            full size.
+        classes: what stays in the cut-out, said again for each further class: by name, or with --strokes by the
+            colour or index of its strokes. Where it is left out, all but the model's background.
         save_probabilities: also write the probabilities, float16, .npz or .npy.
         compare: also write a figure: photograph, strokes, the labels without and with the CRF-RNN.
         iterations: mean-field iterations; the model's own where it is left out, 10 with --strokes. 0 leaves the CRF
@@ -43,11 +48,13 @@ class SegmentOptions:
 
     image: list[str]
     _: KW_ONLY
-    out: str
+    out: str | None = None
     model: str | None = None
     strokes: str | None = None
     unsure: str | int = ""
     overlay: str | None = None
+    cutout: str | None = None
+    classes: list[str] | None = None
     save_probabilities: str | None = None
     compare: str | None = None
     iterations: int | None = None
@@ -60,6 +67,12 @@ class SegmentOptions:
     def __post_init__(self):
         check_not_negative("iterations", self.iterations)
         check_sharing(self.shard, self.ray, self.ray_cpus)
+        if not any((self.out, self.overlay, self.cutout, self.save_probabilities, self.compare)):
+            raise UsageError("out: nothing is to be written; give --out labels.png, or --cutout cat.png")
+        if self.classes and not self.cutout:
+            raise UsageError("classes: belong to --cutout")
+        if self.strokes and self.cutout and not self.classes:
+            raise UsageError("classes: with --strokes --cutout needs them, such as --classes red, a colour drawn")
         if self.strokes and self.model is not None:
             raise UsageError("model: strokes need none; give one of --model and --strokes")
         if self.compare and self.iterations == 0:

@@ -1,7 +1,7 @@
 """Segment a photograph: with a trained model, or from a few strokes on it and nothing else."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,7 @@ class Segmentation:
     network_labels: np.ndarray  # (H, W), the network's alone; with strokes before the CRF
     classes: tuple[int, ...]  # (L,) the model's, or the numbers that occur in the strokes, ascending
     probabilities: np.ndarray | None  # (L, H, W) float16 in the order of `classes`, where they were asked for
+    chosen: np.ndarray | None = None  # (H, W) float16, the probability of the `chosen` classes together
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,12 @@ class LearnedStrokes:
 
 
 def segment_photo(
-    network: SegmentationNetwork, photo: np.ndarray, *, iterations: int | None = None, probabilities: bool = False
+    network: SegmentationNetwork,
+    photo: np.ndarray,
+    *,
+    iterations: int | None = None,
+    probabilities: bool = False,
+    chosen: Sequence[int] = (),
 ) -> Segmentation:
     """Segment a photo with a trained network: its labels with its CRF-RNN and alone, for the price of one network.
 
@@ -51,6 +57,7 @@ def segment_photo(
         photo: (H, W, 3) uint8, of any size: see `SegmentationNetwork.predict`.
         iterations: T, instead of the CRF's.
         probabilities: also return the marginals.
+        chosen: numbers of classes whose probability is also returned, as one; much less memory than all marginals.
 
     Raises ValueError, whose message begins with the argument's name, where the photo is none.
 
@@ -63,11 +70,11 @@ def segment_photo(
         raise ValueError(f"iterations: must be at least 0, got {iterations}")
     logits = network.photo_logits(photo)
     classes = tuple(range(logits.shape[1]))
-    network_labels, kept = _label(logits, photo, classes, iterations, None, keep=probabilities and network.crf is None)
-    labels = network_labels
-    if network.crf is not None:
-        labels, kept = _label(logits, photo, classes, iterations, network.crf, keep=probabilities)
-    return Segmentation(labels, network_labels, classes, kept)
+    label = partial(_label, logits, photo, classes, iterations)
+    if network.crf is None:
+        alone = label(None, probabilities, chosen)
+        return replace(alone, network_labels=alone.labels)
+    return replace(label(network.crf, probabilities, chosen), network_labels=label(None).labels)
 
 
 def segment_strokes(
@@ -78,6 +85,7 @@ def segment_strokes(
     iterations: int = 10,
     seed: int = 0,
     probabilities: bool = False,
+    chosen: Sequence[int] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> Segmentation:
     """Segment any photo into any classes from a few strokes: the only supervision.
@@ -95,6 +103,7 @@ def segment_strokes(
         seed: which of the strokes are looked at, where they cover more than 1000 places. The same seed gives the same
             result on the same machine and number of threads.
         probabilities: also return the marginals.
+        chosen: numbers that occur in the strokes, whose probability is also returned, as one.
         progress: called after each step with (steps done, steps in all).
 
     Raises:
@@ -114,9 +123,8 @@ def segment_strokes(
     iterations = check_iterations(iterations)
     learned = learn_strokes(image, strokes, void=void, seed=seed, progress=progress)
     label = partial(_label, image=image, classes=learned.classes, iterations=iterations)
-    network_labels, _ = label(learned.alone, crf=None, keep=False)
-    labels, kept = label(learned.unary, crf=learned.crf, keep=probabilities)
-    return Segmentation(labels, network_labels, learned.classes, kept)
+    refined = label(learned.unary, crf=learned.crf, keep=probabilities, chosen=chosen)
+    return replace(refined, network_labels=label(learned.alone, crf=None).labels)
 
 
 def learn_strokes(
@@ -179,18 +187,22 @@ def _label(
     classes: tuple[int, ...],
     iterations: int | None,
     crf: CRFRNN | None,
-    keep: bool,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels (H, W) in the numbers of the classes, and the marginals (L, H, W) if they are kept."""
+    keep: bool = False,
+    chosen: Sequence[int] = (),
+) -> Segmentation:
+    """Labels (H, W) in the numbers of the classes, the marginals (L, H, W) if they are kept, those chosen in one."""
     numbers = np.array(classes)
     labels = np.empty(image.shape[:2], numbers.dtype)
     kept = np.empty((len(classes), *labels.shape), np.float16) if keep else None
+    together = np.empty(labels.shape, np.float16) if chosen else None
     with torch.no_grad():
         for rows, q in bands(logits, crf, image, iterations):
             labels[rows] = numbers[q.argmax(axis=0)]
             if kept is not None:
                 kept[:, rows] = q
-    return labels, kept
+            if together is not None:
+                together[rows] = q[np.isin(numbers, chosen)].sum(axis=0)
+    return Segmentation(labels, labels, classes, kept, together)
 
 
 def _check(image: np.ndarray, strokes: np.ndarray, void: int) -> tuple[int, ...]:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from crfrnn.data.drawing.font import font_for
 
 WIDTH, HEIGHT = 640, 400  # pixels, which a viewer scales
 LEFT, RIGHT, TOP, BOTTOM = 84, 20, 44, 56  # margins around the axes
@@ -124,7 +126,7 @@ class _ImagePen:
 
     def text(self, x: float, y: float, text: str, anchor: str = "middle", size: int = 13, turned: bool = False) -> None:
         text = text.replace("−", "-")  # which Pillow's font lacks
-        font, place = ImageFont.load_default(size * SCALE), (round(x * SCALE), round(y * SCALE))
+        font, place = font_for([text], size * SCALE), (round(x * SCALE), round(y * SCALE))
         if not turned:
             self.ink.text(place, text, fill=INK, font=font, anchor={"start": "ls", "middle": "ms", "end": "rs"}[anchor])
             return

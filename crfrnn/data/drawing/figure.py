@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from crfrnn.data.drawing.font import font_for
 from crfrnn.data.drawing.legend import Entry, with_legend
 from crfrnn.data.drawing.overlay import draw_overlay
 
@@ -22,7 +23,7 @@ def draw_strokes(photo: np.ndarray, indices: np.ndarray, colours: np.ndarray, un
 
 def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
     """Panels (caption, (H, W, 3) uint8) of one height in a row, each under its caption."""
-    font = ImageFont.load_default(TEXT)
+    font = font_for((caption for caption, _ in panels), TEXT)
     widths = [max(pixels.shape[1], math.ceil(font.getlength(caption))) for caption, pixels in panels]
     height = panels[0][1].shape[0]
     figure = Image.new("RGB", (sum(widths) + MARGIN * (len(panels) + 1), height + CAPTION + MARGIN), PAPER)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from crfrnn.data.drawing.font import font_for
 
 PAPER, INK, FRAME = (255, 255, 255), (30, 30, 30), (160, 160, 160)
 SMALLEST_TEXT, TEXT_SHARE = 13, 1 / 36  # pixels; of the square root of the number of pixels
@@ -46,7 +48,7 @@ def with_legend(picture: np.ndarray | Image.Image, entries: Sequence[Entry]) -> 
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     text = max(SMALLEST_TEXT, round(math.sqrt(image.width * image.height) * TEXT_SHARE))
-    font = ImageFont.load_default(text)
+    font = font_for(map(str, entries), text)
     gap, line = text, round(1.6 * text)
     widths = [round(text * 1.5 + font.getlength(str(entry))) for entry in entries]
     width = max([image.width, *(needed + 2 * gap for needed in widths)])

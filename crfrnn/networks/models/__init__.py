@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crfrnn.networks.network import CONFIG, SegmentationNetwork
+from crfrnn.networks.network import CONFIG, WEIGHTS, SegmentationNetwork
 
 MODELS = {name: Path(__file__).with_name(name) for name in ("voc", "camvid")}  # each has a model card, README.md
 DEFAULT = "voc"
@@ -25,6 +25,11 @@ def load_model(name: str | None = None) -> tuple[SegmentationNetwork, str]:
     name = name if name is not None else DEFAULT
     source = MODELS.get(name, name)
     run = Path(source)
+    if name in MODELS and not (run / WEIGHTS).is_file():
+        raise ValueError(
+            f"model: this build of crfrnn comes without the weights of {name} (CRFRNN_WITHOUT_MODELS); install one with"
+            " them, or name a model of your own"
+        )
     if run.is_dir() and not (run / CONFIG).is_file():
         inside = [folder for folder in (run / "model", run / "best") if (folder / CONFIG).is_file()]
         hint = f"; {inside[0]} does" if inside else "; a model is what crfrnn train or save_pretrained left"

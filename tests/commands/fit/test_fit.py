@@ -7,10 +7,10 @@ import torch
 from crfrnn import fit, refine
 from crfrnn.commands.fit import fit as fit_module
 from crfrnn.commands.fit.fit import ALONE, FITTED, CrossValidation, Fit, Images, Together, cross_validate
-from crfrnn.commands.fit.held_out import gain, iou
 from crfrnn.commands.fit.sample import PIXELS, Sample
 from crfrnn.commands.fit.search import START, Search
 from crfrnn.commands.fit.workers import workers
+from crfrnn.commands.gain import gain, iou
 from crfrnn.commands.metrics import class_counts, confusion_matrix, scores
 from crfrnn.parameters import PRESETS, CRFParameters
 from crfrnn.runtime import threads

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageDraw
 from skimage import data
 
 from crfrnn import SegmentationNetwork, build_unary
@@ -19,9 +19,14 @@ HEIGHT, WIDTH = 48, 64
 
 
 @pytest.fixture(autouse=True)
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(tmp_path: Path, tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with photos/0.jpg to photos/3.jpg and one.png."""
     monkeypatch.chdir(tmp_path)
+    told = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(told))
+    (told / "crfrnn").mkdir()
+    for name in MODELS:
+        (told / "crfrnn" / f"licence-of-{name}").touch()
     Path("photos").mkdir()
     for number in range(4):
         top = 60 * number
@@ -80,6 +85,99 @@ def test_one_photo_to_all_outputs(capsys: pytest.CaptureFixture[str]):
         assert image.width > 3 * WIDTH
 
 
+def test_the_licence_of_a_model_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    for model, said in (("voc", 1), ("camvid", 1), ("voc", 0)):
+        assert run("one.png", "--out", "labels.png", "--iterations", "1", "--model", model) == 0
+        err = capsys.readouterr().err
+        assert err.count("\n") == err.count(f"note: the model {model} is for research and other non-commercial") == said
+    Path("cache").rename("there")
+    Path("cache").touch()  # no folder can be made there
+    for _ in range(2):
+        assert run("one.png", "--out", "labels.png", "--iterations", "1") == 0
+        assert "non-commercial" in capsys.readouterr().err
+
+
+def test_a_build_without_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.setitem(MODELS, "voc", tmp_path)
+    assert run("one.png", "--out", "labels.png") == 1
+    assert "model: this build of crfrnn comes without the weights of voc" in capsys.readouterr().err
+
+
+def test_a_cut_out(capsys: pytest.CaptureFixture[str]):
+    Image.fromarray(data.chelsea()).save("cat.png")
+    network, _ = load_model()
+    cat = (network.class_names or []).index("cat")
+    probability = network.probabilities(data.chelsea())
+    for classes, expected in ((["--classes", "Cat"], probability[cat]), ([], 1 - probability[0])):
+        assert run("cat.png", "--cutout", "cutout.png", *classes) == 0
+        with Image.open("cutout.png") as image:
+            assert (image.mode, image.size) == ("RGBA", (451, 300))
+            alpha = np.asarray(image)[..., 3]
+            shown = alpha > 0
+            np.testing.assert_array_equal(np.asarray(image)[shown][:, :3], data.chelsea()[shown])
+        np.testing.assert_array_equal(alpha[[0, 299]] > 127, expected[[0, 299]] > 0.5)
+    assert files() == ["cat.png", "cutout.png", "one.png"]
+    capsys.readouterr()
+    assert run("photos", "--cutout", "cutouts", "--classes", "sheep", "--classes", "cow") == 0
+    assert "; nothing is left in 4 of the cut-outs" in capsys.readouterr().out
+    assert files()[2:6] == [f"cutouts/{number}.png" for number in range(4)]
+
+
+def test_a_cut_out_by_strokes():
+    Image.fromarray(data.chelsea()).save("cat.png")
+    for name, colour in (("#E6194B", RED), ("blue", BLUE)):
+        strokes = Image.new("RGBA", (451, 300))
+        strokes.paste(RED, (120, 80, 260, 90))
+        strokes.paste(BLUE, (420, 80, 430, 220))
+        strokes.save("strokes.png")
+        assert run("cat.png", "--strokes", "strokes.png", "--cutout", "cutout.webp", "--classes", name) == 0
+        with Image.open("cutout.webp") as image:
+            alpha = np.asarray(image)[..., 3]
+        assert (alpha[85, 130], alpha[150, 425]) == ((255, 0) if colour == RED else (0, 255))
+
+
+def test_strokes_painted_on_the_photo_itself(capsys: pytest.CaptureFixture[str]):
+    """As a paint program saves them with soft edges; the same as on a transparent layer."""
+    cat = Image.fromarray(data.chelsea())
+    cat.save("cat.png")
+    large = Image.new("RGBA", (3 * 451, 3 * 300))
+    for colour, ends in ((RED, [(450, 240), (600, 600)]), (BLUE, [(1290, 180), (1280, 750)])):
+        ImageDraw.Draw(large).line(ends, fill=colour, width=20)
+    soft = large.resize((451, 300), Image.Resampling.BOX)
+    painted = cat.convert("RGBA")
+    painted.alpha_composite(soft)
+    painted.convert("RGB").save("painted.png")
+    alone = np.asarray(soft).copy()
+    alone[alone[..., 3] < 255] = 0
+    Image.fromarray(alone).save("alone.png")
+    for strokes in ("painted", "alone"):
+        assert run("cat.png", "--strokes", f"{strokes}.png", "--out", f"labels-{strokes}.png") == 0
+    assert "what is as in the photograph means nothing drawn" in capsys.readouterr().out
+    painted_labels, labels = (np.asarray(Image.open(f"labels-{one}.png")) for one in ("painted", "alone"))
+    np.testing.assert_array_equal(painted_labels, labels)
+    Image.fromarray(data.chelsea()[::-1]).save("other.png")
+    assert run("cat.png", "--strokes", "other.png", "--out", "labels.png") == 1
+    assert "or painted on a photograph? paint on a transparent layer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cutout", "c.png", "--classes", "cta"], "classes: no class is called 'cta'; there are background, aer"),
+        (["--cutout", "c.png", "--model", "camvid"], "classes: no class is called 'background'; there are sky, "),
+        (["--cutout", "c.jpg"], "cutout: c.jpg must end in .png or .webp, which can be transparent"),
+        (["--out", "labels.png", "--classes", "cat"], "classes: belong to --cutout"),
+        (["--strokes", "s.png", "--cutout", "c.png"], "classes: with --strokes --cutout needs them, such as --classes"),
+        ([], "out: nothing is to be written; give --out labels.png, or --cutout cat.png"),
+    ],
+)
+def test_cut_outs_that_nobody_can_mean(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert run("one.png", *options) == 2
+    assert capsys.readouterr().err.startswith(f"crfrnn segment: {said}")
+    assert files() == ["one.png"]
+
+
 def test_iterations_and_the_network_alone():
     network, _ = load_model()
     for iterations, expected in ((3, network.predict(photo(), iterations=3)), (0, network.predict(photo(), crf=False))):
@@ -106,7 +204,8 @@ def test_zero_iterations_leave_the_crf_out_of_a_large_photo(
     assert "compare: 0 iterations leave the CRF out, so there is nothing to compare" in capsys.readouterr().err
 
 
-RED, TRANSPARENT, WHITE = (230, 25, 75, 255), (0, 0, 0, 0), (255, 255, 255)
+RED, BLUE = (230, 25, 75, 255), (0, 0, 255, 255)
+TRANSPARENT, WHITE = (0, 0, 0, 0), (255, 255, 255)
 STROKES = {
     "one": (
         lambda image: image.paste(RED, (5, 5, 20, 8)),

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from crfrnn.commands.fit import surface
-from crfrnn.commands.fit.held_out import gain, iou, mean_iou, merit, painted_over
+from crfrnn.commands.fit.held_out import merit, painted_over
 from crfrnn.commands.fit.surface import STEP, Surface
+from crfrnn.commands.gain import gain, iou, mean_iou
 from crfrnn.commands.metrics import class_counts
 from crfrnn.parameters import CRFParameters
 
