@@ -29,10 +29,10 @@ from torch.nn.functional import interpolate
 from benchmarks.bm_voc2012 import POOLS, VOID, logits_of
 from benchmarks.inputs import machine
 from crfrnn.commands.fit.fit import ALONE, FITTED, CrossValidation, Images, cross_validate
-from crfrnn.commands.fit.held_out import gain, iou
 from crfrnn.commands.fit.sample import Sample
 from crfrnn.commands.fit.search import START, Search
 from crfrnn.commands.fit.workers import Workers, workers
+from crfrnn.commands.gain import gain, iou
 from crfrnn.data.datasets.camvid import CLASSES as CAMVID
 from crfrnn.data.datasets.voc import CLASSES as VOC
 from crfrnn.parameters import CRFParameters

@@ -49,6 +49,11 @@ class Targets:
         """Those that are wanted, the label map first."""
         return [path for _, path in self.wanted()]
 
+    @property
+    def first(self) -> Path:
+        """The label map, or where none is wanted another result."""
+        return self.paths()[0]
+
     def done(self) -> bool:
         """Whether all of them are there."""
         return all(path.exists() for path in self.paths())
@@ -158,7 +163,7 @@ def run_jobs(
         finished = run_all(work, todo, words[0])
     else:
         names = [*(_result(job, targets) for job in jobs), *(path.name for path in problems)]
-        with Log(targets.out, shard).run(names, images) as log:
+        with Log(targets.first, shard).run(names, images) as log:
             for path, reason in problems.items():
                 log.failed(path.name, reason)
             finished = run_all(_logged(work, targets, log), todo, f"{words[0]}, shard {shard}")
@@ -179,8 +184,8 @@ def run_jobs(
 
 
 def _result(job: Job, targets: Targets) -> str:
-    """The name by which a job belongs to a shard: its label map's in the folder of all of them."""
-    return job.targets.out.relative_to(targets.out).as_posix()
+    """The name by which a job belongs to a shard: its first result's in the folder of all of them."""
+    return job.targets.first.relative_to(targets.first).as_posix()
 
 
 def _logged(work: Callable[[One], Result], targets: Targets, log: Log) -> Callable[[One], Result]:
