@@ -41,7 +41,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "您自己网络的预测，以及对应的照片：标签 PNG，或概率数组（类别, 高, 宽）.npz / .npy。",
     ),
     "predictions": ("Predictions", "预测"),
-    "confidence": ("Label PNG: how sure it is", "标签 PNG：可信度"),
+    "confidence": ("Label PNG: how sure it is", "标签 PNG：置信度"),
     "unsure": ("Label PNG: value that means “no label”, such as 255", "标签 PNG：表示“无标签”的值，如 255"),
     "refine": ("Sharpen the edges", "细化边缘"),
     "sample_predictions": ("Show me: a rough outline of a cat", "示例：猫的粗略轮廓"),

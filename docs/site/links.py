@@ -7,7 +7,6 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
 PAGES = {"README": "docs/index", "README.zh-CN": "docs/zh/index", "docs/gallery/README": "docs/examples/index"}
-AWAITED = ("rasters", "cluster")  # guides that have their place in the navigation, and are written elsewhere
 
 
 class Links(SphinxPostTransform):
@@ -36,16 +35,6 @@ class Links(SphinxPostTransform):
         return make_refnode(self.app.builder, document, target, "", text)
 
 
-def leave_out_awaited(app: Sphinx, page: str, source: list[str]) -> None:
-    """Their lines in the first page's navigation, as long as the guides are not there."""
-    if page != "docs/index":
-        return
-    for name in [*AWAITED, *(f"zh/{name}" for name in AWAITED)]:
-        if not (app.srcdir / f"docs/{name}.md").exists():
-            source[0] = source[0].replace(f"\n{name}\n", "\n")
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("source-read", leave_out_awaited)
     app.add_post_transform(Links)
     return {"parallel_read_safe": True}
