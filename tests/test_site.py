@@ -14,8 +14,14 @@ DOCS = ROOT / "docs"
 CHINESE = sorted((DOCS / "zh").glob("*.md"))
 
 # What users import from, beside the names at the root.
-PUBLIC = ("crfrnn", "crfrnn.losses", "crfrnn.inference.solvers", "crfrnn.bilateralfilter", "crfrnn.pydensecrf.utils")
-PUBLIC += ("crfrnn.commands.cluster",)
+PUBLIC = (
+    "crfrnn",
+    "crfrnn.bilateralfilter",
+    "crfrnn.commands.cluster",
+    "crfrnn.inference.solvers",
+    "crfrnn.losses",
+    "crfrnn.pydensecrf.utils",
+)
 REFERENCE = (DOCS / "reference/index.rst").read_text(encoding="utf-8")
 
 
@@ -98,8 +104,9 @@ def _words(path: Path) -> str:
 
 
 def test_chinese_pages_use_the_words_of_the_glossary():
+    """Those of the site, and the page of `crfrnn serve`."""
     wrong = []
-    for path in [*CHINESE, ROOT / "README.zh-CN.md"]:
+    for path in [*CHINESE, ROOT / "README.zh-CN.md", ROOT / "crfrnn/web/wording.py"]:
         text = _words(path)
         wrong += [
             f"{path.name}: {word} is {chinese}" for _, chinese, others in glossary() for word in others if word in text
