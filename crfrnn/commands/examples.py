@@ -28,6 +28,7 @@ EXAMPLES = {
         "segment photo.jpg --strokes strokes.png --out labels.png",
     ),
     "serve": ("serve", "serve --host 0.0.0.0 --port 8080", "serve --model camvid"),
+    "status": ("status labels/", "status segmented/", "status --help all"),
     "train": (
         "train --config configs/camvid.yaml --data.root ~/data/camvid --out runs/camvid",
         "train --config recipe.yaml --out runs/mine --hardware.precision bf16-mixed",

@@ -54,6 +54,7 @@ UPLOADS = (API + "upload", API + "component_server")
 FOREIGN = re.compile(rb"<(?:link|script|meta)\b[^>]*https?://[^>]*>(?:\s*</script>)?")
 UPLOAD = 3  # parts of the largest size that one upload may have
 JSON_MOST = 2 * MEGA  # bytes of a request that carries no file
+TICK = 0.02  # seconds by which a file's time may be behind the clock: file systems have clocks that tick
 SILENCE = 60.0  # seconds that the next part of a request may take
 CONNECTIONS = 1024  # under way at a time, where the system says nothing of open files
 
@@ -141,8 +142,13 @@ class Gate:
         finally:
             self._uploads.remove(began)
             self.storage.brought(counted)
-            before = min(self._uploads, default=time.time())  # what begins while the thread waits stays
-            await asyncio.shield(asyncio.to_thread(clear_uploads, self.folder, before))
+            await asyncio.shield(self._clear())
+
+    async def _clear(self) -> None:
+        """Delete what uploads have left that are not under way; what begins while the thread waits stays, too."""
+        await asyncio.sleep(2 * TICK)  # so that what this one has left is old enough
+        before = min(self._uploads, default=time.time()) - TICK
+        await asyncio.to_thread(clear_uploads, self.folder, before)
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         """That of a request without files, in which the files that it names are where they are for the server."""

@@ -136,7 +136,8 @@ class Page:
         return [gr.Tabs(selected="strokes"), path or gr.skip(), *self.open_photo(path, language)]
 
     def close_photo(self) -> list[Any]:
-        return [None, None, *_painting(False)]
+        """The canvas keeps its photo until the next one comes: Gradio's editor breaks when it is emptied as it goes."""
+        return [None, gr.skip(), *_painting(False)]
 
     def learn(
         self,

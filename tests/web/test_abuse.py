@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,6 +124,35 @@ class TestUploads:
         assert len(list(tmp_path.iterdir())) == 3
         clear_uploads(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["cat.jpg"]
+
+    def test_the_clock_of_the_file_system_ticks(self, tmp_path, monkeypatch):
+        """A file is a little older than the upload that writes it, and stays all the same when another one ends."""
+        monkeypatch.setattr(gate, "time", SimpleNamespace(time=lambda: time.time() + 0.75 * gate.TICK))
+
+        async def uploads() -> bool:
+            begun, other = asyncio.Event(), asyncio.Event()
+
+            async def app(scope, receive, send):
+                if scope["query_string"] == b"slow":
+                    (tmp_path / "tmp1").touch()
+                    begun.set()
+                    await other.wait()
+
+            async def nothing(*_):
+                return {"type": "http.request", "body": b""}
+
+            scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": [], "client": None}
+            through = Gate(app, tmp_path, Limits())
+            slow = asyncio.create_task(through({**scope, "query_string": b"slow"}, nothing, nothing))
+            await begun.wait()
+            await through({**scope, "query_string": b"quick"}, nothing, nothing)
+            stays = (tmp_path / "tmp1").exists()
+            other.set()
+            await slow
+            return stays
+
+        assert asyncio.run(uploads())
+        assert not (tmp_path / "tmp1").exists()  # its own upload has ended without it
 
 
 class TestSilence:

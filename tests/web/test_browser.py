@@ -231,7 +231,7 @@ def test_strokes_of_ones_own(visit, tmp_path):
     page.locator("#files").wait_for(state="hidden")  # they belong to the former result
     page.locator("#another").click()
     page.wait_for_selector("#drawn input[type=file]", state="attached")
-    assert not page.locator("#canvas").is_visible()
+    page.locator("#canvas").wait_for(state="hidden")
 
 
 def test_a_segmented_photo_is_painted_on(visit):

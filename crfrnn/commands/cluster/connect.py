@@ -4,9 +4,11 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,7 @@ def connected(address: str) -> Iterator[Any]:
     options = {"logging_level": "error", "log_to_driver": False}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what is said here; a worker's log tells all the same
+    ended = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
             os.environ.setdefault("RAY_worker_niceness", "0")  # as the command itself, and not Ray's 15
@@ -56,6 +59,8 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread():  # Ray leaves a handler of its own behind
+            signal.signal(signal.SIGTERM, ended)
 
 
 def _refused(address: str, text: str) -> str:

@@ -116,7 +116,7 @@ def refine_windows(
     Raises:
         ValueError: as `refine`; where the memory is too small for the halo of the kernels (docs/rasters.md).
 
-    >>> image, p = np.zeros((40, 60, 3), np.uint8), np.full((2, 40, 60), 0.5, np.float16)
+    >>> image, p = np.full((40, 60, 3), 99, np.uint8), np.full((2, 40, 60), 0.5, np.float16)
     >>> refine_windows(image, p, out=np.empty((40, 60), np.uint8)).shape
     (40, 60)
     """

@@ -31,6 +31,7 @@ IMAGES = 20
 def running() -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 waits behind whatever else is tested
     path = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    ended = signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local",
         num_cpus=2,
@@ -41,6 +42,7 @@ def running() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, ended)  # Ray leaves a handler of its own behind, by which no training is saved
 
 
 def run(*arguments: str) -> int:
