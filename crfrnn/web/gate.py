@@ -54,7 +54,7 @@ UPLOADS = (API + "upload", API + "component_server")
 FOREIGN = re.compile(rb"<(?:link|script|meta)\b[^>]*https?://[^>]*>(?:\s*</script>)?")
 UPLOAD = 3  # parts of the largest size that one upload may have
 JSON_MOST = 2 * MEGA  # bytes of a request that carries no file
-TICK = 0.02  # seconds by which a file's time may be behind the clock: file systems have clocks that tick
+TICK = 0.05  # seconds by which a file's time may be behind the clock: file systems have clocks that tick
 SILENCE = 60.0  # seconds that the next part of a request may take
 CONNECTIONS = 1024  # under way at a time, where the system says nothing of open files
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -127,7 +128,7 @@ class TestUploads:
 
     def test_the_clock_of_the_file_system_ticks(self, tmp_path, monkeypatch):
         """A file is a little older than the upload that writes it, and stays all the same when another one ends."""
-        monkeypatch.setattr(gate, "time", SimpleNamespace(time=lambda: time.time() + 0.75 * gate.TICK))
+        monkeypatch.setattr(gate, "time", SimpleNamespace(time=lambda: time.time() + 0.25 * gate.TICK))
 
         async def uploads() -> bool:
             begun, other = asyncio.Event(), asyncio.Event()
@@ -141,8 +142,8 @@ class TestUploads:
             async def nothing(*_):
                 return {"type": "http.request", "body": b""}
 
-            scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": [], "client": None}
-            through = Gate(app, tmp_path, Limits())
+            scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
+            through: Any = Gate(app, tmp_path, Limits())
             slow = asyncio.create_task(through({**scope, "query_string": b"slow"}, nothing, nothing))
             await begun.wait()
             await through({**scope, "query_string": b"quick"}, nothing, nothing)
