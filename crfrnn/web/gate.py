@@ -83,6 +83,7 @@ class Gate:
         self._requests = Places(_connections() // 2)
         self._uploading = Places(limits.disk_megabytes // (UPLOAD * limits.upload_megabytes))
         self._uploads: list[float] = []  # when those that are under way began
+        self._tidying: set[asyncio.Task] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -142,7 +143,9 @@ class Gate:
         finally:
             self._uploads.remove(began)
             self.storage.brought(counted)
-            await asyncio.shield(self._clear())
+            tidying = asyncio.create_task(self._clear())
+            self._tidying.add(tidying)  # which nobody waits for
+            tidying.add_done_callback(self._tidying.discard)
 
     async def _clear(self) -> None:
         """Delete what uploads have left that are not under way; what begins while the thread waits stays, too."""

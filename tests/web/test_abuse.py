@@ -147,9 +147,11 @@ class TestUploads:
             slow = asyncio.create_task(through({**scope, "query_string": b"slow"}, nothing, nothing))
             await begun.wait()
             await through({**scope, "query_string": b"quick"}, nothing, nothing)
+            await asyncio.sleep(4 * gate.TICK)
             stays = (tmp_path / "tmp1").exists()
             other.set()
             await slow
+            await asyncio.sleep(4 * gate.TICK)
             return stays
 
         assert asyncio.run(uploads())
