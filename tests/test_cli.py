@@ -12,11 +12,11 @@ from PIL import ExifTags, Image
 from skimage import data
 
 from crfrnn import __version__
-from crfrnn.cli import main
 from crfrnn.commands.refine import files as refine_files
 from crfrnn.commands.refine.refine import refine
 from crfrnn.data.labels import voc_palette
 from crfrnn.parameters import parse_kernel
+from tests.support.command import run
 
 HEIGHT, WIDTH = 36, 50
 
@@ -45,14 +45,6 @@ def folder(tmp_path, monkeypatch) -> Path:
 def predictions(seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
     scores = np.exp(np.random.default_rng(seed).standard_normal((3, *size)))
     return (scores / scores.sum(0)).astype(np.float32)
-
-
-def run(*arguments: str) -> int:
-    """The exit status of ``crfrnn ...``, in this process."""
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def labels_in(path: str | Path) -> np.ndarray:

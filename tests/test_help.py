@@ -12,19 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from crfrnn.cli import VERBS, build_parser, main, make_options, warning_format
+from crfrnn.cli import VERBS, build_parser, make_options, warning_format
 from crfrnn.commands.examples import EXAMPLES
+from tests.support.command import run
 from tests.support.places import ROOT
 
 HEAVY = ("torch", "numba", "PIL", "rich", "lightning", "gradio")
-
-
-def run(*arguments: str) -> int:
-    """The exit status of ``crfrnn ...``, in this process."""
-    try:
-        return main(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 @pytest.mark.parametrize("verb", VERBS)

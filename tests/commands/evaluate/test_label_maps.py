@@ -1,6 +1,7 @@
 """`crfrnn evaluate --ground-truth`: overlap and surfaces of label maps."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,12 @@ import pytest
 from PIL import Image
 
 from crfrnn.cli import main
+from tests.support import command
 from tests.support.volumes import AFFINE, SPACING, case, nibabel, save
 
 pytest.importorskip("monai", reason="pip install 'crfrnn[volumes]'")
 SIZE = (20, 24, 28)
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(("evaluate", *arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
+run = partial(command.run, "evaluate")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """`crfrnn evaluate --predictions`: anybody's predictions against the truth."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from crfrnn.cli import main
 from crfrnn.commands.metrics import Evaluation
+from tests.support import command
 
 IMAGES, SIZE, CLASSES = 5, (30, 40), 3
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(("evaluate", *arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
+run = partial(command.run, "evaluate")
 
 
 @pytest.fixture(autouse=True)

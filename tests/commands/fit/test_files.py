@@ -9,10 +9,10 @@ import yaml
 from PIL import Image
 
 from crfrnn import CRFRNN, refine
-from crfrnn.cli import main
 from crfrnn.commands.fit import search
 from crfrnn.data.kinds import kind, photograph
 from crfrnn.parameters import CRFParameters
+from tests.support.command import run
 from tests.support.scenes import scenes
 
 CALL = ("fit", "photos", "maps", "truth", "--logits", "--out", "crf.yaml")
@@ -29,13 +29,6 @@ def folder(tmp_path, monkeypatch) -> Path:
         np.save(f"maps/{number}.npy", logits)
         Image.fromarray(truth).save(f"truth/{number}.png")
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def test_folders_inside_of_folders(folder, capsys):

@@ -1,6 +1,7 @@
 """`crfrnn refine` on files of points: the classes change, all else is kept; what is wrong is one line."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from benchmarks.street import street
 from crfrnn import refine_points
 from crfrnn.cli import main
 from crfrnn.data.kinds import Cloud
+from tests.support import command
 from tests.support.clouds import write_las, write_npz, write_ply
 
 WRITERS = {".las": write_las, ".laz": write_las, ".npz": write_npz, ".ply": write_ply}
 POINTS = 800
 SCENE = street(POINTS)
 COARSE = np.array([2, 6, 17, 20])[SCENE.probabilities.argmax(1)]
+run = partial(command.run, "refine")
 
 
 @pytest.fixture(autouse=True)
@@ -25,13 +28,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     write_npz(Path("street.npz"), SCENE, COARSE)
     np.save("p.npy", SCENE.probabilities)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(("refine", *arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def classes(path: str | Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`crfrnn refine` with what binary networks, nnU-Net and maps of one class leave in files and folders."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from crfrnn.cli import main
 from crfrnn.commands.refine.refine import refine
 from crfrnn.data.labels import voc_palette
+from tests.support import command
 
 HEIGHT, WIDTH = 20, 28
 PHOTO = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 SOFT = np.random.default_rng(1).random((HEIGHT, WIDTH)).astype(np.float32)
+run = partial(command.run, "refine")
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +25,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PHOTO).save("cat.png")
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(("refine", *arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def pixels(path: str) -> np.ndarray:

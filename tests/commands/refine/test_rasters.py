@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from crfrnn import refine
 from crfrnn.cli import main
 from crfrnn.commands.refine import windows
+from tests.support import command
 from tests.support.rasters import SIZE, STEP, case, load, rasterio, save, utm
 
 rasterio()
@@ -21,6 +23,7 @@ GUIDE = np.moveaxis(BANDS, 0, -1).astype(np.float32)
 CRF = ("--kernel=bilateral:6,200,2", "--kernel=spatial:1.5,1", "--iterations=3")
 KERNELS = ["bilateral:6,200,2", "spatial:1.5,1"]
 SMALL = 3600  # pixels of all windows at a time
+run = partial(command.run, "refine")
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +40,6 @@ def small_windows(monkeypatch) -> None:
     """As if the scene were larger than memory, and halos short enough for it."""
     monkeypatch.setattr(windows, "LEAST_CORE", 8)
     monkeypatch.setattr(windows, "bytes_per_pixel", lambda *_: (2e9 - windows.BEGUN) / SMALL)
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(("refine", *arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def expected(**options: Any) -> np.ndarray:

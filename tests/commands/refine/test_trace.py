@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from crfrnn import refine
-from crfrnn.cli import main
 from crfrnn.commands.refine.trace import Trace
 from crfrnn.data.drawing.chart import Line, draw_chart
 from crfrnn.inference.solvers import SOLVERS
+from tests.support.command import run
 from tests.support.compare import assert_equal
 from tests.support.problems import photo, random_values
 
@@ -121,14 +121,6 @@ class TestChart:
     def test_nothing(self):
         with pytest.raises(ValueError, match=r"^lines: nothing to draw"):
             draw_chart("", "", "", [Line("", [0], [float("nan")])])
-
-
-def run(*arguments: str) -> int:
-    """The exit status of ``crfrnn ...``, in this process."""
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 class TestCommandLine:

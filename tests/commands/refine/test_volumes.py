@@ -1,6 +1,7 @@
 """`crfrnn.refine` and `crfrnn refine` on volumes: millimetres, files and folders."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,14 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from crfrnn import Bilateral, Spatial, refine, standardized
-from crfrnn.cli import main
 from tests.commands.refine.test_refine import brute_force
+from tests.support import command
 from tests.support.volumes import AFFINE, SIZE, SPACING, case, load, nibabel, save
 
 IMAGE, P, TRUTH = case()
 CRF = ("--kernel=bilateral:6,60,2", "--kernel=spatial:1.5,1", "--iterations=3")
 KERNELS = ["bilateral:6,60,2", "spatial:1.5,1"]
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(("refine", *arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
+run = partial(command.run, "refine")
 
 
 class TestInPython:

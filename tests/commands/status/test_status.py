@@ -3,35 +3,19 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from crfrnn.cli import main
+from tests.support.command import run
+from tests.support.folders import photos_and_predictions
 
 IMAGES, SHARDS = 9, 3
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> Path:
     """The current folder, with photos/ and p/, of which one photo cannot be read and one prediction is alone."""
     monkeypatch.chdir(tmp_path)
-    numbers = np.random.default_rng(0)
-    for folder in ("photos/day", "p/day"):
-        Path(folder).mkdir(parents=True)
-    for number in range(IMAGES):
-        name = f"day/{number}" if number % 2 else str(number)
-        Image.fromarray(numbers.integers(0, 256, (8, 9, 3), dtype=np.uint8)).save(f"photos/{name}.png")
-        np.save(f"p/{name}.npy", numbers.dirichlet(np.ones(3), (8, 9)).transpose(2, 0, 1).astype(np.float32))
-    Path("photos/4.png").write_bytes(b"no photo")
-    np.save("p/alone.npy", np.ones((3, 8, 9)) / 3)
+    photos_and_predictions(IMAGES)
     return tmp_path
 
 
