@@ -87,11 +87,7 @@ class Comparison:
 def evaluate_label_maps(options: EvaluateOptions) -> None:
     """What the options ask for."""
     truths = Path(options.ground_truth or "")
-    if not truths.exists():
-        raise ValueError(f"{truths}: there is no such file or folder")
-    kind = kind_of(truths)
-    if not kind.truth_suffixes:
-        raise ValueError(f"{truths}: holds {kind.several}, which only refine takes")
+    kind = kind_of_truths(truths)
     compared = [(name, cases_of(kind, truths, Path(name))) for name in options.model]
     highest = max(
         int(n) for n in run_cases(partial(highest_class, kind), {case.truth for _, cases in compared for case in cases})
@@ -112,6 +108,16 @@ def evaluate_label_maps(options: EvaluateOptions) -> None:
             with writing(folder / name) as file:
                 file.write(text.encode())
         say(f"\nwrote {', '.join(str(folder / name) for name in texts)}")
+
+
+def kind_of_truths(truths: Path) -> type[Kind]:
+    """ValueError where there are none, or none that can be compared."""
+    if not truths.exists():
+        raise ValueError(f"{truths}: there is no such file or folder")
+    kind = kind_of(truths)
+    if not kind.truth_suffixes:
+        raise ValueError(f"{truths}: holds {kind.several}, which only refine takes")
+    return kind
 
 
 def cases_of(kind: type[Kind], truths: Path, predictions: Path) -> list[Case]:

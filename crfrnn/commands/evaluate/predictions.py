@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.evaluate.label_maps import Case, cases_of, highest_class, labels_of, run_cases
+from crfrnn.commands.evaluate.label_maps import Case, cases_of, highest_class, kind_of_truths, labels_of, run_cases
 from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.evaluate.results import as_markdown, as_text
 from crfrnn.commands.gain import Gain, gain, iou, mean_iou
@@ -19,7 +19,7 @@ from crfrnn.commands.metrics import boundary_rings, class_counts, confusion_matr
 from crfrnn.commands.progress import say
 from crfrnn.data.datasets import VOID
 from crfrnn.data.files import writing
-from crfrnn.data.kinds import Kind, kind_of
+from crfrnn.data.kinds import Kind
 
 RADII = (2, 5)  # pixels from a boundary
 
@@ -27,11 +27,7 @@ RADII = (2, 5)  # pixels from a boundary
 def evaluate_predictions(options: EvaluateOptions) -> None:
     """What the options ask for: mean IoU, that near boundaries, and the gain of the refined ones with its interval."""
     truths = Path(options.truth or "")
-    if not truths.exists():
-        raise ValueError(f"{truths}: there is no such file or folder")
-    kind = kind_of(truths)
-    if not kind.truth_suffixes:
-        raise ValueError(f"{truths}: holds {kind.several}, which only refine takes")
+    kind = kind_of_truths(truths)
     sets = {"predictions": options.predictions, "refined": options.refined}
     cases = {name: cases_of(kind, truths, Path(folder)) for name, folder in sets.items() if folder}
     classes = 1 + max(map(int, run_cases(partial(highest_class, kind), [case.truth for case in cases["predictions"]])))
