@@ -88,7 +88,7 @@ def check(options: RefineOptions, kind: type[Kind]) -> Settings:
 def _channels(options: RefineOptions) -> list[str] | None:
     if options.bands is not None:
         bands = options.bands.split(",")
-        if not all(band.strip().isdigit() for band in bands) or len(set(bands)) < len(bands):
+        if not all(band.strip().isdecimal() for band in bands) or len(set(bands)) < len(bands):
             raise UsageError(f"bands: expected different numbers from 1 on, such as 4,3,2, got {options.bands!r}")
         return bands
     if options.attributes is None:

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.job import Job, Outcome, Settings
-from crfrnn.commands.refine.scenes import Scene, each, refined, units
+from crfrnn.commands.refine.scenes import Scene, both_labels, each, refined, units
 from crfrnn.commands.refine.windows import BEGUN, Window, planned
 from crfrnn.data.kinds.raster import Raster
 from crfrnn.data.kinds.raster_labels import RasterLabels
@@ -30,7 +29,7 @@ class _Source:
     labels: int  # at least 2, or the only one of a label map
     style: LabelStyle
     form: Form  # in which probabilities are saved
-    planes: Callable[[slice, slice], tuple[np.ndarray, np.ndarray | None]]  # (L, h, w), and where there are any
+    planes: Callable[[slice, slice], tuple[np.ndarray, np.ndarray | None]]  # as they are, and where there are any
     hard: bool = False  # a label map, whose unsure pixels have no opinion
     nodata: float | None = None  # of a label map
     masked: bool = True  # whether there may be none somewhere
@@ -49,14 +48,8 @@ class _Source:
             return cls("probabilities", count, labels.style, Form.usual(2), soft, True, frame.nodata, frame.masked)
         given = RasterPredictions.open(job.source, options.key, image.size)
 
-        def planes(rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray | None]:
-            values, valid = given.read(rows, columns)
-            if valid is not None and given.labels == 1:
-                values = np.where(valid, values, 0)  # which the background is made of
-            return with_background(values, options.kind), valid
-
         count = max(2, given.labels)
-        return cls(options.kind, count, LabelStyle.voc(count), given.form, planes, masked=given.masked)
+        return cls(options.kind, count, LabelStyle.voc(count), given.form, given.read, masked=given.masked)
 
 
 @dataclass(frozen=True)
@@ -87,6 +80,7 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
         bands, valid = image.read(rows, columns)
         planes, known = source.planes(rows, columns)
         valid = valid if known is None else valid & known
+        planes = planes if source.hard else both_labels(planes, valid, source.name)
         return Scene(guide(torch.from_numpy(bands)), torch.from_numpy(planes), torch.from_numpy(valid))
 
     def work(window: Window) -> _Core:
@@ -97,7 +91,10 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
             else:
                 found = refined(read, window, crf, source.name, settings.options.tolerance)
         except ValueError as error:
-            raise ValueError(f"{', '.join(map(str, job.images))}, {job.source}: {error}") from error
+            files = (*job.images, job.source)
+            if any(str(file) in str(error) for file in files):
+                raise
+            raise ValueError(f"{', '.join(map(str, files))}: {error}") from error
         if save is not None:
             alone = source.form.labels is None
             planes = _planes(window, found, source.labels)
@@ -143,14 +140,13 @@ def _units(image: Raster, settings: Settings) -> tuple[Callable[[Tensor], Tensor
 
 
 def _core(window: Window, found: tuple[Tensor, Scene] | None, source: _Source) -> _Core:
-    shape = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
     few = np.min_scalar_type(source.labels)
     if found is None:
-        return _Core(np.zeros(shape, few), np.zeros(shape, bool), 0, 0)
+        return _Core(np.zeros(window.shape, few), np.zeros(window.shape, bool), 0, 0)
     marginals, kept = found
     before = kept.predictions.max(dim=0)
     indices = marginals.max(dim=0).indices
-    valid = torch.ones(shape, dtype=torch.bool) if kept.mask is None else kept.mask
+    valid = torch.ones(window.shape, dtype=torch.bool) if kept.mask is None else kept.mask
     sure = valid & (before.values > 1 / source.labels) if source.hard and source.labels > 1 else valid
     changed = int((sure & (indices != before.indices)).sum())
     return _Core(indices.numpy().astype(few), valid.numpy(), int(sure.sum()), changed)
@@ -159,7 +155,6 @@ def _core(window: Window, found: tuple[Tensor, Scene] | None, source: _Source) -
 def _planes(window: Window, found: tuple[Tensor, Scene] | None, labels: int) -> np.ndarray:
     """The marginals (L, h, w), NaN where there are none."""
     if found is None:
-        shape = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
-        return np.full((labels, *shape), np.nan, np.float32)
+        return np.full((labels, *window.shape), np.nan, np.float32)
     marginals, kept = found
     return (marginals if kept.mask is None else marginals.masked_fill(~kept.mask, torch.nan)).numpy()

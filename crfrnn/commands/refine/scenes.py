@@ -31,6 +31,13 @@ class Scene(NamedTuple):
     mask: Tensor | None  # (h, w) bool, where pixels count
 
 
+def both_labels(planes: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
+    """`with_background`, whatever a foreground alone (1, h, w) holds outside of the mask; more labels as they are."""
+    if len(planes) > 1:
+        return planes
+    return with_background(planes if mask is None else np.where(mask, planes, planes.dtype.type(0)), name)
+
+
 class Reader(Protocol):
     def __call__(self, rows: slice, columns: slice) -> Scene: ...
 
@@ -133,22 +140,24 @@ def refine_windows(
     as_labels = out.shape == size and out.dtype.kind in "ui"
     if not as_labels and (out.shape != given.shape or out.dtype.kind != "f"):
         raise ValueError(f"out: {out.dtype} {out.shape}, expected whole numbers {size} or floats {given.shape}")
-    crf = CRFParameters.of_preset(preset, kernels=kernels, standardize=standardize, **options)
-    crf = replace(crf, kernels=with_accuracy(crf.kernels, accuracy))
-    crf = crf if spacing is None else crf.scaled(per_pixel(spacing, 2))
     bands, planes = image if image.ndim == 3 else image[..., None], form.planes(given)
     if mask is not None and mask.shape != size:
         raise ValueError(f"mask: shape {mask.shape}, expected {size}, True where a pixel counts")
-    scaled = (lambda guide: guide) if kernels is not None and not standardize else _range(bands, mask, standardize)
     into, labels = None if as_labels else form.planes(out), max(2, len(planes))
+    if as_labels and labels - 1 + (mask is not None) > np.iinfo(out.dtype).max:
+        raise ValueError(f"out: {out.dtype} is too small for {labels} labels{' and a mask' * (mask is not None)}")
+    crf = CRFParameters.of_preset(preset, kernels=kernels, standardize=standardize, **options)
+    crf = replace(crf, kernels=with_accuracy(crf.kernels, accuracy))
+    crf = crf if spacing is None else crf.scaled(per_pixel(spacing, 2))
+    scaled = (lambda guide: guide) if kernels is not None and not standardize else _range(bands, mask, standardize)
     room = parse_memory(memory) - BEGUN
     plan = planned(size, crf.kernels, labels, bands.shape[2], room, threads.count())
 
     def read(rows: slice, columns: slice) -> Scene:
         guide = torch.from_numpy(np.moveaxis(bands[rows, columns], 2, 0).astype(np.float32))
-        values = torch.from_numpy(planes[:, rows, columns].astype(np.float32))
-        inside = None if mask is None else torch.from_numpy(mask[rows, columns] != 0)
-        return Scene(scaled(guide), with_background(values, name), inside)
+        inside = None if mask is None else mask[rows, columns] != 0
+        values = torch.from_numpy(both_labels(planes[:, rows, columns].astype(np.float32), inside, name))
+        return Scene(scaled(guide), values, None if inside is None else torch.from_numpy(inside))
 
     def work(window: Window) -> None:
         found = refined(read, window, crf, name, tolerance)

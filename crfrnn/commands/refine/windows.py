@@ -38,6 +38,11 @@ class Window(NamedTuple):
     seen_columns: slice
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of what is kept."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    @property
     def core(self) -> tuple[slice, slice]:
         """What is kept, in what is looked at."""
         top, left = self.seen_rows.start, self.seen_columns.start

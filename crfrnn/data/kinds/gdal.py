@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from crfrnn.data.files import writing
 from crfrnn.data.kinds.reading import library, reading
 
 CLOSE = 0.1  # pixels: headers round their numbers
-CACHE = 64  # megabytes that GDAL keeps of a file; its own choice is a twentieth of the machine
+CACHE = 64 << 20  # bytes that GDAL keeps of files; its own choice is a twentieth of the machine
 LOSSLESS = ("lzw", "deflate", "zstd", "packbits", "lzma", "lerc", "lerc_deflate", "lerc_zstd")
 LAYOUT = ("tiled", "blockxsize", "blockysize", "compress")
 BLOCK = 16  # what the sides of blocks are multiples of
@@ -76,6 +77,8 @@ def frame(path: Path) -> Frame:
             raise ValueError(f"{path}: has no bands{'; it holds several rasters, name one' * bool(file.subdatasets)}")
         if wrong := [dtype for dtype in file.dtypes if np.dtype(_numpy(dtype)).kind not in "uif"]:
             raise ValueError(f"{path}: holds {wrong[0]}, expected real numbers")
+        if file.transform.is_degenerate:
+            raise ValueError(f"{path}: its transform has all pixels on one line; mend it (gdal_edit -a_ullr)")
         alpha = tuple(n for n, of in enumerate(file.colorinterp, 1) if of.name == "alpha")
         flags = {flag.name for band in file.mask_flag_enums for flag in band}
         layout = {name: file.profile[name] for name in LAYOUT if name in file.profile}
@@ -154,10 +157,15 @@ def _opened(path: Path) -> Iterator[Any]:
 def _cache(path: Path) -> Iterator[Any]:
     """The library, which keeps little of what it has read and written."""
     rasterio = library(path, "rasterio", "crfrnn[rasters]")
-    errors = library(path, "rasterio.errors", "crfrnn[rasters]")
-    warnings.filterwarnings("ignore", category=errors.NotGeoreferencedWarning)  # which is no fault here
+    _hush(library(path, "rasterio.errors", "crfrnn[rasters]").NotGeoreferencedWarning)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         yield rasterio
+
+
+@cache
+def _hush(warning: type[Warning]) -> None:
+    """A raster that does not say where it is is no fault here. Once, as filters belong to all threads."""
+    warnings.filterwarnings("ignore", category=warning)
 
 
 def _lossless(layout: dict[str, Any]) -> dict[str, Any]:

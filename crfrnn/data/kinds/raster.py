@@ -68,6 +68,8 @@ class Raster(Kind):
     def holds(path: Path) -> bool:
         """Whether a TIFF is a raster, by its header: it says where it is, has nodata, or is no picture of 1, 3 or 4
         channels of 8 or 16 bits."""
+        if suffix_of(path) not in TIFF:
+            return False
         try:
             with path.open("rb") as file, warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ from crfrnn.data.kinds import gdal
 from crfrnn.data.labels import MOST_LABELS, UNSURE, LabelStyle, Value, numbered
 
 READ = 1 << 22  # pixels at a time, where all are looked through
+NODATA = 2**53  # at the most: files keep it as a float64
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class RasterLabels:
         frame, found = single(path), np.empty(0, np.int64)
         for rows, columns in _strips(frame):
             values, valid = gdal.read(path, [1], rows, columns)
-            found = np.union1d(found, whole_numbers(path, values[0], valid)[valid])
+            some = np.unique(values[0][valid])
+            found = np.union1d(found, whole_numbers(path, some, np.ones_like(some, bool)))
             if found.size > MOST_LABELS + 1:
                 break
         _, labels = numbered(path, found, np.True_ if unsure is None else found != unsure)
@@ -54,10 +56,10 @@ def label_nodata(style: LabelStyle, wishes: Sequence[float | None]) -> tuple[str
     """
     usual = "uint16" if style.deep else "uint8"
     for dtype in (style.dtype or usual, "uint16", "int32"):
-        bounds = np.iinfo(dtype)
-        spare = range(bounds.max, bounds.max - len(style.values) - 1, -1)  # one of which is no label
+        low, high = max(np.iinfo(dtype).min, -NODATA), min(np.iinfo(dtype).max, NODATA)
+        spare = range(high, high - len(style.values) - 1, -1)  # one of which is no label
         for value in (*(int(wish) for wish in wishes if wish is not None and float(wish).is_integer()), *spare):
-            if bounds.min <= value <= bounds.max and value not in style.values:
+            if low <= value <= high and value not in style.values:
                 return dtype, value
     raise AssertionError("there are fewer labels than numbers")
 

@@ -172,7 +172,6 @@ class TestOneWindow:
         assert_array_equal(load("o.tif"), 4)
 
     def test_photographs_that_become_tiffs(self):
-        """Also those that are too large for Pillow."""
         Image.fromarray((np.moveaxis(BANDS, 0, -1) // 16).astype(np.uint8)).save("photo.png")
         assert run("photo.png", "--probabilities=p.npy", "--out=o.tif") == 0
         assert_array_equal(load("o.tif"), refine((np.moveaxis(BANDS, 0, -1) // 16).astype(np.uint8), P).argmax(0))

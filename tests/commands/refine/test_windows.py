@@ -113,7 +113,7 @@ class TestSeams:
         apart = (found - whole)[(..., *here)].abs().mean()
         cut = slice(60 - 21, 120 + 21), slice(60 - 21, 120 + 21)
         moved = refine(torch.from_numpy(IMAGE)[(..., *cut)], P[(..., *cut)], kernels=["bilateral:7,30,3"], tolerance=0)
-        assert apart < (moved[:, 21:-21, 21:-21] - whole[(..., *here)]).abs().mean() / 5
+        assert apart < (moved[:, 21:-21, 21:-21] - whole[(..., *here)]).abs().mean() / 20  # 48 measured
 
     def test_several_at_a_time(self, torch_threads):
         torch_threads(2)
@@ -187,10 +187,23 @@ class TestArrays:
         foreground = P[1].numpy()
         q = refine_windows(image, foreground, out=np.empty(SIZE, np.float32), kernels=self.KERNELS)
         np.testing.assert_allclose(q, refine(image, foreground, kernels=self.KERNELS), atol=1e-5)
+        mask = np.ones(SIZE, bool)
+        mask[:9] = False
+        again = refine_windows(
+            image, np.where(mask, foreground, -9999), out=np.empty(SIZE, np.float32), mask=mask, kernels=self.KERNELS
+        )
+        assert np.isnan(again[~mask]).all()
+        assert np.isfinite(again[mask]).all()
         q = refine_windows(image, logits=P.log().numpy(), out=np.empty(P.shape, np.float32), standardize=True)
         np.testing.assert_allclose(q, refine(image, logits=P.log().numpy(), standardize=True), atol=1e-5)
 
     @pytest.mark.usefixtures("small_windows")
+    def test_labels_that_do_not_fit(self):
+        image, p = np.full((4, 5, 3), 99, np.uint8), np.full((256, 4, 5), 1 / 256, np.float32)
+        assert refine_windows(image, p, out=np.empty((4, 5), np.uint8), kernels=self.KERNELS).shape == (4, 5)
+        with pytest.raises(ValueError, match="out: uint8 is too small for 256 labels and a mask"):
+            refine_windows(image, p, out=np.empty((4, 5), np.uint8), mask=np.ones((4, 5), bool), kernels=self.KERNELS)
+
     def test_masks(self):
         image, mask = np.moveaxis(IMAGE, 0, -1).copy(), smooth(5, 1)[0] > -0.5
         mask[:80, :80] = False  # whole windows

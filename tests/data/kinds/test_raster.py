@@ -200,6 +200,8 @@ class TestWriting:
             (LabelStyle((0, 255)), (None, None), ("uint8", 254)),
             (LabelStyle(tuple(range(256))), (None, None), ("uint16", 65535)),
             (LabelStyle((0, 300), deep=True), (None, None), ("uint16", 65535)),
+            (LabelStyle((0, 1), dtype="int64"), (None, 2.0**62), ("int64", 2**53)),  # files keep it as a float64
+            (LabelStyle((0, 1), dtype="uint64"), (None, None), ("uint64", 2**53)),
         ],
     )
     def test_what_stands_for_no_label(self, style, wishes, expected):
@@ -213,6 +215,15 @@ class TestWriting:
             clear_parts.__wrapped__(folder)
             write(0, TRUTH, np.ones(SIZE, bool))
         assert_array_equal(load("o.tif"), TRUTH)
+
+    def test_little_of_files_is_kept_in_memory_but_some(self, folder):
+        """A block that is written in two pieces is compressed once: without a cache the file grew to twice the size."""
+        noise = np.random.default_rng(0).integers(0, 9, (512, 512), dtype=np.uint8)
+        save("a.tif", noise, tiled=True, blockxsize=256, blockysize=256, compress="deflate")
+        with opened("a.tif").writing_labels(Path("o.tif"), LabelStyle(tuple(range(9)))) as write:
+            for row in range(0, 512, 100):
+                write(row, noise[row : row + 100], np.ones_like(noise[row : row + 100], bool))
+        assert Path("o.tif").stat().st_size < 1.1 * Path("a.tif").stat().st_size
 
     def test_nothing_stays_of_what_failed(self, folder):
         save("a.tif", BANDS)
