@@ -121,6 +121,7 @@ class TestSeams:
         one = assembled(crf, (48, 64))
         assert torch.equal(assembled(crf, (48, 64), workers=2), one)
 
+    @pytest.mark.usefixtures("small_windows")
     def test_masks(self):
         crf = CRFParameters.of_preset("present", kernels=["bilateral:5,30,2", "spatial:2,1"])
         mask = torch.from_numpy(smooth(5, 1)[0] > -0.5)
@@ -197,13 +198,13 @@ class TestArrays:
         q = refine_windows(image, logits=P.log().numpy(), out=np.empty(P.shape, np.float32), standardize=True)
         np.testing.assert_allclose(q, refine(image, logits=P.log().numpy(), standardize=True), atol=1e-5)
 
-    @pytest.mark.usefixtures("small_windows")
     def test_labels_that_do_not_fit(self):
         image, p = np.full((4, 5, 3), 99, np.uint8), np.full((256, 4, 5), 1 / 256, np.float32)
         assert refine_windows(image, p, out=np.empty((4, 5), np.uint8), kernels=self.KERNELS).shape == (4, 5)
         with pytest.raises(ValueError, match="out: uint8 is too small for 256 labels and a mask"):
             refine_windows(image, p, out=np.empty((4, 5), np.uint8), mask=np.ones((4, 5), bool), kernels=self.KERNELS)
 
+    @pytest.mark.usefixtures("small_windows")
     def test_masks(self):
         image, mask = np.moveaxis(IMAGE, 0, -1).copy(), smooth(5, 1)[0] > -0.5
         mask[:80, :80] = False  # whole windows
