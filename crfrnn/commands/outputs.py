@@ -50,9 +50,9 @@ class Targets:
         return [path for _, path in self.wanted()]
 
     @property
-    def first(self) -> Path:
-        """The label map, or where none is wanted another result."""
-        return self.paths()[0]
+    def lead(self) -> Path:
+        """The one that comes last, where it stands everything does: the label map, or where none is wanted another."""
+        return self.out or self.paths()[-1]
 
     def done(self) -> bool:
         """Whether all of them are there."""
@@ -156,16 +156,16 @@ def run_jobs(
     images = len(jobs) + len(problems)
     if shard is not None:
         jobs = [job for job in jobs if shard.holds(_result(job, targets))]
-        problems = {path: reason for path, reason in problems.items() if shard.holds(path.name)}
+        problems = {path: reason for path, reason in problems.items() if shard.holds(path.as_posix())}
     todo = [job for job in jobs if overwrite or not job.targets.done()]
     start = time.perf_counter()
     if shard is None:
         finished = run_all(work, todo, words[0])
     else:
-        names = [*(_result(job, targets) for job in jobs), *(path.name for path in problems)]
-        with Log(targets.first, shard).run(names, images) as log:
+        names = [*(_result(job, targets) for job in jobs), *(path.as_posix() for path in problems)]
+        with Log(targets.lead, shard).run(names, images) as log:
             for path, reason in problems.items():
-                log.failed(path.name, reason)
+                log.failed(path.as_posix(), reason)
             finished = run_all(_logged(work, targets, log), todo, f"{words[0]}, shard {shard}")
     seconds = time.perf_counter() - start
     count = len(finished.results)
@@ -184,8 +184,8 @@ def run_jobs(
 
 
 def _result(job: Job, targets: Targets) -> str:
-    """The name by which a job belongs to a shard: its first result's in the folder of all of them."""
-    return job.targets.first.relative_to(targets.first).as_posix()
+    """The name by which a job belongs to a shard: that of its `Targets.lead` in the folder of all of them."""
+    return job.targets.lead.relative_to(targets.lead).as_posix()
 
 
 def _logged(work: Callable[[One], Result], targets: Targets, log: Log) -> Callable[[One], Result]:

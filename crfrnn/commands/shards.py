@@ -97,7 +97,8 @@ class Log:
     """What one shard was given, when it began and ended, and what failed.
 
     ``3-of-16.txt`` has the names of its results, one a line, written whole; ``3-of-16.jsonl`` grows by a line for each
-    event. Each line is one write to the end of the file, and no two shards have a file in common.
+    event. Each line is one write to the end of the file, and no two shards have a file in common. It begins with the
+    end of the one before, which may have been broken off.
     """
 
     def __init__(self, folder: Path, shard: Shard):
@@ -126,7 +127,7 @@ class Log:
 
     def add(self, **event: Any) -> None:
         """Append an event."""
-        line = json.dumps(event).encode() + b"\n"
+        line = b"\n" + json.dumps(event).encode() + b"\n"
         file = os.open(self.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(file, line)
@@ -140,7 +141,7 @@ class Log:
         return {json.loads(line) for line in self.names.read_text(encoding="utf-8").splitlines()}
 
     def last_run(self) -> list[dict[str, Any]]:
-        """The events since it began for the last time. A line that was broken off counts as absent."""
+        """The events since it began for the last time. A line that is empty or was broken off counts as absent."""
         run: list[dict[str, Any]] = []
         for line in self.events.read_text(encoding="utf-8").splitlines():
             try:

@@ -151,14 +151,19 @@ def names_below(folder: Path) -> set[str]:
     set()
     """
     names: set[str] = set()
-    folders = [""]
+    folders = [("", frozenset[str]())]
     while folders:
-        inside = folders.pop()
+        inside, above = folders.pop()
         with suppress(FileNotFoundError), os.scandir(folder / inside) as entries:
+            here = above | {os.path.realpath(folder / inside)}
             for entry in entries:
-                if not entry.name.startswith("."):
-                    name = f"{inside}{entry.name}"
-                    folders.append(f"{name}/") if entry.is_dir() else names.add(name)
+                name = f"{inside}{entry.name}"
+                if entry.name.startswith(".") or (entry.is_symlink() and os.path.realpath(entry) in here):
+                    continue  # a link back to a folder that is being read is not followed
+                if entry.is_dir():
+                    folders.append((f"{name}/", here))
+                elif entry.is_file():
+                    names.add(name)
     return names
 
 

@@ -57,6 +57,11 @@ def count() -> int:
     return limit or (team.share() if team else torch.get_num_threads())
 
 
+def cores() -> int:
+    """Those of the machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def limited(limit: int) -> Iterator[None]:
     """Calls of this thread use at most so many threads each: for work that is already parallel."""

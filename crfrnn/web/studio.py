@@ -1,7 +1,6 @@
 """What the page asks for: a photo, strokes or predictions in, a result that can be looked at from all sides."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -221,12 +220,8 @@ class Studio:
 @contextmanager
 def _cores(limits: Limits):
     """A share of the cores for the CRF's kernels; torch's own threads would wait for each other (see `serve`)."""
-    with threads.limited(max(1, _cpus() // limits.at_once)), torch.inference_mode(False):
+    with threads.limited(max(1, threads.cores() // limits.at_once)), torch.inference_mode(False):
         yield
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _recognised(logits: torch.Tensor, classes: Sequence[str]) -> bool:

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from crfrnn.commands.cluster.places import Place
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.shards import ADDRESS, LOGS
 from crfrnn.runtime.loading import load
+from crfrnn.runtime.threads import cores
 
 SECONDS = 15  # in which a cluster answers; ray.init itself waits for two minutes
 
@@ -50,7 +52,7 @@ def connected(address: str) -> Iterator[Any]:
     try:
         if address == "local":
             os.environ.setdefault("RAY_worker_niceness", "0")  # as the command itself, and not Ray's 15
-            ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **options)
+            ray.init(address="local", include_dashboard=False, num_cpus=cores(), **options)
         else:
             ray.init(address=address, **options)
     except (Exception, SystemExit) as error:
@@ -81,6 +83,7 @@ def _check_answers(address: str) -> None:
     refusal = (
         f"ray: no cluster answers at {address} within {SECONDS} s; is its head running, and is the port the right one?"
     )
+    until = time.monotonic() + SECONDS
     if match := re.fullmatch(ADDRESS, address):
         try:
             socket.create_connection((match[1], int(match[2])), timeout=SECONDS).close()
@@ -91,7 +94,8 @@ def _check_answers(address: str) -> None:
     where = [] if address == "auto" else ["--address", address]
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        left = until - time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
     except subprocess.TimeoutExpired:
         raise ValueError(refusal) from None
     if "Could not find any running Ray instance" in done.stderr:
@@ -100,28 +104,33 @@ def _check_answers(address: str) -> None:
         raise ValueError(refusal)
 
 
-def check_seen(ray: Any, places: Sequence[Place]) -> None:
+def check_seen(ray: Any, read: Sequence[Place], written: Sequence[Place]) -> None:
     """ValueError where a machine of the cluster does not see a local folder that is read or written."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    folders = [place.local for place in places if place.local is not None]
-    if len(nodes) < 2 or not folders:
+    name = f"{secrets.token_hex(4)}.seen"
+    markers = [place.local / LOGS / name for place in written if place.local is not None]
+    paths = [str(place.local) for place in read if place.local is not None] + [str(marker) for marker in markers]
+    if len(nodes) < 2 or not paths:
         return
-    marker = folders[-1] / LOGS / f"{secrets.token_hex(4)}.seen"
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    for marker in markers:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
     strategy = load("ray.util.scheduling_strategies", "NodeAffinitySchedulingStrategy")
     look = ray.remote(num_cpus=0, max_retries=2)(unseen)
     try:
         looks = {
             node["NodeManagerAddress"]: look.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(
-                [*map(str, folders[:-1]), str(marker)]
+                paths
             )
             for node in nodes
         }
         for node, answer in looks.items():
             check_look(node, ray.get(answer))
     finally:
-        marker.unlink(missing_ok=True)
+        for marker in markers:
+            marker.unlink(missing_ok=True)
+            with suppress(OSError):  # it has logs of shards in it
+                marker.parent.rmdir()
 
 
 def unseen(paths: Sequence[str]) -> list[str]:

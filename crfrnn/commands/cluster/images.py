@@ -28,6 +28,11 @@ class Results:
     places: Mapping[str, Place]  # by the names of `Targets`, "out" first
     kind: type[Kind]
 
+    @property
+    def lead(self) -> Place:
+        """That of the label maps, or where none are wanted of other results."""
+        return next(iter(self.places.values()))
+
     def names(self, image: Image) -> dict[str, str]:
         """Those of its files in these places."""
         suffixes = _suffixes(self.kind, suffix_of(Path(image.images[0])))

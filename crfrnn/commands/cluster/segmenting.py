@@ -1,11 +1,12 @@
 """`crfrnn segment`, here or, with --ray, on a cluster: the same work for each photograph."""
 
-from crfrnn.commands.cluster.folders import check_places, result_places, run_folder
+from crfrnn.commands.cluster.folders import Work, check_alone, check_places, result_places, run_folder
 from crfrnn.commands.cluster.images import Alone, Results
 from crfrnn.commands.cluster.places import Names, Place
 from crfrnn.commands.cluster.tars import TAR, TarResults, TarTask
 from crfrnn.commands.cluster.worker import Task
 from crfrnn.commands.errors import UsageError
+from crfrnn.commands.progress import waiting
 from crfrnn.commands.segment.files import image_work, segment_files
 from crfrnn.commands.segment.options import SegmentOptions
 from crfrnn.data.kinds import Photograph
@@ -18,6 +19,12 @@ def segment_anywhere(options: SegmentOptions) -> None:
     if options.ray is None:
         segment_files(options)
         return
+    with waiting("listing what there is to do"):
+        work = _work(options)
+    run_folder(work, options.ray, options.ray_cpus, WORDS)
+
+
+def _work(options: SegmentOptions) -> Work:
     if options.strokes or len(options.image) > 1:
         raise UsageError("ray: takes one folder of photographs, and no strokes")
     folder = Place.of(options.image[0])
@@ -29,11 +36,10 @@ def segment_anywhere(options: SegmentOptions) -> None:
         cutout=options.cutout,
     )
     check_places([folder], places)
-    names, work = [*folder.names(besides=places.values())], image_work(options)
+    names, do = [*folder.names(besides=places.values())], image_work(options)
     if shards := Names(names, (TAR,)):
-        task = TarTask(work, [folder], None, TarResults(places, Photograph), options.overwrite)
-        run_folder(task, Alone(shards), options.ray, options.ray_cpus, words=WORDS, unit="shards")
-        return
+        check_alone(shards, names, Photograph, folder)
+        task = TarTask(do, [folder], None, TarResults(places, Photograph), options.overwrite)
+        return Work.left(task, Alone(shards), "shards")
     images = Alone(Names(names, Photograph.suffixes))
-    task = Task(work, [folder], None, Results(places, Photograph), options.overwrite)
-    run_folder(task, images, options.ray, options.ray_cpus, words=WORDS)
+    return Work.left(Task(do, [folder], None, Results(places, Photograph), options.overwrite), images)

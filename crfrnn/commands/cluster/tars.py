@@ -15,7 +15,7 @@ from crfrnn.commands.cluster.images import Image, Results
 from crfrnn.commands.cluster.places import Place
 from crfrnn.commands.cluster.worker import Task
 from crfrnn.commands.outputs import Targets, in_folders
-from crfrnn.data.files import suffix_of, writing
+from crfrnn.data.files import writing
 
 TAR, FAILED = ".tar", ".tar.failed"
 
@@ -39,7 +39,7 @@ class TarResults(Results):
 
     def done(self, image: Image) -> bool:
         """Whether all of them are there and no image had failed."""
-        return super().done(image) and not self.places["out"].holds(f"{image.name}{FAILED}")
+        return super().done(image) and not self.lead.holds(f"{image.name}{FAILED}")
 
     def left(self, images: Iterator[Image]) -> Iterator[Image]:
         """The shards that are not done; there are few of them."""
@@ -56,7 +56,7 @@ class TarTask(Task):
         """Do one shard; None where another worker has done it, ValueError where images failed."""
         if not self.overwrite and self.results.done(image):
             return None
-        out, marker = self.results.places["out"], f"{image.name}{FAILED}"
+        out, marker = self.results.lead, f"{image.name}{FAILED}"
         with tempfile.TemporaryDirectory(prefix="crfrnn-") as name:
             folder = Path(name)
             shard = self.folders[0].fetch(image.images[0], folder)
@@ -87,15 +87,16 @@ class TarTask(Task):
 def unpacked(shard: Path, folder: Path, images: Sequence[str], predictions: Sequence[str]) -> Iterator[Sample]:
     """The images of a shard with the predictions of the same key, in its order; other files are left alone.
 
-    A key ends at the first dot of the last name, as WebDataset has it.
+    A key ends at the first dot of the last name, as WebDataset has it: ``1.seg.png`` is no image of 1, and left alone.
     """
     found: dict[str, dict[str, Path]] = {}
     try:
         with tarfile.open(shard) as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
-                kind = "image" if suffix_of(Path(path)) in images else "predictions"
-                if not member.isfile() or (kind == "predictions" and suffix_of(Path(path)) not in predictions):
+                key, _, ending = path.name.partition(".")
+                kind = "image" if f".{ending}".lower() in images else "predictions"
+                if not member.isfile() or (kind == "predictions" and f".{ending}".lower() not in predictions):
                     continue
                 if path.is_absolute() or ".." in path.parts:
                     raise ValueError(f"{path} leads out of it")
@@ -105,7 +106,7 @@ def unpacked(shard: Path, folder: Path, images: Sequence[str], predictions: Sequ
                 with file.open("wb") as copy:
                     while piece := content.read(1 << 20):
                         copy.write(piece)
-                key = str(path.with_name(path.name.split(".")[0]))
+                key = str(path.with_name(key))
                 if kind in found.setdefault(key, {}):
                     raise ValueError(f"{found[key][kind].name} and {path.name} have the same key")
                 found[key][kind] = file

@@ -59,7 +59,8 @@ def image_work(options: RefineOptions, kind: type[Kind]) -> Callable[[Sequence[P
 
 
 def _one_of_many(settings: Settings, images: Sequence[Path], source: Path, targets: Targets) -> float:
-    return _work(Job(tuple(images), source, targets), settings).changed
+    share = min(1.0, threads.count() / threads.cores())  # of the memory: a machine has as many workers as fit
+    return _work(Job(tuple(images), source, targets), settings, share).changed
 
 
 def _paths(text: str) -> tuple[Path, ...]:

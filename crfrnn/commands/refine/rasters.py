@@ -104,7 +104,7 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
 
     with ExitStack() as files:
         save, lock, masked = None, threading.Lock(), image.masked or source.masked
-        write = files.enter_context(image.writing_labels(job.targets.first, source.style, source.nodata, masked))
+        write = files.enter_context(image.writing_labels(job.targets.lead, source.style, source.nodata, masked))
         if job.targets.probabilities is not None:  # which appears before the labels
             count = 1 if source.form.labels is None else source.labels
             save = files.enter_context(image.writing_planes(job.targets.probabilities, source.form, count, masked))

@@ -59,9 +59,9 @@ def progress_of(out: Path) -> Progress:
             continue
         log, run = runs[shard]
         names = log.read_names()
-        failed = {event["failed"]: event["reason"] for event in run if event.get("failed") in names - there}
+        failed = {event["failed"]: event["reason"] for event in run if event.get("failed") in names}
         missing = len(names - there - failed.keys())
-        progress.done += len(names & there)
+        progress.done += len(names & there - failed.keys())  # what is there of these is of a run before
         progress.failed |= failed
         if missing or failed:
             ended = any("ended" in event for event in run)

@@ -121,7 +121,6 @@ class TestSeams:
         one = assembled(crf, (48, 64))
         assert torch.equal(assembled(crf, (48, 64), workers=2), one)
 
-    @pytest.mark.usefixtures("small_windows")
     def test_masks(self):
         crf = CRFParameters.of_preset("present", kernels=["bilateral:5,30,2", "spatial:2,1"])
         mask = torch.from_numpy(smooth(5, 1)[0] > -0.5)

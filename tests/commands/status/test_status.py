@@ -36,13 +36,13 @@ def test_shards_together_do_what_one_run_does(folders, capsys):
     out, err = capsys.readouterr()
     assert "run again: --shard 2/3 (not begun)" in out
     statuses.append(refine(f"2/{SHARDS}"))
-    assert sorted(statuses) in ([0, 1, 1], [0, 0, 1])  # what cannot be done is in one shard or in two
+    assert statuses == [1, 1, 0]  # by hash, alone.npy is of shard 3 and 4.png of shard 1
     capsys.readouterr()
     assert run("status", "out") == 1
     out, err = capsys.readouterr()
     assert out.startswith("10 images: 8 done, 2 failed, 0 missing\n")
     assert "failed: 4.png: photos/4.png: not a readable image" in out
-    assert "failed: alone.npy: no image alone.* in photos" in out
+    assert "failed: p/alone.npy: no image alone.* in photos" in out
     assert err == "crfrnn status: out: 2 failed, 0 missing\n"
 
     assert run("refine", "photos", "--probabilities=p", "--out=whole", "--iterations=1") == 1
@@ -72,6 +72,38 @@ def test_status_follows_what_lies_there(folders, capsys):
     capsys.readouterr()
     assert run("status", "out") == 1
     assert "run again: --shard 2/2 (not begun)" in capsys.readouterr().out
+
+
+def test_a_result_of_a_run_before_is_not_that_of_one_that_failed(folders, capsys):
+    shutil.copy("photos/2.png", "photos/4.png")
+    Path("p/alone.npy").unlink()
+    assert refine("1/1") == 0
+    Path("photos/4.png").write_bytes(b"no photo any more")
+    assert refine("1/1", "--overwrite") == 1
+    capsys.readouterr()
+    assert run("status", "out") == 1
+    assert capsys.readouterr().out.startswith("9 images: 8 done, 1 failed, 0 missing\n")
+    assert refine("1/1") == 0  # which leaves the older result alone
+    assert run("status", "out") == 0
+
+
+def test_lonely_predictions_of_one_name(folders, capsys):
+    for folder in ("p/a", "p/b"):
+        Path(folder).mkdir()
+        shutil.copy("p/alone.npy", folder)
+    assert refine("1/1") == 1
+    capsys.readouterr()
+    assert run("status", "out") == 1
+    assert capsys.readouterr().out.startswith("12 images: 8 done, 4 failed, 0 missing\n")
+
+
+def test_a_link_back_to_the_folder(folders, capsys):
+    assert refine("1/1") == 1
+    Path("out/day/again").symlink_to("..", target_is_directory=True)
+    Path("out/broken.png").symlink_to("nowhere.png")
+    capsys.readouterr()
+    assert run("status", "out") == 1
+    assert capsys.readouterr().out.startswith("10 images: 8 done, 2 failed, 0 missing\n")
 
 
 def test_segment_has_shards(folders, capsys, monkeypatch):
