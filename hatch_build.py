@@ -1,4 +1,4 @@
-"""What a distribution says of itself: a README without the links that need a checkout, and the licence of what is in it.
+"""What a distribution says of itself: its README without links into a checkout, and the licence of what is in it.
 
 CRFRNN_WITHOUT_MODELS=1 leaves the weights, which are for non-commercial use, out of the wheel: MIT alone is left.
 """

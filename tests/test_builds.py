@@ -67,7 +67,7 @@ def test_a_wheel_without_models_is_mit_alone(source, unpacked, tmp_path):
     assert metadata["License-Expression"] == "MIT"
     assert licences(names) == metadata.get_all("License-File") == ["LICENSE"]
     whole, _ = contents(built("wheel", unpacked, tmp_path))
-    gone = {name for name in set(whole) - set(names)}
+    gone = set(whole) - set(names)
     assert {name.rpartition("/")[2] for name in gone} == {"model.safetensors", "LICENSE-MODELS.txt"}
 
 
