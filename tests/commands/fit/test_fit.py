@@ -1,5 +1,7 @@
 """Fitting: finds what is known to be better, says so when nothing is, and measures on what it has not seen."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from crfrnn.commands.fit.search import START, Search
 from crfrnn.commands.fit.workers import workers
 from crfrnn.commands.gain import gain, iou
 from crfrnn.commands.metrics import class_counts, confusion_matrix, scores
+from crfrnn.filtering import guide_units
 from crfrnn.parameters import PRESETS, CRFParameters
 from crfrnn.runtime import threads
 from tests.support.scenes import POLE, scene, scenes
@@ -285,3 +288,22 @@ def test_torch_and_labels_last():
     first, second = (Images([one], logits=True) for one in (as_torch, as_numpy))
     assert torch.equal(first.sample(0).unary, second.sample(0).unary)
     assert all(torch.equal(first.measured(0, options)[name], second.measured(0, options)[name]) for name in options)
+
+
+def test_a_dark_photo_that_the_search_scales_is_no_fault(monkeypatch):
+    """Whole numbers, of which scaling makes fractions, as colours in 0..1 would be."""
+    monkeypatch.setattr(guide_units, "_warned", set())
+    image = np.zeros((300, 400, 3), np.uint8)
+    image[::7] = 1
+    truth = image[..., 0]
+    sure = np.stack([1.0 - truth, truth]).astype(np.float32) * 0.8 + 0.1
+    data = Images(Together([image] * 2, [sure] * 2, [truth] * 2))
+    assert truth.size > PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample = data.sample(0)
+        assert sample.guide.frac().any()
+        sample.filters(PRESET)
+        data.measured(0, {START: PRESET})
+    with pytest.warns(UserWarning, match="multiply colours in 0..1 by 255"):
+        PRESET.prepare(sample.guide)  # where nobody says whose it is
