@@ -1,5 +1,7 @@
 """Fitting: finds what is known to be better, says so when nothing is, and measures on what it has not seen."""
 
+import html
+import re
 import warnings
 
 import numpy as np
@@ -70,6 +72,12 @@ class TestWhereACRFHelps:
         assert heading == ["class", ALONE, START, FITTED, "change"]
         assert [row[0] for row in rows] == ["background", "disc", "pole", "mean"]
         assert float(rows[-1][-1]) == pytest.approx(float(rows[-1][3]) - float(rows[-1][1]), abs=0.011)
+
+    def test_a_notebook_shows_the_table_and_what_it_means(self, found):
+        shown = found._repr_html_()
+        cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", shown)
+        assert cells == [cell for row in found.table() for cell in row]
+        assert html.unescape(shown.rpartition("</table>")[2]) == found.verdict()
 
     def test_classes_that_are_nowhere_change_nothing(self, found):
         """Neither what is chosen nor what it is worth, although the network is sometimes for one of them."""
