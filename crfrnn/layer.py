@@ -18,7 +18,7 @@ from crfrnn.inference.recurrence import check_iterations, mean_field
 from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import CRFParameters, as_kernels
 from crfrnn.runtime.meta_tensors import like, plain, spacing_of
-from crfrnn.runtime.transforms import check_tracer
+from crfrnn.runtime.transforms import NO_SCRIPT, check_tracer
 
 KERNEL_WEIGHTS = ("class", "scalar", "full")
 # learning rates over the network's, for a mean cross-entropy and Adam; docs/learning.md shows why
@@ -287,6 +287,10 @@ class CRFRNN(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, kernels={self.kernels}, T={self.iterations}/{self.eval_iterations}"
+
+    def __prepare_scriptable__(self):
+        """torch.jit.script asks every module, this one inside a network too, before it begins to compile."""
+        raise NotImplementedError(NO_SCRIPT)
 
     def _repr_html_(self) -> str:
         """For notebooks: a row for each kernel, with the bandwidths and the weights that it has now."""

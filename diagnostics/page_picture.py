@@ -18,9 +18,10 @@ SHOWN = (1024, 900)  # pixels, at most
 
 def photograph(address: str, width: int, height: int) -> Image.Image:
     """The sample with strokes, segmented."""
-    with sync_playwright() as playwright, playwright.chromium.launch(
-        executable_path=CHROMIUM, args=["--no-sandbox"]
-    ) as browser:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
+    ):
         page = browser.new_page(viewport={"width": width, "height": height}, locale="en-US")
         page.goto(address)
         page.locator("#tab-strokes-button").click()

@@ -171,6 +171,14 @@ class TestTracers:
         ):
             torch.jit.trace(FUNCTIONS[name], (LOGITS,))
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_jit_script(self):
+        """The layer, and a network that has one in it; others are none of ours."""
+        for module in (layer(), torch.nn.Sequential(torch.nn.ReLU(), layer())):
+            with pytest.raises(NotImplementedError, match=r"^torch\.jit\.script: .* torch\.compile and torch\.export"):
+                torch.jit.script(module)
+        assert torch.jit.script(torch.nn.Sequential(torch.nn.ReLU()))(torch.tensor(-1.0)) == 0
+
     def test_onnx(self, tmp_path):
         pytest.importorskip("onnxscript")
         with pytest.raises(torch.onnx.OnnxExporterError, match=r"torch\.onnx\.export: ONNX has no such filters"):

@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 INSTEAD = "torch.compile and torch.export.export take it as it is"
 NO_ONNX = f"torch.onnx.export: ONNX has no such filters; export the network without the CRF ({INSTEAD})"
 NO_TRACE = f"torch.jit.trace: it cannot record the filters; {INSTEAD}"
+NO_SCRIPT = f"torch.jit.script: it cannot compile the layer; {INSTEAD}"
 NO_FORWARD_MODE = (
     "forward-mode derivatives (torch.func.jvp, jacfwd, hessian): the filters have reverse-mode ones only; use"
     " torch.func.grad, vjp or jacrev"
