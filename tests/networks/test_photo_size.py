@@ -11,7 +11,7 @@ from crfrnn.networks.photo_size import BAND_WEIGHTS, BLOCK, placed
 
 @pytest.fixture
 def scene() -> tuple[torch.Tensor, np.ndarray]:
-    """Logits (1, 3, 75, 113) that are sure of all but the surroundings of two circles, and a photo four times as large."""
+    """Logits (1, 3, 75, 113) that are sure of all but what surrounds two circles, and a photo four times as large."""
     photo = np.ascontiguousarray(data.chelsea())
     y, x = np.mgrid[:75, :113]
     near, far = (np.hypot(y - a, x - b) for a, b in ((30, 30), (55, 40)))
