@@ -9,6 +9,7 @@ from PIL import Image
 
 from crfrnn.commands.metrics import Scores
 from crfrnn.data.drawing.chart import Line, paint_chart
+from crfrnn.inference.settled import Iterations
 
 SHOWN_RADII = (2, 5, 10)  # pixels; the columns of the table, the curve has all
 
@@ -23,7 +24,7 @@ class Result:
 
     model: str
     crf: str
-    iterations: int
+    iterations: Iterations
     scores: Scores
     trimaps: dict[int, Scores]
     network_seconds: float

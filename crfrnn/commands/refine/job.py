@@ -1,5 +1,6 @@
 """One image that `crfrnn refine` works on, what it was told, and what came of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from crfrnn.data.kinds import Kind
 from crfrnn.data.labels import LabelStyle, Value, parse_unsure
 from crfrnn.data.predictions import Form
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
+from crfrnn.inference.settled import MOST_ITERATIONS
 from crfrnn.parameters import CRFParameters, parse_kernel
 
 
@@ -54,6 +56,19 @@ class Outcome:
     labels: list[str]
     changed: float  # share of the points that had a label and got another one
     notes: tuple[str, ...] = ()
+    taken: tuple[int, ...] = ()  # iterations, where it settled
+
+
+def settling(outcomes: Sequence[Outcome]) -> list[str]:
+    """How many iterations it took, where that was not given."""
+    counts = sorted({count for one in outcomes for count in one.taken})
+    if not counts:
+        return []
+    fewest = f"{counts[0]} to " if len(counts) > 1 else ""
+    return [
+        f"settled in {fewest}{counts[-1]} iterations"
+        + f" (stopped at {MOST_ITERATIONS})" * (counts[-1] == MOST_ITERATIONS)
+    ]
 
 
 def check(options: RefineOptions, kind: type[Kind]) -> Settings:

@@ -1,7 +1,7 @@
 """What `crfrnn refine` can be told."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from crfrnn.commands.errors import UsageError, check_not_negative
 from crfrnn.commands.shards import check_sharing
@@ -32,7 +32,8 @@ class RefineOptions:
         many_labels: with --labels, more than 32 levels of grey are labels all the same, and no soft mask.
         unsure: with --labels, the index (255) or colour (0,0,0 or "#000000") that means "no label here".
         preset: bandwidths and weights: present, crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
-        iterations: mean-field iterations.
+        iterations: mean-field iterations; settled, as many as it takes until no probability moves by more than
+            --tolerance, at most 100.
         kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
@@ -77,7 +78,7 @@ class RefineOptions:
     many_labels: bool = False
     unsure: str | int = ""
     preset: str = "present"
-    iterations: int = 10
+    iterations: int | Literal["settled"] = 10
     kernel: list[str] | None = None
     normalization: str | None = None
     accuracy: int = 1
@@ -109,7 +110,8 @@ class RefineOptions:
         check_sharing(self.shard, self.ray, self.ray_cpus)
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
-        check_not_negative("iterations", self.iterations)
+        if self.iterations != "settled":
+            check_not_negative("iterations", self.iterations)
         if not 0 < self.confidence < 1:
             raise UsageError(f"confidence: must lie between 0 and 1, got {self.confidence}")
 

@@ -44,7 +44,7 @@ class _Model:
     def has_crf(self) -> bool:
         """Whether one does anything to its labels: T = 0 leaves it out."""
         crf = self.network.crf
-        return crf is not None and (crf.eval_iterations if self.iterations is None else self.iterations) > 0
+        return crf is not None and (crf.eval_iterations if self.iterations is None else self.iterations) != 0
 
 
 @dataclass(frozen=True)
