@@ -48,6 +48,30 @@ def test_a_foreground_alone(shape, capsys):
     assert "2 labels" in capsys.readouterr().out
 
 
+def test_until_it_settles(capsys):
+    np.save("p.npy", SOFT)
+    counts: list[int] = []
+    expected = refine(PHOTO, SOFT, iterations="settled", tolerance=0.01, took=counts.append)
+    settled = "--iterations=settled", "--tolerance=0.01"
+    assert run("cat.png", "--probabilities", "p.npy", "--out=out.png", "--trace=t.json", *settled) == 0
+    assert_array_equal(pixels("out.png"), expected > 0.5)
+    assert f"settled in {counts[0]} iterations\n" in capsys.readouterr().out
+    assert len(json.loads(Path("t.json").read_text())) == 1 + counts[0]
+
+
+def test_a_folder_says_how_many_it_took(capsys):
+    for folder in ("photos", "maps"):
+        Path(folder).mkdir()
+    counts: list[int] = []
+    for name, p in (("sure", SOFT), ("unsure", 0.5 + 0.1 * (SOFT - 0.5))):
+        Image.fromarray(PHOTO).save(f"photos/{name}.png")
+        np.save(f"maps/{name}.npy", p)
+        refine(PHOTO, p, iterations="settled", took=counts.append)
+    assert run("photos", "--probabilities", "maps", "--out", "labels", "--iterations", "settled") == 0
+    assert min(counts) < max(counts), "a test of images that take different times"
+    assert f"settled in {min(counts)} to {max(counts)} iterations" in capsys.readouterr().out
+
+
 def test_a_foreground_of_another_size():
     """Logits are scaled before the sigmoid, as those of several labels are before the softmax."""
     x = np.random.default_rng(2).standard_normal((HEIGHT // 2, WIDTH // 2)).astype(np.float32)
