@@ -3,6 +3,15 @@
     T = the first t with  max_il |Q_i(l)(t) - Q_i(l)(t - 1)| <= tolerance,   at most `MOST_ITERATIONS`
 
 Each image of a batch stops by itself. `fused/settling_cpu.py` is the fast twin.
+
+*What it says of the next one.* With kernels normalised so that messages are weighted means ("after"), and w the sum of
+their weights in the Potts model, no message moves by more than the tolerance, so that
+
+    |Qu_i(l)(T + 1) - Qu_i(l)(T)| <= w tolerance,
+
+and the odds of two labels change by a factor of at most exp(2 w tolerance): a label that leads the others by more than
+2 w tolerance in Qu is the same after one iteration more. There is no such bound on the sum of all further ones: a boundary
+may creep more slowly than the tolerance.
 """
 
 from collections.abc import Callable, Iterator

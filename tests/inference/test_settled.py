@@ -53,6 +53,19 @@ def test_each_image_stops_by_itself(batch, implementation, learned, tolerance):
     assert batch == 1 or len(set(counts)) > 1, "a test of images that stop at different times"
 
 
+@pytest.mark.parametrize("tolerance", [0.03, 1e-3])
+def test_what_it_says_of_the_next_iteration(tolerance):
+    """No logit moves by more than w times the tolerance, for the Potts model and weighted means."""
+    problem = problem_of(labels=5, normalization="after")
+    weights = torch.tensor([[1.5], [2.0]])
+    arguments, counts = (problem.filters(), weights, potts(5)), []
+    with torch.no_grad():
+        last = mean_field(problem.logits, *arguments, "settled", tolerance=tolerance, took=counts.append)
+        following = mean_field(problem.logits, *arguments, counts[0] + 1)
+    moved = float((following - last).abs().max())
+    assert 0 < moved <= 1.01 * float(weights.sum()) * tolerance
+
+
 def test_it_gives_up_after_a_hundred():
     problem = problem_of(labels=3, learned=True)
     counts: list[int] = []
