@@ -10,7 +10,7 @@ their weights in the Potts model, no message moves by more than the tolerance, s
     |Qu_i(l)(T + 1) - Qu_i(l)(T)| <= w tolerance,
 
 and the odds of two labels change by a factor of at most exp(2 w tolerance): a label that leads the others by more than
-2 w tolerance in Qu is the same after one iteration more. There is no such bound on the sum of all further ones: a boundary
+2 w tolerance in Qu is the same after one iteration more. There is no such bound on all that follow: a boundary
 may creep more slowly than the tolerance.
 """
 
