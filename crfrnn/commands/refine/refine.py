@@ -179,8 +179,9 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings
     """One image for each thread where there are enough of them, else all threads for each image."""
     counts: list[list[int]] = [[] for _ in images]
     results = _each(images, predictions, [replace(settings, took=count.append) for count in counts])
-    for count in itertools.chain(*counts) if settings.took is not None else ():
-        settings.took(count)
+    if settings.took is not None:
+        for count in itertools.chain(*counts):
+            settings.took(count)
     return results
 
 
