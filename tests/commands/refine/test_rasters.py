@@ -193,6 +193,11 @@ class TestWindows:
         assert run("scene.tif", "--probabilities=p.npy", "--out=o.tif", "--save-probabilities=q.npy", *CRF) == 0
         assert_array_equal(np.load("q.npy"), load("q.tif").astype(np.float16))
 
+    def test_each_settles_by_itself(self, capsys):
+        assert run("scene.tif", "--probabilities=p.npy", "--out=o.tif", *CRF[:2], "--iterations=settled") == 0
+        assert re.search(r"settled in (\d+ to )?\d+ iterations\n", capsys.readouterr().out)
+        assert (load("o.tif") == expected(iterations="settled").argmax(0)).mean() > 0.99
+
     def test_windows_without_anything(self):
         """Most of a scene is nodata, as it is where a path of a satellite crosses its square."""
         empty = np.where(np.indices(SIZE).sum(axis=0) < 90, 0, BANDS).astype(np.uint16)
