@@ -68,7 +68,7 @@ def mean_field(
         with torch.no_grad():
             y, counts = _settled(problem, solver, tolerance)
     else:
-        y, counts = _run(problem, iterations, solver), [iterations] * len(logits)
+        y, counts = _run(problem, iterations, solver), iterations
     return _told(took, counts, y).to(_result_dtype(logits))
 
 
@@ -100,13 +100,13 @@ def marginals(
 
 def _marginals(
     problem: Problem, iterations: Iterations, solver: Solver | None, tolerance: float
-) -> tuple[Tensor, list[int]]:
+) -> tuple[Tensor, list[int] | int]:
     vanishing = choice.load_vanishing(problem) if solver is None and choice.fused(problem) is None else None
     if vanishing is not None and iterations:
         return vanishing(problem, iterations, tolerance)
     if iterations == SETTLED:
         return _settled(problem, solver, tolerance, normalize=True)
-    return _run(problem, iterations, solver, normalize=True), [iterations] * len(problem.scores)
+    return _run(problem, iterations, solver, normalize=True), iterations
 
 
 def _settled(
@@ -122,9 +122,10 @@ def _settled(
         return settled(steps, lambda now: now.q if normalize else now.logits, tolerance)
 
 
-def _told(took: Callable[[int], object] | None, counts: list[int], result: Tensor) -> Tensor:
+def _told(took: Callable[[int], object] | None, counts: list[int] | int, result: Tensor) -> Tensor:
+    """The result (B, ...); T of all images, or of each, is told where somebody asks: a compiler may not know B."""
     if took is not None:
-        for count in counts:
+        for count in [counts] * len(result) if isinstance(counts, int) else counts:
             took(count)
     return result
 
