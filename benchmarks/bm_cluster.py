@@ -14,8 +14,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -23,11 +24,14 @@ from PIL import Image
 
 from benchmarks.inputs import machine
 from crfrnn.commands.cluster.connect import connected
+from crfrnn.commands.cluster.folders import logged
 from crfrnn.commands.cluster.images import Image as Row
 from crfrnn.commands.cluster.images import Pairs, Results
-from crfrnn.commands.cluster.places import Names, Place
-from crfrnn.commands.cluster.run import run_images, table_of
+from crfrnn.commands.cluster.names import Names
+from crfrnn.commands.cluster.places import Place
+from crfrnn.commands.cluster.run import Todo, run_images, workers_of
 from crfrnn.commands.cluster.worker import Task
+from crfrnn.commands.shards import Sharing
 from crfrnn.data.kinds import Photograph
 from tests.support.places import ROOT
 
@@ -157,9 +161,9 @@ class Nothing(Task):
 class Many(Place):
     """A stub in place of a folder that is listed."""
 
-    def _all(self) -> set[str]:
+    def _all(self) -> Iterator[str]:
         _, _, suffix, images = self.url.split("/")
-        return {f"{number // 1000:04d}/{number:07d}.{suffix}" for number in range(int(images))}
+        return (f"{number // 1000:04d}/{number:07d}.{suffix}" for number in range(int(images)))
 
 
 def names(folder: Path, images: int) -> list[str]:
@@ -177,12 +181,13 @@ def names(folder: Path, images: int) -> list[str]:
     photos, p = (Many(f"many://{suffix}/{images}") for suffix in ("jpg", "npy"))
     out = Place(str(folder / "out"))
     results = Results({"out": out}, Photograph)
-    pairs = Pairs(Names(photos.names(), Photograph.suffixes), Names(p.names(), (".npy",)), photos)
-    table = table_of(results.left(iter(pairs)))
+    pairs = Pairs(Names(photos.names()).of(Photograph.suffixes), Names(p.names()).of((".npy",)), photos)
+    todo = Todo.of(results.left(pairs))
+    assert pairs.unused() == 0
     listed, alone = time.perf_counter() - start, process.memory_info().rss
-    with connected("local") as ray:
-        stub: Any = None
-        tally = run_images(ray, Nothing(stub, [photos], p, results, False), table, "nothing", cpus=1)
+    with connected("local") as ray, logged(results, pairs) as failed:
+        task = Nothing(cast("Any", None), [photos], p, results, False)
+        tally = run_images(ray, task, todo, "nothing", workers_of(ray, Sharing("local")), failed)
     ended.set()
     watcher.join()
     assert tally.done == images

@@ -83,7 +83,16 @@ def asked_for(text: str | None) -> Shard | None:
     return None if text is None else Shard.of(text)
 
 
-def check_sharing(shard: str | None, ray: str | None, ray_cpus: int) -> None:
+@dataclass(frozen=True)
+class Sharing:
+    """What the options --ray, --ray-cpus and --ray-gpus say of a cluster and of each worker there."""
+
+    address: str
+    cpus: int = 1
+    gpus: float = 0
+
+
+def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, ray_gpus: float) -> None:
     """UsageError where the options that share images out contradict each other or are none."""
     if asked_for(shard) and ray:
         raise UsageError("shard: Ray shares out the images itself; give one of --shard and --ray")
@@ -91,6 +100,10 @@ def check_sharing(shard: str | None, ray: str | None, ray_cpus: int) -> None:
         raise UsageError(f"ray: expected auto, local or an address such as head:6379, got {ray!r}")
     if ray_cpus < 1:
         raise UsageError(f"ray-cpus: must be at least 1, got {ray_cpus}")
+    if not 0 <= ray_gpus < float("inf") or (ray_gpus > 1 and ray_gpus % 1):
+        raise UsageError(f"ray-gpus: expected a whole number, or a share of one such as 0.5, got {ray_gpus:g}")
+    if ray_gpus and ray is None:
+        raise UsageError("ray-gpus: belongs to --ray")
 
 
 class Log:

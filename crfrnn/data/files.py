@@ -144,13 +144,12 @@ def _files_below(folder: Path, leave_out: set[Path]) -> Iterator[Path]:
             yield path
 
 
-def names_below(folder: Path) -> set[str]:
-    """The files in a folder and in the folders inside of it, as paths in it; none that is hidden.
+def names_below(folder: Path) -> Iterator[str]:
+    """The files in a folder and in the folders inside of it, as paths in it; none that is hidden. In any order.
 
-    >>> names_below(Path("there is no such folder"))
-    set()
+    >>> list(names_below(Path("there is no such folder")))
+    []
     """
-    names: set[str] = set()
     folders = [("", frozenset[str]())]
     while folders:
         inside, above = folders.pop()
@@ -163,8 +162,7 @@ def names_below(folder: Path) -> set[str]:
                 if entry.is_dir():
                     folders.append((f"{name}/", here))
                 elif entry.is_file():
-                    names.add(name)
-    return names
+                    yield name
 
 
 @dataclass(frozen=True)

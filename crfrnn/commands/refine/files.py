@@ -172,7 +172,7 @@ def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
         if len(values) == 1:
             marginals, notes = _only_label(values, settings.crf["iterations"], trace), ()
         else:
-            marginals, notes = _refined(image, {name: values}, settings.crf, trace)
+            marginals, notes = _refined(image, {name: values}, settings, trace)
     except ValueError as error:
         raise ValueError(f"{', '.join(map(str, job.images))}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).max(0).indices)  # argmax takes four times as long
@@ -192,19 +192,23 @@ def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
 
 
 def _refined(
-    image: Kind, predictions: dict[str, np.ndarray], crf: dict[str, Any], trace: Trace | None
+    image: Kind, predictions: dict[str, np.ndarray], settings: Settings, trace: Trace | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The marginals (L, *S) for predictions (L, *S), and what there is to say of the CRF."""
-    guide = image.guide()
+    crf, guide = settings.crf, image.guide()
+    values: dict[str, Any] = predictions
+    if settings.device is not None:
+        values = {name: torch.from_numpy(planes).to(settings.device) for name, planes in predictions.items()}
     if image.positions is None:
-        return refine(guide, **predictions, **crf, spacing=image.spacing, trace=trace), ()
+        q = refine(guide, **values, **crf, spacing=image.spacing, trace=trace)
+        return torch.as_tensor(q).cpu().numpy(), ()
     kernels = crf["kernels"] or point_kernels(image.positions, guide)
-    rows = {name: planes.T for name, planes in predictions.items()}  # (N, L), which no number of points makes doubtful
+    rows = {name: planes.T for name, planes in values.items()}  # (N, L), which no number of points makes doubtful
     follow = None if trace is None else lambda moment: trace(moment._replace(marginals=moment.marginals.T))
     known = {name: value for name, value in crf.items() if name not in ("preset", "standardize")}
     q = refine_points(image.positions, attributes=guide, **rows, **known | {"kernels": kernels, "trace": follow})
     names = ", ".join(image.channels or ()) or "none"
-    return q.T, (f"attributes: {names}; {', '.join(map(described, kernels))}",)
+    return torch.as_tensor(q).cpu().numpy().T, (f"attributes: {names}; {', '.join(map(described, kernels))}",)
 
 
 def _read(source: Path, settings: Settings, image: Kind) -> Coarse:

@@ -50,7 +50,7 @@ def progress_of(out: Path) -> Progress:
         raise ValueError(f"{out}: no shard has begun to write into it; crfrnn refine or segment --shard K/N does")
     _, newest, last = max(begun, key=lambda entry: entry[0])
     count, progress = newest.shard.count, Progress(images=last[0]["images"])
-    there, runs = names_below(out), {log.shard: (log, run) for _, log, run in begun if log.shard.count == count}
+    there, runs = set(names_below(out)), {log.shard: (log, run) for _, log, run in begun if log.shard.count == count}
     for number in range(1, count + 1):
         shard = Shard(count, number)
         if shard not in runs:

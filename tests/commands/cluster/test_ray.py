@@ -18,7 +18,7 @@ from crfrnn.commands.cluster.connect import _refused, check_look, unseen
 from crfrnn.commands.cluster.images import Image as Row
 from crfrnn.commands.cluster.images import Results
 from crfrnn.commands.cluster.places import Place
-from crfrnn.commands.cluster.run import run_images, table_of
+from crfrnn.commands.cluster.run import Todo, Workers, run_images
 from crfrnn.commands.cluster.worker import Task
 from crfrnn.data.kinds import Photograph
 from tests.support.command import run
@@ -91,8 +91,9 @@ def test_an_image_that_kills_its_workers_fails_alone(running, tmp_path):
         return 0.5
 
     task = Task(work, [Place("/nowhere")], None, Results({"out": Place(str(tmp_path / "out"))}, Photograph), False)
-    rows = table_of(Row(str(number), [f"{number}.png"], "") for number in range(IMAGES))
-    tally = run_images(ray, task, rows, "dying", cpus=1)
+    rows, failed = Todo.of(Row(str(number), [f"{number}.png"], "") for number in range(IMAGES)), {}
+    tally = run_images(ray, task, rows, "dying", Workers(2, 1, 0), failed.__setitem__)
+    assert failed == {"7.png": tally.failures["7"]}
     assert tally.failures == {"7": "2 workers died over it; is there memory enough?"}
     assert tally.done + tally.skipped == IMAGES - 1
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {str(n) for n in range(IMAGES)} - {"7"}
