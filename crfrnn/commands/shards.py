@@ -126,11 +126,12 @@ class Log:
         return [cls(folder, shard) for shard in sorted(Shard(int(m[2]), int(m[1])) for m in found if m)]
 
     @contextmanager
-    def run(self, names: Iterable[str], images: int) -> Iterator["Log"]:
-        """A run of the shard: its names, and how many images all shards have together."""
+    def run(self, names: Iterable[str], images: int, again: str = "") -> Iterator["Log"]:
+        """A run of the shard: its names, how many images all shards have together, and what does the rest of it."""
         with writing(self.names) as file:
             file.writelines(json.dumps(name).encode() + b"\n" for name in names)
-        self.add(began=_now(), host=socket.gethostname(), images=images)
+        again = again or f"--shard {self.shard}"
+        self.add(began=_now(), host=socket.gethostname(), images=images, again=again)
         yield self
         self.add(ended=_now())
 

@@ -114,7 +114,7 @@ def logged(results: Results, images: Pairs | Alone) -> Iterator[Callable[[str, s
         yield lambda *_: None
         return
     names = chain(map(results.file, images), images.problems)
-    with Log(out, Shard(1, 1)).run(names, len(images)) as log:
+    with Log(out, Shard(1, 1)).run(names, len(images), again="the same command with --ray") as log:
         for name, reason in images.problems.items():
             log.failed(name, reason)
         yield log.failed

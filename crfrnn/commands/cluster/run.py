@@ -112,8 +112,8 @@ def workers_of(ray: Any, sharing: Sharing) -> Workers:
             fit = node["Resources"].get("CPU", 0) // cpus
             number += int(min(fit, node["Resources"].get("GPU", 0) / gpus + 1e-6) if gpus else fit)
     if not number:
-        gpu = f" and {gpus:g} GPUs" * (gpus > 0)
-        raise UsageError(f"ray: no machine of the cluster has {cpus} cores{gpu} for a worker; ask for fewer")
+        wanted = f"--ray-cpus {cpus}" + f" and --ray-gpus {gpus:g}" * (gpus > 0)
+        raise UsageError(f"ray: no machine of the cluster has as much as {wanted} for a worker; ask for less")
     return Workers(number, cpus, gpus)
 
 
