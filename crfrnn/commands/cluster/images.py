@@ -36,7 +36,7 @@ class Results:
 
     def names(self, image: Image) -> dict[str, str]:
         """Those of its files in these places."""
-        suffixes = _suffixes(self.kind, suffix_of(Path(image.images[0])))
+        suffixes = _suffixes(self.kind, suffix_of(image.images[0]))
         return {target: f"{image.name}{suffixes[target]}" for target in self.places}
 
     def done(self, image: Image) -> bool:

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from crfrnn.data.files import suffix_of
@@ -80,6 +79,6 @@ class _Items(ItemsView[str, list[str]]):
 
 def _row(name: str) -> tuple[bytes, bytes, str]:
     """The stem and what follows it, as bytes: a name of Linux need not be text; and the suffix in lower case."""
-    suffix = suffix_of(Path(name))
+    suffix = suffix_of(name)
     stem = len(name) - len(suffix)
     return os.fsencode(name[:stem]), os.fsencode(name[stem:]), suffix

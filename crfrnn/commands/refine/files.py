@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
+from crfrnn.commands.outputs import Targets, check_folders, check_outputs, held, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.job import Coarse, Job, Outcome, Settings, check
@@ -113,7 +113,8 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
     check_outputs((path for job in jobs for path in (*job.images, job.source)), [job.targets for job in jobs])
-    _check_confidence([job.source for job in jobs], settings)
+    shard = asked_for(settings.options.shard)
+    _check_confidence([job.source for job in held(jobs, targets, shard)], settings)
     share = 1 / threads.count() if len(jobs) >= threads.count() else 1.0  # of the memory, for each at a time
     run_jobs(
         partial(_work, settings=settings, share=share),
@@ -125,7 +126,7 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
         ],
         problems=matched.problems,
         overwrite=settings.options.overwrite,
-        shard=asked_for(settings.options.shard),
+        shard=shard,
         note=f"left {matched.unused} images without predictions alone" if matched.unused else "",
     )
 
