@@ -93,7 +93,7 @@ class Place:
             return
         with self._reached() as (fs, root):
             fs.invalidate_cache()
-            inside = fs.ls(root) if fs.exists(root) else []
+            inside = fs.ls(root, detail=True) if fs.exists(root) else []
             for entry in inside:  # what lies in each is listed at once, which takes the fewest requests
                 paths = fs.find(entry["name"]) if entry["type"] == "directory" else [entry["name"]]
                 fs.invalidate_cache()
