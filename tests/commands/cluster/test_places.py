@@ -1,5 +1,6 @@
 """Folders and URLs, without Ray: names, pairs, what is left to do, and one image through an object store's folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -33,10 +34,28 @@ FILES = (
 PREDICTIONS = ("cat.npy", "day/cat.npz", "day/dog.npy", "twice.npy", "twice.npz", "alone.npy", "ct.npy", "looks/x.npy")
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def root(request, tmp_path) -> str:
     """A place where there is nothing yet."""
+    if request.param == "s3":
+        return f"s3://{request.getfixturevalue('bucket')}/{tmp_path.name}"
     return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """One of a server of S3 in this process."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+            patch.setenv(name, value)
+        fsspec.filesystem("s3").mkdir("crfrnn-tests")
+        yield "crfrnn-tests"
+    server.stop()
 
 
 def make(place: Place, names: tuple[str, ...]) -> None:
