@@ -41,7 +41,7 @@ class Plan:
             "listing a file system": f"{self.listing * self.images / 1e6 / 60:.0f} minutes, one process",
             "listing an object store": f"{3 * self.images / 1000:,.0f} requests,"
             f" {3 * self.images / 1000 * self.request / 60:.0f} minutes",
-            "memory of the command": f"{self.driver * self.images / 1e9:.1f} GB",
+            "memory of the command": f"{0.3 + self.driver * self.images / 1e9:.1f} GB",
             "batches to hand out": f"{needed:.1f} a second; {most:.1f} were reached, enough for {cores:,.0f} cores",
         }
         return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
