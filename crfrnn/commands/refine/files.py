@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
+from crfrnn.commands.outputs import Targets, check_folders, check_outputs, held, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
 from crfrnn.commands.refine.inputs import with_background
 from crfrnn.commands.refine.job import Coarse, Job, Outcome, Settings, check, settling
@@ -114,7 +114,8 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
     check_outputs((path for job in jobs for path in (*job.images, job.source)), [job.targets for job in jobs])
-    _check_confidence([job.source for job in jobs], settings)
+    shard = asked_for(settings.options.shard)
+    _check_confidence([job.source for job in held(jobs, targets, shard)], settings)
     share = 1 / threads.count() if len(jobs) >= threads.count() else 1.0  # of the memory, for each at a time
     run_jobs(
         partial(_work, settings=settings, share=share),
@@ -127,7 +128,7 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
         ],
         problems=matched.problems,
         overwrite=settings.options.overwrite,
-        shard=asked_for(settings.options.shard),
+        shard=shard,
         note=f"left {matched.unused} images without predictions alone" if matched.unused else "",
     )
 
@@ -174,7 +175,7 @@ def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
         if len(values) == 1:
             marginals, notes, counts = _only_label(values, settings.crf["iterations"], trace), (), []
         else:
-            marginals, notes, counts = _refined(image, {name: values}, settings.crf, trace)
+            marginals, notes, counts = _refined(image, {name: values}, settings, trace)
     except ValueError as error:
         raise ValueError(f"{', '.join(map(str, job.images))}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).max(0).indices)  # argmax takes four times as long
@@ -194,22 +195,27 @@ def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
 
 
 def _refined(
-    image: Kind, predictions: dict[str, np.ndarray], crf: dict[str, Any], trace: Trace | None
+    image: Kind, predictions: dict[str, np.ndarray], settings: Settings, trace: Trace | None
 ) -> tuple[np.ndarray, tuple[str, ...], list[int]]:
     """The marginals (L, *S) for predictions (L, *S), what there is to say of the CRF, and how many iterations it took
     to settle."""
-    guide, counts = image.guide(), []
+    crf, guide, counts = settings.crf, image.guide(), []
     took = counts.append if crf["iterations"] == SETTLED else None
+    values: dict[str, Any] = predictions
+    if settings.device is not None:
+        values = {name: torch.from_numpy(planes).to(settings.device) for name, planes in predictions.items()}
     if image.positions is None:
-        return refine(guide, **predictions, **crf, spacing=image.spacing, trace=trace, took=took), (), counts
+        q = refine(guide, **values, **crf, spacing=image.spacing, trace=trace, took=took)
+        return torch.as_tensor(q).cpu().numpy(), (), counts
     kernels = crf["kernels"] or point_kernels(image.positions, guide)
-    rows = {name: planes.T for name, planes in predictions.items()}  # (N, L), which no number of points makes doubtful
+    rows = {name: planes.T for name, planes in values.items()}  # (N, L), which no number of points makes doubtful
     follow = None if trace is None else lambda moment: trace(moment._replace(marginals=moment.marginals.T))
     known = {name: value for name, value in crf.items() if name not in ("preset", "standardize")}
     known |= {"kernels": kernels, "trace": follow, "took": took}
     q = refine_points(image.positions, attributes=guide, **rows, **known)
     names = ", ".join(image.channels or ()) or "none"
-    return q.T, (f"attributes: {names}; {', '.join(map(described, kernels))}",), counts
+    note = f"attributes: {names}; {', '.join(map(described, kernels))}"
+    return torch.as_tensor(q).cpu().numpy().T, (note,), counts
 
 
 def _read(source: Path, settings: Settings, image: Kind) -> Coarse:

@@ -31,6 +31,7 @@ class Settings:
     memory: float  # bytes
     channels: list[str] | None  # by their names, of what has names; None for the usual ones
     classes: tuple[int, ...] | None  # what each label is written as
+    device: str | None = None  # of torch, where the CRF runs on one other than the CPU
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def check(options: RefineOptions, kind: type[Kind]) -> Settings:
     """The options in the form in which they are used; UsageError where they make no CRF."""
     if options.kind == "foreground" and not kind.foreground_suffixes:
         raise UsageError(f"foreground: of {kind.several} a foreground goes to --probabilities")
+    if options.ray_gpus and kind.windowed:
+        raise UsageError(f"ray-gpus: {kind.several} are refined on CPUs; leave it out")
     for option in fields(options):
         if option.name in kind.lacks and getattr(options, option.name) != option.default:
             raise UsageError(f"{option.name.replace('_', '-')}: {kind.lacks[option.name]}")
@@ -97,7 +100,8 @@ def check(options: RefineOptions, kind: type[Kind]) -> Settings:
     chosen = {"accuracy": options.accuracy, "tolerance": options.tolerance}
     if not options.kernel:  # by the preset's name, as `refine` then knows in which units its kernels are
         chosen |= {"preset": options.preset, "kernels": None}
-    return Settings(options, kind, unsure, crf, crf.options() | chosen, memory, _channels(options), _classes(options))
+    told = crf.options() | chosen, memory, _channels(options), _classes(options)
+    return Settings(options, kind, unsure, crf, *told, "cuda" if options.ray_gpus else None)
 
 
 def _channels(options: RefineOptions) -> list[str] | None:

@@ -64,6 +64,7 @@ class RefineOptions:
         ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
             here; HOST:PORT of its head; local, one that begins and ends with this command.
         ray_cpus: with --ray, the cores of each worker.
+        ray_gpus: with --ray, the GPUs of each worker, which then works on one: 1, or a share such as 0.5.
     """
 
     image: str
@@ -101,13 +102,14 @@ class RefineOptions:
     shard: str | None = None
     ray: str | None = None
     ray_cpus: int = 1
+    ray_gpus: float = 0
 
     def __post_init__(self):
         kinds = [kind for kind in KINDS if getattr(self, kind)]
         if len(kinds) != 1:
             several = ", not several" if kinds else ""
             raise UsageError(f"give one of {', '.join(f'--{kind}' for kind in KINDS[:-1])} and --{KINDS[-1]}{several}")
-        check_sharing(self.shard, self.ray, self.ray_cpus)
+        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus)
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
         if self.iterations != "settled":

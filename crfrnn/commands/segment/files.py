@@ -96,11 +96,12 @@ def image_work(options: SegmentOptions) -> Callable[[Sequence[Path], Path | None
 
     It returns the share of the pixels whose label the CRF changed. The model is loaded once, here.
     """
-    return partial(_one_of_many, _load(options, _targets(options)))
+    return partial(_one_of_many, _load(options, _targets(options)), "cuda" if options.ray_gpus else "cpu")
 
 
-def _one_of_many(model: _Model, images: Sequence[Path], source: Path | None, targets: Targets) -> float:
+def _one_of_many(model: _Model, device: str, images: Sequence[Path], source: Path | None, targets: Targets) -> float:
     del source
+    model.network.to(device)  # where it is after the first one
     return _work(_Job(images[0], targets), model).changed
 
 

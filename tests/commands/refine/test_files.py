@@ -1,6 +1,7 @@
 """`crfrnn refine` with what binary networks, nnU-Net and maps of one class leave in files and folders."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -215,6 +216,9 @@ def test_a_confidence_that_is_too_low_for_one_map_is_refused_for_all(maps, capsy
         assert run(*command, confidence) == 2
         assert f"confidence: {confidence} must be above 1 / 2, as maps/2.png has 2 labels" in capsys.readouterr().err
         assert not Path("out").exists()
+    shards = [run(*command, "0.5", f"--shard={number}/2") for number in (1, 2)]
+    assert sorted(shards) == [0, 2]  # each looks at its own maps
+    shutil.rmtree("out")
     assert run("photos/3.jpg", "--labels=maps/3.png", "--out=3.png", "--confidence=0.3") == 2
     assert run("photos/3.jpg", "--labels=maps/3.png", "--out=3.png", "--confidence=0.4") == 0
     Path("maps/2.png").write_bytes(b"")  # as far as it can be read
