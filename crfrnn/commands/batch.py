@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import wraps
+from typing import Any, Generic, TypeVar
+
+import torch
 
 from crfrnn.commands.progress import steps_bar
 from crfrnn.runtime import threads
@@ -18,6 +21,24 @@ class Finished(Generic[Job, Result]):
 
     results: list[Result]
     failures: list[tuple[Job, str]]
+
+
+def on_cores(verb: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A verb that keeps as many cores busy as its options' `jobs`, images beside each other or parts of one.
+
+    torch's number of threads is what all work of this package goes by.
+    """
+
+    @wraps(verb)
+    def bounded(options: Any) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(options.jobs or before)
+        try:
+            verb(options)
+        finally:
+            torch.set_num_threads(before)
+
+    return bounded
 
 
 def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], title: str) -> Finished[Job, Result]:

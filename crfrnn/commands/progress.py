@@ -1,14 +1,20 @@
 """What is shown while work is done, and what is said of it. Names of files and classes are shown as plain text."""
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from crfrnn.data.files import printable
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TqdmWarning)  # a notebook without ipywidgets has its bars in letters
+    from tqdm.auto import tqdm
 
 BAR = "{desc} {bar} {n_fmt}/{total_fmt} {remaining}"
 
@@ -26,7 +32,8 @@ def waiting(text: str) -> AbstractContextManager[Any]:
 @contextmanager
 def steps_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal and in a notebook, and nothing elsewhere, as a function of (steps done, steps in all)."""
-    with tqdm(desc=printable(title), disable=None, leave=False, bar_format=BAR) as bar:
+    hidden = False if _in_notebook() else None  # None: unless it is a terminal, which a notebook is not either
+    with tqdm(desc=printable(title), disable=hidden, leave=False, bar_format=BAR) as bar:
 
         def move(done: int, total: int) -> None:
             if bar.total != total:
@@ -34,3 +41,9 @@ def steps_bar(title: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield move
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel of Jupyter's runs this."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and "IPKernelApp" in shell.config

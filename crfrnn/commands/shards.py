@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from crfrnn.commands.errors import UsageError
+from crfrnn.commands.errors import UsageError, check_jobs
 from crfrnn.data.files import writing
 
 LOGS = ".crfrnn-shards"  # inside of the folder of results; hidden, so that no command takes it for images
@@ -92,12 +92,15 @@ class Sharing:
     gpus: float = 0
 
 
-def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, ray_gpus: float) -> None:
+def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, ray_gpus: float, jobs: int | None) -> None:
     """UsageError where the options that share images out contradict each other or are none."""
     if asked_for(shard) and ray:
         raise UsageError("shard: Ray shares out the images itself; give one of --shard and --ray")
     if ray is not None and ray not in ("auto", "local") and not re.fullmatch(ADDRESS, ray):
         raise UsageError(f"ray: expected auto, local or an address such as head:6379, got {ray!r}")
+    if ray is not None and jobs is not None:
+        raise UsageError("jobs: are cores of this machine; with --ray say --ray-cpus, those of each worker")
+    check_jobs(jobs)
     if ray_cpus < 1:
         raise UsageError(f"ray-cpus: must be at least 1, got {ray_cpus}")
     if not 0 <= ray_gpus < float("inf") or (ray_gpus > 1 and ray_gpus % 1):

@@ -16,6 +16,8 @@ CRF_VALUES = 6_000_000  # pixels times labels of the largest CRF over a whole ph
 BAND_VALUES = 6_000_000  # the same for a band of rows of a larger photo; smaller ones waste more on their margins
 REACH = 3.0  # how far, in pixels of the whole photo's CRF, the one of a band looks for an edge
 BAND_ITERATIONS = 3
+BAND_WEIGHTS = 3.0, 1.0  # of its kernels: neighbours move no logit against another by more than both together
+BLOCK = 64  # columns of a band that are worked on, or left, together
 
 
 def fitting_size(size: tuple[int, int], pixels: float) -> tuple[int, int]:
@@ -66,7 +68,8 @@ def bands(
 def placed(logits: Tensor, image: np.ndarray, *, edges: bool) -> Iterator[tuple[slice, np.ndarray]]:
     """The second half of `bands`: logits (1, L, h, w) at the size of the photo (H, W, 3), as marginals (L, rows, W).
 
-    With `edges` a CRF of short reach says where in the photo's own pixels they are; else they are only scaled.
+    With `edges` a CRF of short reach says where in the photo's own pixels they are; else they are only scaled. It is
+    left out where no pixel is so undecided that its neighbours could change its label: those labels stay the same.
     """
     labels, height = logits.shape[1], image.shape[0]
     at_size = tuple(logits.shape[2:]) == image.shape[:2]
@@ -78,8 +81,22 @@ def placed(logits: Tensor, image: np.ndarray, *, edges: bool) -> Iterator[tuple[
         stop = min(height, start + rows)
         top, bottom = max(0, start - margin), min(height, stop + margin)
         part = logits[:, :, top:bottom] if at_size else _rows(logits, image.shape[:2], top, bottom)
-        q = _local(part, image[top:bottom], scale) if local else part.softmax(dim=1)
+        q = part.softmax(dim=1)
+        for columns in _undecided(q) if local else ():
+            left, right = max(0, columns.start - margin), min(image.shape[1], columns.stop + margin)
+            there = _local(part[..., left:right], image[top:bottom, left:right], scale)
+            q[..., columns] = there[..., columns.start - left : columns.stop - left]
         yield slice(start, stop), q[0, :, start - top : stop - top].cpu().numpy()
+
+
+def _undecided(q: Tensor) -> Iterator[slice]:
+    """The columns of marginals (1, L, h, w) in which neighbours could change a label, blocks side by side in one."""
+    decided = 1 / (1 + math.exp(-sum(BAND_WEIGHTS)))  # then its logit is so far ahead of all others
+    columns = (q.amax(dim=1) < decided).any(dim=1)[0]
+    padded = F.pad(columns, (0, -len(columns) % BLOCK)).view(-1, BLOCK).any(dim=1)
+    edges = F.pad(padded.int(), (1, 1)).diff().nonzero()[:, 0] * BLOCK
+    for start, stop in edges.view(-1, 2).tolist():
+        yield slice(start, min(stop, len(columns)))
 
 
 def _scaled(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -100,7 +117,7 @@ def _rows(logits: Tensor, size: tuple[int, int], top: int, bottom: int) -> Tenso
 def _local(logits: Tensor, image: np.ndarray, scale: float) -> Tensor:
     """Marginals of a CRF whose kernels reach no farther than the uncertainty that upsampling by `scale` left."""
     guide = resized(image, image.shape[:2]).to(logits.device)
-    kernels = (Bilateral(REACH * scale, 10.0, weight=3.0), Spatial(scale, weight=1.0))
+    kernels = (Bilateral(REACH * scale, 10.0, weight=BAND_WEIGHTS[0]), Spatial(scale, weight=BAND_WEIGHTS[1]))
     filters = [kernel.prepare(guide) for kernel in kernels]
     weights = torch.tensor([[kernel.weight] for kernel in kernels], device=logits.device)
     potts = 1 - torch.eye(logits.shape[1], device=logits.device)

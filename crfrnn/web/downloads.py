@@ -91,7 +91,7 @@ def _full_size(
     labels, probability = np.empty(photo.shape[:2], numbers.dtype), np.empty(photo.shape[:2], np.float16)
     wanted = np.isin(numbers, chosen)
     for rows, q in placed(logits, photo, edges=scaled and settings.iterations > 0):
-        labels[rows] = numbers[q.argmax(axis=0)]
+        labels[rows] = numbers[torch.from_numpy(q).max(0).indices.numpy()]  # argmax takes five times as long
         probability[rows] = q[wanted].sum(axis=0)
     return photo, labels if scaled else settling.labels[-1], probability
 

@@ -5,12 +5,12 @@ from html import escape
 
 import numpy as np
 
+from crfrnn.data.drawing.chart import SMALL, Line, draw_chart
 from crfrnn.data.drawing.legend import Entry, entries_of
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.web.workspaces import Workspace
 
 SHOWN = 12  # classes in a legend
-WIDTH, HEIGHT, MARGIN = 320, 84, 16  # units of the curve's drawing
 
 
 def overlays(workspace: Workspace, t: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,23 +40,12 @@ def legend(entries: Sequence[Entry]) -> str:
 
 
 def curve(change: np.ndarray, t: int, title: str) -> str:
-    """SVG: the change of Q in each iteration, a point for each, the t-th one marked."""
+    """HTML with an SVG: the change of Q in each iteration, in per cent, the t-th one marked."""
     if not len(change):
         return ""
-    top = max(float(change.max()), 1e-9)
-    step = (WIDTH - 3 * MARGIN) / max(1, len(change) - 1)
-    xs = [2 * MARGIN + step * i for i in range(len(change))]
-    ys = [HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * float(value) / top for value in change]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if i + 1 == t else 2.5}" class="{"now" if i + 1 == t else "dot"}">'
-        f"<title>t = {i + 1}: {value:.2%}</title></circle>"
-        for i, (x, y, value) in enumerate(zip(xs, ys, change.tolist(), strict=True))
-    )
-    ticks = "".join(f'<text x="{x:.1f}" y="{HEIGHT - 2}">{i + 1}</text>' for i, x in enumerate(xs))
+    line = Line(title, range(1, len(change) + 1), (100 * change).tolist(), marked=t)
     now = f"t = {t}: {change[t - 1]:.2%}" if t > 0 else "t = 0"
     return (
         f'<figure class="curve"><figcaption>{escape(title)} <b>{now}</b></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f'<polyline points="{line}"/>{dots}{ticks}</svg></figure>'
+        f"{draw_chart('', '', '', [line], frame=SMALL)}</figure>"
     )

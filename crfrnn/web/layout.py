@@ -25,8 +25,8 @@ CSS = """
 .legend i { display: inline-block; width: 1em; height: 1em; margin-right: .4em; border: 1px solid #999;
   border-radius: 3px; vertical-align: -.12em; }
 .curve { margin: .2rem 0 0; } .curve svg { width: 100%; max-height: 130px; } .curve figcaption { font-size: .85rem; }
-.curve polyline { fill: none; stroke: #3b82f6; stroke-width: 1.5; } .curve .dot { fill: #3b82f6; }
-.curve .now { fill: #ef4444; } .curve text { font-size: 8px; text-anchor: middle; fill: currentColor; }
+.curve rect { fill: none; } .curve line { stroke: currentColor; opacity: .15; }
+.curve text { font-size: 10px; fill: currentColor; } .curve .marked { fill: #d55e00; }
 .names label > span::before { content: ""; display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border-radius: 50%; border: 1px solid #999; vertical-align: -.1em; background: var(--swatch); }
 @media (max-width: 640px) {

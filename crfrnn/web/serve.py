@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from crfrnn.networks.models import load_model
+from crfrnn.commands.segment.licence import say_licence
+from crfrnn.commands.segment.stroke_features import MODEL as FEATURES
+from crfrnn.networks.models import MODELS, load_model
 from crfrnn.web.expiry import CHECKS, expiring, hanging_up, watched
 from crfrnn.web.gate import SILENCE, Gate
 from crfrnn.web.limits import MEGA
@@ -30,6 +32,9 @@ ENDS = ("SIGTERM", "SIGHUP")  # signals that stop the server as Ctrl-C does
 def serve(options: ServeOptions) -> None:
     """Serve the page until Ctrl-C, or one of the signals that end a process."""
     network, name = load_model(options.model)
+    ours = [name] if options.model is None or options.model in MODELS else []
+    for model in dict.fromkeys([*ours, FEATURES]):  # of photos, and of strokes
+        say_licence(model)
     studio = Studio(network, name, options.limits)
     folder = Path(tempfile.mkdtemp(prefix="crfrnn-serve-")).resolve()
     try:

@@ -33,9 +33,8 @@ for photo, channel, level in ((data.chelsea(), 2, 90), (data.coffee()[:300, 75:5
 # Every figure that is reported comes from images that took no part in the choice.
 
 found = fit(images, predictions, truths)
-print(found.verdict())
-print(*("  ".join(f"{cell:>12}" for cell in row) for row in found.table(["elsewhere", "dark"])), sep="\n")
 print(found.parameters)
+found
 
 # %%
 # The parameters are options of `crfrnn.refine`; ``found.parameters`` can be written to a file for ``crfrnn refine

@@ -30,9 +30,10 @@ for label, drawn in lines.items():
             strokes[y + shift, x] = label
 
 result = segment_strokes(photo, strokes)
+result
 
 # %%
-# Left the strokes, in the middle what resembles them in a network's eyes, right that with a CRF-RNN.
+# On the photo: left the strokes, in the middle what resembles them in a network's eyes, right that with a CRF-RNN.
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 2.7), layout="constrained")
 layers = {"strokes": strokes, "what resembles them": result.network_labels, "with a CRF-RNN": result.labels}

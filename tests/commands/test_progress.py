@@ -11,6 +11,7 @@ from PIL import Image
 
 from crfrnn.cli import main
 from crfrnn.commands.progress import steps_bar
+from tests.support.places import ROOT
 
 NAMES = ["a\x1b[2Jb", "a{0}b", "[bold red]", "\x07", os.fsdecode(b"\xff")]
 
@@ -49,3 +50,22 @@ def test_a_bar_is_shown_where_somebody_looks(monkeypatch, terminal):
     assert bool(shown) == terminal
     assert ("3" in shown) == terminal
     assert "\x1b[2J" not in shown
+
+
+CELL = """from crfrnn.commands.progress import steps_bar
+with steps_bar("fitting") as progress:
+    for done in range(4):
+        progress(done, 3)
+"""
+
+
+def test_a_bar_is_shown_in_a_notebook():
+    """Where nothing is a terminal; nobody is told to install widgets."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(ROOT))
+    shown = "".join(output.get("text", str(output.get("data"))) for output in notebook.cells[0].outputs)
+    assert "fitting" in shown
+    assert "0/3" in shown
+    assert "Warning" not in shown

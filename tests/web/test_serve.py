@@ -356,7 +356,7 @@ runpy.run_module("crfrnn", run_name="__main__")"""
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_ctrl_c_stops_it_cleanly(tmp_path, name):
     command = [sys.executable, "-c", HEEDING, "serve", "--port", "0"]
-    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -364,7 +364,7 @@ def test_ctrl_c_stops_it_cleanly(tmp_path, name):
             assert process.stdout is not None
             line = process.stdout.readline()
             assert line.startswith("serving voc on http://127.0.0.1:"), line
-            assert any(tmp_path.iterdir())
+            assert any(tmp_path.glob("crfrnn-serve-*"))
             process.send_signal(getattr(signal, name))
             out, err = process.communicate(timeout=60)
         finally:
@@ -372,6 +372,7 @@ def test_ctrl_c_stops_it_cleanly(tmp_path, name):
     assert process.returncode == 0
     assert "deleted" in out
     assert "Traceback" not in err
+    assert err.count("note: the model voc is for research and other non-commercial use") == 1
     assert not list(tmp_path.glob("crfrnn-serve-*"))
 
 

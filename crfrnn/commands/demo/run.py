@@ -9,7 +9,9 @@ import numpy as np
 
 from crfrnn.commands.demo.options import DemoOptions
 from crfrnn.commands.progress import steps_bar
+from crfrnn.commands.segment.licence import say_licence
 from crfrnn.commands.segment.segment import segment_strokes
+from crfrnn.commands.segment.stroke_features import MODEL
 from crfrnn.data.drawing.figure import compare_segmentation
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.data.files import writing
@@ -24,6 +26,7 @@ CREDIT = "Chelsea the cat, by Stefan van der Walt, CC0"
 def run_demo(options: DemoOptions) -> None:
     """What the options ask for; a ValueError without scikit-image."""
     photo = load_photo()
+    say_licence(MODEL)
     strokes, _ = read_strokes(STROKES)
     start = time.perf_counter()
     with steps_bar("learning from the strokes") as progress:

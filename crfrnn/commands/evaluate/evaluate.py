@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.batch import run_all
+from crfrnn.commands.batch import on_cores, run_all
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.evaluate.label_maps import evaluate_label_maps
 from crfrnn.commands.evaluate.options import EvaluateOptions
@@ -26,6 +26,7 @@ from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.parameters import CRFParameters, parse_kernel
 
 
+@on_cores
 def evaluate(options: EvaluateOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where they make no CRF."""
     if options.predictions is not None:

@@ -2,7 +2,7 @@
 
 from dataclasses import KW_ONLY, dataclass, field
 
-from crfrnn.commands.errors import UsageError, check_not_negative
+from crfrnn.commands.errors import UsageError, check_jobs, check_not_negative
 from crfrnn.commands.train.options import CRF_MODES
 
 
@@ -37,7 +37,8 @@ class EvaluateOptions:
         kernel: of the separate CRF, instead of the preset's: bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: of the separate CRF, instead of the preset's: after, symmetric, before or none.
-        device: cpu, cuda, or auto.
+        device: of networks: cpu, cuda, or auto.
+        jobs: cores that work at a time; all that this process may use where it is left out.
         out: a folder for scores.json and table.md, of networks boundary.png too.
     """
 
@@ -56,6 +57,7 @@ class EvaluateOptions:
     kernel: list[str] | None = None
     normalization: str | None = None
     device: str = "auto"
+    jobs: int | None = None
     out: str | None = None
 
     def __post_init__(self):
@@ -72,6 +74,7 @@ class EvaluateOptions:
             if mode not in CRF_MODES:
                 raise UsageError(f"crf: {mode!r} is none of {', '.join(CRF_MODES)}")
         check_not_negative("iterations", self.iterations)
+        check_jobs(self.jobs)
         if "separate" not in self.modes and (self.kernel or self.normalization or self.preset != "crfrnn"):
             raise UsageError("preset, kernel and normalization belong to --crf separate")
 

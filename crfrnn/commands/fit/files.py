@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from crfrnn.commands.batch import on_cores
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.fit.fit import Images, fit_images
 from crfrnn.commands.fit.options import FitOptions
@@ -22,6 +23,7 @@ from crfrnn.data.predictions import Form, resized
 from crfrnn.parameters import CRFParameters
 
 
+@on_cores
 def fit_files(options: FitOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
     _check_preset(options.preset)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from numbers import Real
 from typing import Any
 
@@ -20,6 +21,7 @@ from crfrnn.commands.progress import steps_bar
 from crfrnn.commands.refine.inputs import checked, fitting
 from crfrnn.commands.refine.refine import refine
 from crfrnn.data.datasets import VOID
+from crfrnn.data.drawing.html import html_table
 from crfrnn.data.predictions import AXES
 from crfrnn.inference.recurrence import check_iterations
 from crfrnn.parameters import CRFParameters
@@ -162,6 +164,10 @@ class Fit:
         """IoU of each class on held-out images, before and after: rows of text, the heading first."""
         columns = {name: iou(counts) for name, counts in self.held_out.counts.items()}
         return table(columns, names or [str(number) for number in range(len(columns[ALONE]))])
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the table, and what it means."""
+        return f"{html_table(self.table())}{escape(self.verdict())}"
 
     def verdict(self) -> str:
         """Whether it helps, and by how much: one sentence or two."""

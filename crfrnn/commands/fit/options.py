@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from crfrnn.commands.errors import UsageError
+from crfrnn.commands.errors import UsageError, check_jobs
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class FitOptions:
         seed: of the bootstrap's draws.
         standardize: bring each channel's intensities to 0..255, where a preset's theta_beta counts, by the values that
             0.5 % are below and 0.5 % above; the file says so to refine.
+        jobs: cores that work at a time; all that this process may use where it is left out.
     """
 
     images: str
@@ -50,7 +51,9 @@ class FitOptions:
     iterations: int = 5
     seed: int = 0
     standardize: bool = False
+    jobs: int | None = None
 
     def __post_init__(self):
+        check_jobs(self.jobs)
         if Path(self.out).suffix.lower() not in (".yaml", ".yml"):
             raise UsageError(f"out: {self.out} must end in .yaml")

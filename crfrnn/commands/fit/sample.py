@@ -12,6 +12,7 @@ from crfrnn.commands.metrics import class_counts, confusion_matrix
 from crfrnn.data.datasets import VOID
 from crfrnn.data.predictions import scaled_planes
 from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.filtering.guide_units import unjudged
 from crfrnn.inference.occurring import occurring
 from crfrnn.inference.problem import IMPOSSIBLE
 from crfrnn.inference.recurrence import mean_field
@@ -59,7 +60,8 @@ class Sample:
 
     def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
         """The kernels, prepared for this image."""
-        return parameters.scaled(self.factor).prepare(self.guide)
+        with unjudged():
+            return parameters.scaled(self.factor).prepare(self.guide)
 
     def seen(self, least: float) -> list[int]:
         """The classes whose probability is at least so high somewhere."""

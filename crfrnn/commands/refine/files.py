@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from crfrnn.commands.batch import on_cores
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, held, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
@@ -32,6 +33,7 @@ from crfrnn.inference.settled import SETTLED, Iterations
 from crfrnn.runtime import threads
 
 
+@on_cores
 def refine_files(options: RefineOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
     images, source = _paths(options.image), Path(options.source)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crfrnn.commands.batch import on_cores
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
@@ -60,6 +61,7 @@ class _Outcome:
     empty: bool  # whether nothing of it is cut out, where that is wanted
 
 
+@on_cores
 def segment_files(options: SegmentOptions) -> None:
     """What the options ask for; UsageError, before anything is read, where nobody could mean it."""
     photos = [Path(name) for name in dict.fromkeys(options.image)]

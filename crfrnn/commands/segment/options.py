@@ -39,6 +39,7 @@ class SegmentOptions:
             out.
         seed: with --strokes, which of very many strokes are looked at; the same seed gives the same result.
         overwrite: in folders, redo what is already there.
+        jobs: cores that work at a time; all that this process may use where it is left out.
         shard: in folders, do only one part of several, such as 3/16; auto: that of this SLURM array job or Kubernetes
             indexed job. crfrnn status OUT then counts what all of them did.
         ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
@@ -61,6 +62,7 @@ class SegmentOptions:
     iterations: int | None = None
     seed: int = 0
     overwrite: bool = False
+    jobs: int | None = None
     shard: str | None = None
     ray: str | None = None
     ray_cpus: int = 1
@@ -68,7 +70,7 @@ class SegmentOptions:
 
     def __post_init__(self):
         check_not_negative("iterations", self.iterations)
-        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus)
+        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus, self.jobs)
         if not any((self.out, self.overlay, self.cutout, self.save_probabilities, self.compare)):
             raise UsageError("out: nothing is to be written; give --out labels.png, or --cutout cat.png")
         if self.classes and not self.cutout:

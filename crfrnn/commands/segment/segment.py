@@ -10,6 +10,10 @@ from torch.nn import functional as F
 
 from crfrnn.commands.segment.stroke_features import photo_features
 from crfrnn.commands.segment.stroke_similarity import SIMILARITY, similarity_logits
+from crfrnn.data.drawing.figure import compare_labels
+from crfrnn.data.drawing.html import html_picture
+from crfrnn.data.drawing.legend import entries_of
+from crfrnn.data.labels import LabelStyle
 from crfrnn.inference.recurrence import check_iterations
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
@@ -30,6 +34,13 @@ class Segmentation:
     classes: tuple[int, ...]  # (L,) the model's, or the numbers that occur in the strokes, ascending
     probabilities: np.ndarray | None  # (L, H, W) float16 in the order of `classes`, where they were asked for
     chosen: np.ndarray | None = None  # (H, W) float16, the probability of the `chosen` classes together
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the labels before and with the CRF in VOC's colours, and how much of the photo is which."""
+        style = LabelStyle(self.classes)
+        before, after = (np.searchsorted(self.classes, labels) for labels in (self.network_labels, self.labels))
+        figure = compare_labels(before, after, style.colours(), entries_of(after, style.names(), style.colours()))
+        return html_picture(figure, "labels without and with the CRF")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,12 @@ def compare_crf(
     return with_legend(side_by_side(panels), entries)
 
 
+def compare_labels(before: np.ndarray, after: np.ndarray, colours: np.ndarray, entries: Sequence[Entry]) -> Image.Image:
+    """Labels (H, W) without and with the CRF, by their colours alone, and the legend (see above)."""
+    before, after = _panels(before, after)
+    return with_legend(side_by_side([("without the CRF", colours[before]), ("with the CRF", colours[after])]), entries)
+
+
 def _panels(*pictures: np.ndarray) -> list[np.ndarray]:
     """Pictures (H, W, ...) of one size at every n-th pixel, so that they fit `PANEL`."""
     step = -(-max(pictures[0].shape[:2]) // PANEL)

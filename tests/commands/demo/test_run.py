@@ -15,8 +15,10 @@ from crfrnn.data.labels import UNSURE, read_labels
 
 def test_the_demo_and_the_same_by_hand(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert main(["demo"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.count("note: the model voc is for research and other non-commercial use") == 1
     folder = tmp_path / "crfrnn-demo"
     names = ["comparison.png", "labels.png", "overlay.png", "photo.png", "strokes.png"]
     assert sorted(path.name for path in folder.iterdir()) == names

@@ -15,7 +15,7 @@ from crfrnn.commands.evaluate.evaluate import measure
 from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, draw_boundary_curves
 from crfrnn.commands.metrics import Evaluation, Scores
 from crfrnn.data.datasets import Folders
-from crfrnn.data.drawing.chart import COLOURS, SCALE, WIDTH
+from crfrnn.data.drawing.chart import COLOURS, SCALE, WHOLE
 from crfrnn.layer import CRFRNN
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.networks.unary import UNARIES
@@ -197,7 +197,7 @@ def result(values: list[float], name: str = "a") -> Result:
 
 def test_curves():
     better, worse = result([0.5, 0.6, 0.7], "better"), result([0.3, float("nan"), 0.4], "worse")
-    pixels = np.asarray(draw_boundary_curves([better, worse]))[:, : SCALE * WIDTH]  # without the legend
+    pixels = np.asarray(draw_boundary_curves([better, worse]))[:, : SCALE * WHOLE.width]  # without the legend
     first, second = (np.argwhere((pixels == ImageColor.getrgb(colour)).all(-1)) for colour in COLOURS[:2])
     assert len(first) > 500
     assert first[:, 0].mean() < second[:, 0].mean()  # a better curve is higher

@@ -1,5 +1,9 @@
 """Fitting: finds what is known to be better, says so when nothing is, and measures on what it has not seen."""
 
+import html
+import re
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,7 @@ from crfrnn.commands.fit.search import START, Search
 from crfrnn.commands.fit.workers import workers
 from crfrnn.commands.gain import gain, iou
 from crfrnn.commands.metrics import class_counts, confusion_matrix, scores
+from crfrnn.filtering import guide_units
 from crfrnn.parameters import PRESETS, CRFParameters
 from crfrnn.runtime import threads
 from tests.support.scenes import POLE, scene, scenes
@@ -67,6 +72,12 @@ class TestWhereACRFHelps:
         assert heading == ["class", ALONE, START, FITTED, "change"]
         assert [row[0] for row in rows] == ["background", "disc", "pole", "mean"]
         assert float(rows[-1][-1]) == pytest.approx(float(rows[-1][3]) - float(rows[-1][1]), abs=0.011)
+
+    def test_a_notebook_shows_the_table_and_what_it_means(self, found):
+        shown = found._repr_html_()
+        cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", shown)
+        assert cells == [cell for row in found.table() for cell in row]
+        assert html.unescape(shown.rpartition("</table>")[2]) == found.verdict()
 
     def test_classes_that_are_nowhere_change_nothing(self, found):
         """Neither what is chosen nor what it is worth, although the network is sometimes for one of them."""
@@ -285,3 +296,22 @@ def test_torch_and_labels_last():
     first, second = (Images([one], logits=True) for one in (as_torch, as_numpy))
     assert torch.equal(first.sample(0).unary, second.sample(0).unary)
     assert all(torch.equal(first.measured(0, options)[name], second.measured(0, options)[name]) for name in options)
+
+
+def test_a_dark_photo_that_the_search_scales_is_no_fault(monkeypatch):
+    """Whole numbers, of which scaling makes fractions, as colours in 0..1 would be."""
+    monkeypatch.setattr(guide_units, "_warned", set())
+    image = np.zeros((300, 400, 3), np.uint8)
+    image[::7] = 1
+    truth = image[..., 0]
+    sure = np.stack([1.0 - truth, truth]).astype(np.float32) * 0.8 + 0.1
+    data = Images(Together([image] * 2, [sure] * 2, [truth] * 2))
+    assert truth.size > PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample = data.sample(0)
+        assert sample.guide.frac().any()
+        sample.filters(PRESET)
+        data.measured(0, {START: PRESET})
+    with pytest.warns(UserWarning, match="multiply colours in 0..1 by 255"):
+        PRESET.prepare(sample.guide)  # where nobody says whose it is

@@ -12,7 +12,7 @@ from PIL import Image
 
 from crfrnn import refine
 from crfrnn.commands.refine.trace import Trace
-from crfrnn.data.drawing.chart import Line, draw_chart
+from crfrnn.data.drawing.chart import SMALL, Line, draw_chart
 from crfrnn.inference.solvers import SOLVERS
 from tests.support.command import run
 from tests.support.compare import assert_equal
@@ -117,6 +117,12 @@ class TestChart:
     def test_constant(self):
         ((_, y),) = drawn(draw_chart("", "", "", [Line("", [0, 1], [3.0, 3.0])]))
         assert y[0] == y[1]
+
+    def test_points_say_their_numbers_and_one_is_marked(self):
+        svg = draw_chart("", "", "", [Line("", [1, 2, 3], [9.0, 4.5, 0.25], marked=2)], frame=SMALL)
+        dots = list(ElementTree.fromstring(svg).iter(f"{SVG}circle"))
+        assert ["".join(dot.itertext()) for dot in dots] == ["1: 9", "2: 4.5", "3: 0.25"]
+        assert [dot.get("class") for dot in dots] == [None, "marked", None]
 
     def test_nothing(self):
         with pytest.raises(ValueError, match=r"^lines: nothing to draw"):

@@ -1,17 +1,22 @@
 """Segmentation from strokes: tiny photos whose answer is plain, determinism, large photos in bands, refusals."""
 
+import base64
+import io
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crfrnn.commands.segment import segment as stroke_segmentation
 from crfrnn.commands.segment import stroke_features
 from crfrnn.commands.segment.segment import drawn_places, learn_strokes, segment_strokes
 from crfrnn.commands.segment.stroke_features import photo_features, standardized
 from crfrnn.commands.segment.stroke_similarity import SIMILARITY, similarity_logits
+from crfrnn.data.labels import voc_palette
 from crfrnn.networks import photo_size
 
 SIZE = (36, 48)
@@ -56,6 +61,18 @@ def test_strokes_become_labels():
     assert torch.equal(torch.get_rng_state(), before)
     drawn = strokes >= 0
     assert np.array_equal(result.labels[drawn], strokes[drawn])
+
+
+def test_a_notebook_shows_the_labels():
+    photo, strokes, _ = three_fields()
+    result = segment_strokes(photo, strokes)
+    found = re.fullmatch(r'<img alt="[^"]+" src="data:image/png;base64,([^"]+)">', result._repr_html_())
+    assert found
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
+    for number in (3, 7, 9):
+        colour = voc_palette()[number]
+        both = (result.labels == number).sum() + (result.network_labels == number).sum()
+        assert (picture == colour).all(-1).sum() >= both  # and its field in the legend
 
 
 def test_the_same_seed_gives_the_same_result_and_another_does_not(monkeypatch):
