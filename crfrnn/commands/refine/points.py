@@ -51,8 +51,9 @@ def refine_points(
         kernels: `Bilateral` (theta_alpha of positions, theta_beta of attributes), `Spatial` (theta_gamma of positions)
             and `Features` (of all columns, positions first), or texts such as ``bilateral:0.5,2000,8``. Bandwidths may
             be one for each axis (x, y, z) and attribute. By default those of `point_kernels`.
-        iterations, normalization, accuracy, self_connection, tolerance, solver, trace, temperature, class_weights,
-            took: as in `crfrnn.refine`. ``method="exact"`` of a kernel is for some ten thousand points.
+        iterations, normalization, accuracy, self_connection, tolerance: as in `crfrnn.refine`. ``method="exact"`` of a
+            kernel is for some ten thousand points.
+        solver, trace, temperature, class_weights, took: as in `crfrnn.refine`.
 
     Returns:
         The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given.
