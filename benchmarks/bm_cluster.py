@@ -2,8 +2,9 @@
 
 `python -m benchmarks.bm_cluster faults`: three nodes of Ray on this machine; a worker is killed when a quarter of the
 images is done, a node when half is. `overhead --data PATH_TO/voc2012`: `--ray local` against the plain command.
-`names`: the memory of the command with so many made-up names and no work. `s3`: photos, predictions and results in a
-local server of S3 (`pip install s3fs 'moto[server]'`). Nothing leaves the machine.
+`names`: the memory of the command with so many made-up names and no work. `s3` and `gs`: photos, predictions and
+results in a local server of an object store (`pip install s3fs 'moto[server]'`, `pip install gcsfs
+gcp-storage-emulator`). Nothing leaves the machine.
 """
 
 import argparse
@@ -14,8 +15,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -23,15 +25,19 @@ from PIL import Image
 
 from benchmarks.inputs import machine
 from crfrnn.commands.cluster.connect import connected
+from crfrnn.commands.cluster.folders import logged
 from crfrnn.commands.cluster.images import Image as Row
 from crfrnn.commands.cluster.images import Pairs, Results
-from crfrnn.commands.cluster.places import Names, Place
-from crfrnn.commands.cluster.run import run_images, table_of
+from crfrnn.commands.cluster.names import Names
+from crfrnn.commands.cluster.places import Place
+from crfrnn.commands.cluster.run import Todo, run_images, workers_of
 from crfrnn.commands.cluster.worker import Task
+from crfrnn.commands.shards import Sharing
 from crfrnn.data.kinds import Photograph
 from tests.support.places import ROOT
 
 SMALL, LABELS = (40, 50), 5
+STORED = ("probabilities", "p"), ("out", "out")  # options and folders
 
 
 def command(*arguments: str) -> list[str]:
@@ -157,9 +163,9 @@ class Nothing(Task):
 class Many(Place):
     """A stub in place of a folder that is listed."""
 
-    def _all(self) -> set[str]:
+    def _all(self) -> Iterator[str]:
         _, _, suffix, images = self.url.split("/")
-        return {f"{number // 1000:04d}/{number:07d}.{suffix}" for number in range(int(images))}
+        return (f"{number // 1000:04d}/{number:07d}.{suffix}" for number in range(int(images)))
 
 
 def names(folder: Path, images: int) -> list[str]:
@@ -177,12 +183,13 @@ def names(folder: Path, images: int) -> list[str]:
     photos, p = (Many(f"many://{suffix}/{images}") for suffix in ("jpg", "npy"))
     out = Place(str(folder / "out"))
     results = Results({"out": out}, Photograph)
-    pairs = Pairs(Names(photos.names(), Photograph.suffixes), Names(p.names(), (".npy",)), photos)
-    table = table_of(results.left(iter(pairs)))
+    pairs = Pairs(Names(photos.names()).of(Photograph.suffixes), Names(p.names()).of((".npy",)), photos)
+    todo = Todo.of(results.left(pairs))
+    assert pairs.unused() == 0
     listed, alone = time.perf_counter() - start, process.memory_info().rss
-    with connected("local") as ray:
-        stub: Any = None
-        tally = run_images(ray, Nothing(stub, [photos], p, results, False), table, "nothing", cpus=1)
+    with connected("local") as ray, logged(results, pairs) as failed:
+        task = Nothing(cast("Any", None), [photos], p, results, False)
+        tally = run_images(ray, task, todo, "nothing", workers_of(ray, Sharing("local")), failed)
     ended.set()
     watcher.join()
     assert tally.done == images
@@ -195,56 +202,61 @@ def names(folder: Path, images: int) -> list[str]:
 def s3(folder: Path, images: int) -> list[str]:
     from moto.server import ThreadedMotoServer  # type: ignore[import-not-found]  # noqa: PLC0415
 
-    make_small(folder, images)
-    timed(folder, "--out=plain")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
-    keys["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
-    os.environ.update(keys)
-    import fsspec  # noqa: PLC0415
-
-    fs = fsspec.filesystem("s3")
-    fs.mkdir("bucket")
-    for name in ("photos", "p"):
-        fs.put(f"{folder / name}/", f"bucket/{name}/", recursive=True)
-    arguments = ["photos", "--probabilities=p", "--out=out"]
-    urls = [word.replace("photos", "s3://bucket/photos").replace("=", "=s3://bucket/") for word in arguments]
-    lines = []
-    for run in ("first", "second"):
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "crfrnn", "refine", *urls, "--ray=local"],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        line = (done.stdout or done.stderr).splitlines()[0]
-        lines.append(f"- {run} run: {time.perf_counter() - start:.1f} s, status {done.returncode}: {line}")
-    fs.invalidate_cache()
-    fs.get("bucket/out/", str(folder / "fetched"), recursive=True)
-    lines.append(f"- equal to local results: {contents(folder / 'fetched') == contents(folder / 'plain')}")
-    fs.rm("bucket/out", recursive=True)
-    keyless = {name: value for name, value in environment().items() if not name.startswith("AWS_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "crfrnn", "refine", *urls, "--ray=local"],
-        cwd=folder,
-        env={**keyless, "AWS_ENDPOINT_URL": keys["AWS_ENDPOINT_URL"], "AWS_EC2_METADATA_DISABLED": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines.append(f"- without keys: status {done.returncode}: `{done.stderr.strip()}`")
+    always = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
+    lines = in_store(folder, images, "s3", always, keys)
     server.stop()
     return lines
 
 
+def gs(folder: Path, images: int) -> list[str]:
+    from gcp_storage_emulator.server import create_server  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    server = create_server("127.0.0.1", 0, in_memory=True)
+    server.start()
+    port = server._api._httpd.server_port  # 0 is any that is free
+    always = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+    lines = in_store(folder, images, "gs", always, {"FSSPEC_GS_TOKEN": "anon"})
+    server.stop()
+    return lines
+
+
+def in_store(folder: Path, images: int, protocol: str, always: dict[str, str], keys: dict[str, str]) -> list[str]:
+    """Photos, predictions and results in a bucket, by the variables that its client reads; then without the keys."""
+    make_small(folder, images)
+    timed(folder, "--out=plain")
+    os.environ.update(always | keys)
+    import fsspec  # noqa: PLC0415
+
+    fs = fsspec.filesystem(protocol)
+    fs.mkdir("bucket")
+    for name in ("photos", "p"):
+        fs.put(f"{folder / name}/", f"bucket/{name}/", recursive=True)
+    places = [f"{protocol}://bucket/photos", *(f"--{o}={protocol}://bucket/{n}" for o, n in STORED)]
+    arguments = [sys.executable, "-m", "crfrnn", "refine", *places, "--ray=local"]
+
+    def attempt(name: str, without: dict[str, str]) -> str:
+        start, variables = time.perf_counter(), {k: v for k, v in environment().items() if k not in without}
+        done = subprocess.run(arguments, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+        said = (done.stdout or done.stderr).splitlines() or [""]
+        return (
+            f"- {name}: {time.perf_counter() - start:.1f} s, status {done.returncode}: `{said[0]}`, {len(said)} lines"
+        )
+
+    lines = [attempt("first run", {}), attempt("second run", {})]
+    fs.invalidate_cache()
+    fs.get("bucket/out/", str(folder / "fetched"), recursive=True)
+    lines.append(f"- equal to local results: {contents(folder / 'fetched') == contents(folder / 'plain')}")
+    fs.rm("bucket/out", recursive=True)
+    return [*lines, attempt("without keys", keys)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("faults", "overhead", "names", "s3"))
+    parser.add_argument("what", choices=("faults", "overhead", "names", "s3", "gs"))
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--data", type=Path, help="voc2012, for overhead")
     options = parser.parse_args()

@@ -59,7 +59,7 @@ def run(folder: Path, name: str, memory: str, words: tuple[str, ...]) -> Run:
         raise SystemExit(f"{name}: failed")
     print(said, flush=True)
     laid_out = next((line.removeprefix("windows: ") for line in said.splitlines() if line.startswith("windows")), "one")
-    return Run(labels, laid_out, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
+    return Run(labels, laid_out, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9)
 
 
 def equal(one: Path, other: Path, bands: int = 1) -> float:

@@ -44,13 +44,13 @@ class Case(NamedTuple):
 def cases(data: Path) -> Iterator[Case]:
     """All of them, from a folder like that of `bm_voc2012`."""
     names = (data / "ids.txt").read_text().split()
-    some = [_read(data, name) for name in names[::EVERY]]
-    coarse = [_read(data, name, pool=8) for name in names[::EVERY]]
+    some = [read(data, name) for name in names[::EVERY]]
+    coarse = [read(data, name, pool=8) for name in names[::EVERY]]
     for title, maps in (("native", some), ("pooled by 8", coarse)):
         for preset, kernels in SETS.items():
             yield Case(f"VOC {title}, {preset}", *_columns(maps), kernels, 10, drop_in=False)
             yield Case(f"VOC {title}, {preset}, drop-in", *_columns(maps), kernels, 10, drop_in=True)
-    many = [_read(data, name) for name in names[:LIST]]
+    many = [read(data, name) for name in names[:LIST]]
     yield Case(f"list of {LIST}, pydensecrf", *_columns(many), PYDENSECRF, 10, drop_in=False, together=True)
     for preset, kernels in SETS.items():
         yield Case(f"147 labels, 1000 x 750, {preset}", *_columns([_mosaic(some[:7])]), kernels, 10, drop_in=False)
@@ -65,7 +65,7 @@ def cases(data: Path) -> Iterator[Case]:
         yield Case(f"2048 x 1024, {preset}", *_columns([wide]), SETS[preset], 10, drop_in=False)
 
 
-def _read(data: Path, name: str, pool: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def read(data: Path, name: str, pool: int = 1) -> tuple[np.ndarray, np.ndarray]:
     image = np.array(Image.open(data / "images" / f"{name}.jpg").convert("RGB"))
     logits = logits_of(data / "unaries" / f"{name}.npz", (image.shape[0], image.shape[1]), pool)
     return image, torch.from_numpy(logits).softmax(dim=0).numpy()

@@ -3,7 +3,7 @@
 import copy
 import html
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from crfrnn.filtering.bandwidths import LogBandwidths
 from crfrnn.filtering.gaussian_filter import check_numbers, check_tensor
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial, per_pixel, scaled
 from crfrnn.inference.fused import choice
-from crfrnn.inference.recurrence import check_iterations, mean_field
+from crfrnn.inference.recurrence import as_iterations, check_iterations, mean_field
+from crfrnn.inference.settled import Iterations
 from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import CRFParameters, as_kernels
 from crfrnn.runtime.meta_tensors import like, plain, spacing_of
@@ -33,7 +34,8 @@ class CRFRNN(nn.Module):
         kernels: the Gaussian kernels; their ``weight`` is the initial value of w_m. Texts do as well, such as
             ``bilateral:80,13,10``, and one alone needs no list.
         iterations: T while training. The paper trains with 5 (more makes gradients vanish and costs accuracy).
-        eval_iterations: T in evaluation mode; the paper tests with 10.
+        eval_iterations: T in evaluation mode; the paper tests with 10. "settled", without gradients, are as many as
+            each image needs until no marginal moves by more than 0.001, at most 100.
         kernel_weights: ``class``, one weight for each kernel and class (+1.8 mIoU over scalar in the paper);
             ``scalar``, one for each kernel; ``full``, an L x L matrix for each kernel, as in the original code.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
@@ -73,7 +75,7 @@ class CRFRNN(nn.Module):
         num_classes: int,
         kernels: Sequence[Kernel | str] = (Bilateral(160, 3), Spatial(3)),
         iterations: int = 5,
-        eval_iterations: int = 10,
+        eval_iterations: Iterations = 10,
         kernel_weights: str = "class",
         normalization: str = "after",
         learn_bandwidths: bool = False,
@@ -94,7 +96,7 @@ class CRFRNN(nn.Module):
         self.factor = 1.0  # how much larger the pictures are now, see `scaled`
         self.log_bandwidths = nn.ModuleList(map(LogBandwidths, kernels)) if learn_bandwidths else None
         self.iterations = check_iterations(iterations)
-        self.eval_iterations = check_iterations(eval_iterations, "eval_iterations")
+        self.eval_iterations: Iterations = as_iterations(eval_iterations, "eval_iterations")
         self.normalization = normalization
         self.solver = solver
         self.self_connection = self_connection
@@ -183,12 +185,14 @@ class CRFRNN(nn.Module):
         self,
         logits: Tensor,
         image: Tensor,
-        iterations: int | None = None,
+        iterations: Iterations | None = None,
         spacing: Sequence[float] | None = None,
+        took: Callable[[int], object] | None = None,
     ) -> Tensor:
         """(B, L, *S), (B, C, *S) -> (B, L, *S), the logits after T iterations.
 
-        `iterations` overrides T once, and `spacing` the layer's, for volumes that differ in theirs.
+        `iterations` overrides T once, and `spacing` the layer's, for volumes that differ in theirs. `took` is called
+        with T for each image of the batch.
         """
         check_tracer()
         self._check(logits, image)
@@ -207,7 +211,8 @@ class CRFRNN(nn.Module):
                 filters = [gaussian.without_self() for gaussian in filters]
         if self.temperature != 1:
             logits = logits / self.temperature
-        refined = mean_field(logits, filters, self.kernel_weights, self.compatibility, iterations, self.solver)
+        parameters = self.kernel_weights, self.compatibility
+        refined = mean_field(logits, filters, *parameters, iterations, self.solver, took=took)
         return like(refined, given)
 
     @property

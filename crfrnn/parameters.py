@@ -25,7 +25,8 @@ from torch import Tensor
 from crfrnn.data.yaml_file import as_number, pyyaml, read_yaml
 from crfrnn.filtering.gaussian_filter import GaussianFilter, check_normalization
 from crfrnn.filtering.kernels import Bilateral, Kernel, Spatial, scaled
-from crfrnn.inference.recurrence import check_iterations, check_solver
+from crfrnn.inference.recurrence import as_iterations, check_solver
+from crfrnn.inference.settled import Iterations
 from crfrnn.inference.solvers import Solver, find_solver
 
 NUMBERS = ("temperature", "iterations", "class_weights")
@@ -43,7 +44,7 @@ class CRFParameters:
             list.
         normalization: of the kernels: ``after``, ``symmetric``, ``before`` or ``none``.
         temperature: divides the logits of the unary term; below 1 the network is believed more than it asks for.
-        iterations: T.
+        iterations: T, or "settled" (`crfrnn.refine`).
         class_weights: (M, L), rows or an array, what kernel m's weight is multiplied by for class l; None for the same
             for all classes.
         fitted: what a fit says of itself: on how many images, and what came of it. Nothing is done with it.
@@ -62,7 +63,7 @@ class CRFParameters:
     kernels: tuple[Kernel, ...]
     normalization: str = "after"
     temperature: float = 1.0
-    iterations: int = 10
+    iterations: Iterations = 10
     class_weights: Sequence[Sequence[float]] | None = None
     fitted: Mapping[str, Any] | None = field(default=None, compare=False)
     solver: Solver | None = None
@@ -80,7 +81,7 @@ class CRFParameters:
             raise ValueError(
                 f"temperature: must be positive, from {1 / EXTREME:g} to {EXTREME:g}, got {self.temperature!r}"
             )
-        object.__setattr__(self, "iterations", check_iterations(self.iterations))  # it is frozen for others
+        object.__setattr__(self, "iterations", as_iterations(self.iterations))  # it is frozen for others
         check_solver(self.solver)
         if isinstance(rows := self.class_weights, np.ndarray | Tensor):
             if rows.ndim != 2:

@@ -155,7 +155,7 @@ def run_jobs(
     """
     images = len(jobs) + len(problems)
     if shard is not None:
-        jobs = [job for job in jobs if shard.holds(_result(job, targets))]
+        jobs = held(jobs, targets, shard)
         problems = {path: reason for path, reason in problems.items() if shard.holds(path.as_posix())}
     todo = [job for job in jobs if overwrite or not job.targets.done()]
     start = time.perf_counter()
@@ -181,6 +181,11 @@ def run_jobs(
         lines = [reason if str(path) in reason else f"{path}: {reason}" for path, reason in failures]
         total = len(jobs) + len(problems)
         raise ValueError("\n  ".join([f"{len(failures)} of {total} failed, the others are done", *lines]))
+
+
+def held(jobs: Sequence[One], targets: Targets, shard: Shard | None) -> Sequence[One]:
+    """Those that belong to a shard; without one, all."""
+    return jobs if shard is None else [job for job in jobs if shard.holds(_result(job, targets))]
 
 
 def _result(job: Job, targets: Targets) -> str:

@@ -83,7 +83,16 @@ def asked_for(text: str | None) -> Shard | None:
     return None if text is None else Shard.of(text)
 
 
-def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, jobs: int | None) -> None:
+@dataclass(frozen=True)
+class Sharing:
+    """What the options --ray, --ray-cpus and --ray-gpus say of a cluster and of each worker there."""
+
+    address: str
+    cpus: int = 1
+    gpus: float = 0
+
+
+def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, ray_gpus: float, jobs: int | None) -> None:
     """UsageError where the options that share images out contradict each other or are none."""
     if asked_for(shard) and ray:
         raise UsageError("shard: Ray shares out the images itself; give one of --shard and --ray")
@@ -94,6 +103,10 @@ def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, jobs: int |
     check_jobs(jobs)
     if ray_cpus < 1:
         raise UsageError(f"ray-cpus: must be at least 1, got {ray_cpus}")
+    if not 0 <= ray_gpus < float("inf") or (ray_gpus > 1 and ray_gpus % 1):
+        raise UsageError(f"ray-gpus: expected a whole number, or a share of one such as 0.5, got {ray_gpus:g}")
+    if ray_gpus and ray is None:
+        raise UsageError("ray-gpus: belongs to --ray")
 
 
 class Log:
@@ -116,11 +129,12 @@ class Log:
         return [cls(folder, shard) for shard in sorted(Shard(int(m[2]), int(m[1])) for m in found if m)]
 
     @contextmanager
-    def run(self, names: Iterable[str], images: int) -> Iterator["Log"]:
-        """A run of the shard: its names, and how many images all shards have together."""
+    def run(self, names: Iterable[str], images: int, again: str = "") -> Iterator["Log"]:
+        """A run of the shard: its names, how many images all shards have together, and what does the rest of it."""
         with writing(self.names) as file:
             file.writelines(json.dumps(name).encode() + b"\n" for name in names)
-        self.add(began=_now(), host=socket.gethostname(), images=images)
+        again = again or f"--shard {self.shard}"
+        self.add(began=_now(), host=socket.gethostname(), images=images, again=again)
         yield self
         self.add(ended=_now())
 

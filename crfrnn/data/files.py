@@ -49,13 +49,14 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def suffix_of(path: Path) -> str:
+def suffix_of(path: Path | str) -> str:
     """What a file's name says of its kind, in lower case; of packed files both suffixes.
 
     >>> suffix_of(Path("case.1/ct.v2.NII.gz")), suffix_of(Path("cat.JPG"))
     ('.nii.gz', '.jpg')
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    name = os.path.basename(path).lower()  # without pathlib, for which a million names take a while
+    suffixes = [] if name.endswith(".") else [f".{part}" for part in name.lstrip(".").split(".")[1:][-2:]]
     return "".join(suffixes if suffixes[-1:] and suffixes[-1] in PACKED else suffixes[-1:])
 
 
@@ -144,13 +145,12 @@ def _files_below(folder: Path, leave_out: set[Path]) -> Iterator[Path]:
             yield path
 
 
-def names_below(folder: Path) -> set[str]:
-    """The files in a folder and in the folders inside of it, as paths in it; none that is hidden.
+def names_below(folder: Path) -> Iterator[str]:
+    """The files in a folder and in the folders inside of it, as paths in it; none that is hidden. In any order.
 
-    >>> names_below(Path("there is no such folder"))
-    set()
+    >>> list(names_below(Path("there is no such folder")))
+    []
     """
-    names: set[str] = set()
     folders = [("", frozenset[str]())]
     while folders:
         inside, above = folders.pop()
@@ -163,8 +163,7 @@ def names_below(folder: Path) -> set[str]:
                 if entry.is_dir():
                     folders.append((f"{name}/", here))
                 elif entry.is_file():
-                    names.add(name)
-    return names
+                    yield name
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from crfrnn.data.images import alpha_of, open_image
 UNSURE = -1  # the number of pixels without a label
 TRANSPARENT = -1  # the index of pixels that a file calls so
 MOST_VALUES = 1 << 16  # indices are below
+GROUND = ("background", "背景")  # names of the class that is nothing
+NEAR = 128  # in the RGB cube, whose edge is 255: a colour so close to one that is drawn is meant for it
 MOST_LABELS = 256  # a map with more is a photograph, or its colours were blurred
 
 Value = int | tuple[int, int, int]
@@ -77,16 +79,25 @@ class LabelStyle:
         return [f"#{v[0]:02x}{v[1]:02x}{v[2]:02x}" if isinstance(v, tuple) else str(v) for v in self.values]
 
     def number(self, name: str) -> int:
-        """The label that is called so: by its name, its index, or its colour. ValueError, with all names, for no label.
+        """The label that is called so: by its name, its index, or its colour, of which the closest one is meant.
+        ValueError, with all names, for no label.
 
-        >>> LabelStyle.named(["background", "cat"]).number("Cat"), LabelStyle(((255, 0, 0), (0, 0, 255))).number("red")
-        (1, 0)
+        >>> LabelStyle.named(["background", "cat"]).number("Cat")
+        1
+        >>> LabelStyle(((230, 25, 75), (60, 180, 75))).number("green")
+        1
         """
         names = [known.casefold() for known in self.names()]
         if name.strip().casefold() in names:
             return names.index(name.strip().casefold())
         with suppress(ValueError):
-            return self.values.index(parse_unsure(name))
+            value = parse_unsure(name)
+            if isinstance(value, int):
+                return self.values.index(value)
+            if self.colour_coded or (self.palette and not self.class_names):
+                apart = np.linalg.norm(self.colours() - np.array(value, float), axis=1)
+                if apart.min() < NEAR:
+                    return int(apart.argmin())
         raise ValueError(f"no class is called {name!r}; there are {', '.join(self.names())}")
 
     def image(self, indices: np.ndarray) -> Image.Image:

@@ -8,7 +8,7 @@ The recurrence returns the logits of Y, the last Qu, so that a cross-entropy los
 logits of any network. Its parameters theta are shared by all iterations: the kernel weights and the compatibility.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import SupportsIndex
 
@@ -20,6 +20,7 @@ from crfrnn.inference.alike import merged
 from crfrnn.inference.fused import choice
 from crfrnn.inference.iteration import iteration, normalization
 from crfrnn.inference.problem import Problem
+from crfrnn.inference.settled import MOST_ITERATIONS, SETTLED, Iterations, check_inference, settled, while_moving
 from crfrnn.inference.solvers import Iterate, MeanField, Solver
 
 
@@ -28,8 +29,10 @@ def mean_field(
     filters: Sequence[GaussianFilter],
     kernel_weights: Tensor,
     compatibility: Tensor,
-    iterations: int = 10,
+    iterations: Iterations = 10,
     solver: Solver | None = None,
+    tolerance: float = 1e-3,
+    took: Callable[[int], object] | None = None,
 ) -> Tensor:
     """T iterations of mean-field inference in a fully connected CRF.
 
@@ -38,9 +41,12 @@ def mean_field(
         filters: M prepared kernels, ``kernel.prepare(guide)``.
         kernel_weights: w, (M, L, L), (M, L) or (M, 1).
         compatibility: mu (L, L), subtracted; Potts is ``1 - torch.eye(L)``.
-        iterations: T; with 0 the logits are returned as they are.
+        iterations: T; with 0 the logits are returned as they are. "settled", for inference, are as many as each image
+            of the batch needs until none of its marginals moves by more than `tolerance`, at most 100.
         solver: what an iteration does, such as ``crfrnn.solvers.DampedMeanField(0.5)``; None is the paper's, the
             fastest.
+        tolerance: see "settled"; it changes nothing else.
+        took: called with T for each image, in order.
 
     Returns:
         (B, L, *S), the logits of the marginals after T iterations; their softmax over dim 1 are the marginals.
@@ -56,7 +62,14 @@ def mean_field(
     torch.Size([1, 3, 8, 9])
     """
     problem = Problem(logits, filters, kernel_weights, compatibility)
-    return _run(problem, iterations, solver).to(_result_dtype(logits))
+    iterations = as_iterations(iterations)
+    if iterations == SETTLED:
+        check_inference(problem)
+        with torch.no_grad():
+            y, counts = _settled(problem, solver, tolerance)
+    else:
+        y, counts = _run(problem, iterations, solver), iterations
+    return _told(took, counts, y).to(_result_dtype(logits))
 
 
 def marginals(
@@ -64,30 +77,57 @@ def marginals(
     filters: Sequence[GaussianFilter],
     kernel_weights: Tensor,
     compatibility: Tensor,
-    iterations: int = 10,
+    iterations: Iterations = 10,
     floor: float = 0.0,
     solver: Solver | None = None,
     tolerance: float = 0.0,
+    took: Callable[[int], object] | None = None,
 ) -> Tensor:
     """softmax of `mean_field` over the labels, (B, L, *S), for inference: without gradients, and in less memory.
 
     Labels that nothing tells apart are computed once (`alike.py`). With `tolerance` above 0 those that vanish in the
-    first iteration take no further part (`fused/vanishing_cpu.py`, which says what it means).
+    first iteration take no further part (`fused/vanishing_cpu.py`, which says what it means). It is also what "settled"
+    means, as in `mean_field`.
 
     With `floor` above 0 the logits are probabilities; see `Problem`.
     """
     with torch.no_grad():
         problem = Problem(logits, filters, kernel_weights, compatibility, floor)
         few = merged(problem) if solver is None else None
-        q = _marginals(problem if few is None else few.problem, iterations, solver, tolerance)
-        return (q if few is None else few.marginals(q)).to(_result_dtype(logits))
+        q, counts = _marginals(problem if few is None else few.problem, as_iterations(iterations), solver, tolerance)
+        return _told(took, counts, q if few is None else few.marginals(q)).to(_result_dtype(logits))
 
 
-def _marginals(problem: Problem, iterations: int, solver: Solver | None, tolerance: float) -> Tensor:
+def _marginals(
+    problem: Problem, iterations: Iterations, solver: Solver | None, tolerance: float
+) -> tuple[Tensor, list[int] | int]:
     vanishing = choice.load_vanishing(problem) if solver is None and choice.fused(problem) is None else None
-    if vanishing is None or not check_iterations(iterations):
-        return _run(problem, iterations, solver, normalize=True)
-    return vanishing(problem, iterations, tolerance)
+    if vanishing is not None and iterations:
+        return vanishing(problem, iterations, tolerance)
+    if iterations == SETTLED:
+        return _settled(problem, solver, tolerance, normalize=True)
+    return _run(problem, iterations, solver, normalize=True), iterations
+
+
+def _settled(
+    problem: Problem, solver: Solver | None, tolerance: float, normalize: bool = False
+) -> tuple[Tensor, list[int]]:
+    """As `_run`, until each image has settled, and how many iterations each took."""
+    check_solver(solver)
+    fused = choice.load_settled(problem) if solver is None and choice.fused(problem) is None else None
+    with torch.autocast(problem.scores.device.type, enabled=False):
+        if fused is not None:
+            return fused(problem, tolerance, normalize)
+        steps = _steps(problem, MOST_ITERATIONS, solver or MeanField())
+        return settled(steps, lambda now: now.q if normalize else now.logits, tolerance)
+
+
+def _told(took: Callable[[int], object] | None, counts: list[int] | int, result: Tensor) -> Tensor:
+    """The result (B, ...); T of all images, or of each, is told where somebody asks: a compiler may not know B."""
+    if took is not None:
+        for count in [counts] * len(result) if isinstance(counts, int) else counts:
+            took(count)
+    return result
 
 
 def iterates(
@@ -95,13 +135,15 @@ def iterates(
     filters: Sequence[GaussianFilter],
     kernel_weights: Tensor,
     compatibility: Tensor,
-    iterations: int = 10,
+    iterations: Iterations = 10,
     solver: Solver | None = None,
+    tolerance: float = 1e-3,
 ) -> Iterator[Iterate]:
     """The same run step by step, without gradients: yields the iterates t = 0..T as they are computed.
 
     An iterate has ``q``, the marginals (B, L, *S), ``energy``, ``free_energy`` and ``solver.objective(iterate)``, each
-    (B,). Energies take what the next step needs anyway, so that those of T steps cost one filtering more.
+    (B,). Energies take what the next step needs anyway, so that those of T steps cost one filtering more. With
+    iterations "settled" the last one is that with which no image moves any more, as in `mean_field`.
 
     >>> from crfrnn import Spatial
     >>> logits = torch.randn(1, 3, 8, 9)
@@ -109,9 +151,12 @@ def iterates(
     >>> [now.t for now in iterates(*arguments, iterations=3)]
     [0, 1, 2, 3]
     """
-    iterations = check_iterations(iterations)
+    iterations = as_iterations(iterations)
     check_solver(solver)
     problem = Problem(logits, filters, kernel_weights, compatibility).detached()
+    if iterations == SETTLED:
+        steps = _steps(problem, MOST_ITERATIONS, solver or MeanField())
+        return torch.no_grad()(while_moving)(steps, tolerance)
     return torch.no_grad()(_steps)(problem, iterations, solver or MeanField())
 
 
@@ -197,6 +242,19 @@ def check_iterations(iterations: SupportsIndex, name: str = "iterations", least:
     if not whole or int(iterations) < least:
         raise ValueError(f"{name}: must be a whole number of at least {least}, got {iterations!r}")
     return int(iterations)
+
+
+def as_iterations(iterations: Iterations | SupportsIndex, name: str = "iterations") -> Iterations:
+    """The same, or "settled"; ValueError for anything else.
+
+    >>> as_iterations(5), as_iterations("settled")
+    (5, 'settled')
+    """
+    if not isinstance(iterations, str):
+        return check_iterations(iterations, name)
+    if iterations != SETTLED:
+        raise ValueError(f"{name}: must be a whole number of at least 0 or {SETTLED}, got {iterations!r}")
+    return SETTLED
 
 
 def check_solver(solver: Solver | None) -> None:

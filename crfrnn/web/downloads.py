@@ -12,7 +12,7 @@ from crfrnn.data.drawing.cutout import cut_out
 from crfrnn.data.drawing.legend import with_legend
 from crfrnn.data.files import writing
 from crfrnn.data.images import write_image
-from crfrnn.data.labels import write_labels
+from crfrnn.data.labels import GROUND, write_labels
 from crfrnn.data.predictions import write_predictions
 from crfrnn.networks.photo_size import placed
 from crfrnn.web.drawing import entries, overlays
@@ -20,8 +20,6 @@ from crfrnn.web.limits import Limits
 from crfrnn.web.reading import read_whole_photo
 from crfrnn.web.wording import Refusal
 from crfrnn.web.workspaces import Workspace
-
-GROUND = ("background", "背景")  # names of the class that is nothing
 
 
 def fresh_folder(folder: Path) -> Path:

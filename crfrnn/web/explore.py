@@ -55,7 +55,8 @@ class Settings:
         if not (isinstance(alpha, int | float) and isinstance(beta, int | float) and isinstance(gamma, int | float)):
             raise ValueError(f"kernels: expected one bandwidth for all axes and channels, got {(alpha, beta, gamma)}")
         weights = float(bilateral.weight), float(spatial.weight)
-        return cls(alpha, beta, weights[0], gamma, weights[1], parameters.normalization, parameters.iterations)
+        iterations = parameters.iterations if isinstance(parameters.iterations, int) else cls.iterations
+        return cls(alpha, beta, weights[0], gamma, weights[1], parameters.normalization, iterations)
 
     def kernels(self) -> tuple[Bilateral, Spatial]:
         bilateral = Bilateral(self.theta_alpha, self.theta_beta, self.bilateral_weight)

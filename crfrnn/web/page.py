@@ -11,9 +11,10 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from crfrnn.data.labels import GROUND
 from crfrnn.parameters import DEFAULT
 from crfrnn.web.api import add_api
-from crfrnn.web.downloads import GROUND, fresh_folder
+from crfrnn.web.downloads import fresh_folder
 from crfrnn.web.expiry import CHECKS
 from crfrnn.web.layout import lay_out, preset_choices
 from crfrnn.web.samples import BRUSHES, write_samples

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from crfrnn.commands.segment.segment import learn_strokes
-from crfrnn.data.labels import LabelStyle
+from crfrnn.data.labels import GROUND, LabelStyle
 from crfrnn.filtering.gaussian_filter import NORMALIZATIONS
 from crfrnn.networks.network import SegmentationNetwork
 from crfrnn.parameters import DEFAULT, PRESETS, CRFParameters
 from crfrnn.runtime import threads
-from crfrnn.web.downloads import GROUND, foreground, found, write_downloads
+from crfrnn.web.downloads import foreground, found, write_downloads
 from crfrnn.web.drawing import curve, entries, legend, overlays
 from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.limits import Limits

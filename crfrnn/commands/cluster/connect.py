@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,15 @@ def connected(address: str) -> Iterator[Any]:
         return
     if address != "local":
         _check_answers(address)
-    options = {"logging_level": "error", "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what is said here; a worker's log tells all the same
     ended = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
             os.environ.setdefault("RAY_worker_niceness", "0")  # as the command itself, and not Ray's 15
-            ray.init(address="local", include_dashboard=False, num_cpus=cores(), **options)
-        else:
+            options |= {"include_dashboard": False, "num_cpus": cores()}
+        with _unprinted():
             ray.init(address=address, **options)
     except (Exception, SystemExit) as error:
         raise ValueError(_refused(address, str(error))) from None
@@ -63,6 +63,20 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
         if threading.current_thread() is threading.main_thread():  # Ray leaves a handler of its own behind
             signal.signal(signal.SIGTERM, ended)
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """Without what the libraries of a process print to stderr by themselves; exceptions say what goes wrong."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _refused(address: str, text: str) -> str:
@@ -115,22 +129,40 @@ def check_seen(ray: Any, read: Sequence[Place], written: Sequence[Place]) -> Non
     for marker in markers:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
-    strategy = load("ray.util.scheduling_strategies", "NodeAffinitySchedulingStrategy")
-    look = ray.remote(num_cpus=0, max_retries=2)(unseen)
     try:
-        looks = {
-            node["NodeManagerAddress"]: look.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(
-                paths
-            )
-            for node in nodes
-        }
-        for node, answer in looks.items():
-            check_look(node, ray.get(answer))
+        for node, answer in _answers(ray, nodes, unseen, paths):
+            check_look(node, answer)
     finally:
         for marker in markers:
             marker.unlink(missing_ok=True)
             with suppress(OSError):  # it has logs of shards in it
                 marker.parent.rmdir()
+
+
+def check_gpus(ray: Any, gpus: float) -> None:
+    """ValueError where workers that ask for so many GPUs would find none."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= gpus]
+    for node, sees in _answers(ray, nodes, _sees_gpu, num_gpus=gpus):
+        if not sees:
+            raise ValueError(
+                f"ray-gpus: Ray counts GPUs on {node}, and torch there can use none; is it a torch for CUDA?"
+            )
+
+
+def _sees_gpu() -> bool:
+    return load("torch.cuda", "is_available")()
+
+
+def _answers(
+    ray: Any, nodes: Sequence[Any], ask: Callable[..., Any], *arguments: Any, num_gpus: float = 0
+) -> Iterator[tuple[str, Any]]:
+    """What a function returns on each machine, all of which are asked at once, by their addresses."""
+    strategy = load("ray.util.scheduling_strategies", "NodeAffinitySchedulingStrategy")
+    task = ray.remote(num_cpus=0, num_gpus=num_gpus, max_retries=2)(ask)
+    asked = [
+        task.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(*arguments) for node in nodes
+    ]
+    return zip((node["NodeManagerAddress"] for node in nodes), map(ray.get, asked), strict=True)
 
 
 def unseen(paths: Sequence[str]) -> list[str]:

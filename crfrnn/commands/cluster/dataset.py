@@ -1,6 +1,5 @@
 """Refinement as a step of a Ray Dataset that somebody has already: `crfrnn.cluster.refine_dataset`."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,10 +40,9 @@ class RefineBatch:
         labels: str | None = "labels",
         marginals: str | None = None,
         threads: int = 1,
-        options: Mapping[str, Any] | None = None,
-        **further: Any,
+        **options: Any,
     ):
-        self._options = {**(options or {}), **further}
+        self._options = options
         self._columns = image, logits or probabilities
         self._name = "logits" if logits else "probabilities"
         self._labels, self._marginals = labels, marginals

@@ -1,18 +1,20 @@
 """What refine and segment share on a cluster: the places they are told, and a run with what is said of it."""
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import NamedTuple
 
-from crfrnn.commands.cluster.connect import check_seen, connected
-from crfrnn.commands.cluster.images import Alone, Pairs
-from crfrnn.commands.cluster.places import Names, Place
-from crfrnn.commands.cluster.run import run_images, table_of
+from crfrnn.commands.cluster.connect import check_gpus, check_seen, connected
+from crfrnn.commands.cluster.images import Alone, Pairs, Results
+from crfrnn.commands.cluster.names import Names
+from crfrnn.commands.cluster.places import Place
+from crfrnn.commands.cluster.run import Todo, run_images, workers_of
 from crfrnn.commands.cluster.worker import Task
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.progress import say
-from crfrnn.data.files import suffix_of
+from crfrnn.commands.progress import say, waiting
+from crfrnn.commands.shards import Log, Shard, Sharing
 from crfrnn.data.kinds import KINDS, Kind, Photograph, kind_of
 from crfrnn.data.predictions import SUFFIXES
 
@@ -40,66 +42,79 @@ def check_places(read: Sequence[Place], written: dict[str, Place]) -> None:
             raise UsageError(f"out: {place} must be a folder, as several images go into it")
 
 
-def kind_of_names(names: Sequence[str], place: Place) -> type[Kind]:
+def kind_of_names(names: Names, place: Place) -> type[Kind]:
     """As `kind_of` a folder; of files that have one suffix the first is looked at, where it is on this machine."""
-    counts, first = Counter[str](), {}
-    for name in names:
-        suffix = suffix_of(Path(name))
-        if suffix in KINDS and suffix not in SUFFIXES:
-            counts[suffix] += 1
-            first.setdefault(suffix, name)
     kinds = Counter[type[Kind]]()
-    for suffix in counts:
-        kinds[KINDS[suffix] if place.local is None else kind_of(place.local / first[suffix])] += counts[suffix]
+    for suffix, count in names.suffixes().items():
+        if suffix in KINDS and suffix not in SUFFIXES:
+            first = next(iter(names.of([suffix]).values()))[0]
+            kinds[KINDS[suffix] if place.local is None else kind_of(place.local / first)] += count
     return max(kinds, key=kinds.__getitem__, default=Photograph)
 
 
 class Work(NamedTuple):
-    """What is to be done. The names that were listed for it are gone by then: the table has those of what is left."""
+    """What is to be done, or was done before."""
 
     task: Task
-    table: Any  # of Arrow
-    problems: dict[str, str]  # files that belong to no image, and why
-    count: int  # of all images, these too
+    images: Pairs | Alone
     unit: str = "images"
 
-    @classmethod
-    def left(cls, task: Task, images: Pairs | Alone, unit: str = "images") -> "Work":
-        """What of the images is not done yet; ValueError where there are none at all."""
-        count = len(images.photos) if isinstance(images, Alone) else len(images.predictions)
-        if not count:
-            raise ValueError(f"{task.folders[0]}: holds no {unit}")
-        table = table_of(images if task.overwrite else task.results.left(iter(images)))
-        return cls(task, table, images.problems, count, unit)
 
-
-def check_alone(shards: Names, names: Sequence[str], kind: type[Kind], place: Place) -> None:
+def check_alone(shards: Names, names: Names, kind: type[Kind], place: Place) -> None:
     """UsageError where shards lie among images: which of them are meant?"""
-    if any(suffix_of(Path(name)) in kind.suffixes for name in names):
+    if names.of(kind.suffixes):
         raise UsageError(
             f"image: {place} holds {kind.several} and shards, such as {next(iter(shards))}.tar; move one of them"
         )
 
 
-def run_folder(work: Work, address: str, cpus: int, words: tuple[str, str]) -> None:
+def run_folder(list_work: Callable[[], Work], ray: Sharing, words: tuple[str, str]) -> None:
     """Do it, and print what came of it; ValueError with a line for each image that failed."""
-    task, table, problems, count, unit = work
-    if len(table):
+    with waiting("listing what there is to do"):
+        task, images, unit = list_work()
+        count, results = len(images), task.results
+        if not count:
+            raise ValueError(f"{task.folders[0]}: holds no {unit}")
+        todo = Todo.of(images if task.overwrite else results.left(images))
+        unused, problems = images.unused(), images.problems
+    if todo.count:
         sources = [task.source] if task.source else []
-        with connected(address) as ray:
-            check_seen(ray, [*task.folders, *sources], [*task.results.places.values()])
-            tally = run_images(ray, task, table, words[0], cpus)
+        with connected(ray.address) as cluster:
+            workers = workers_of(cluster, ray)
+            if ray.gpus:
+                check_gpus(cluster, ray.gpus)
+            check_seen(cluster, [*task.folders, *sources], [*results.places.values()])
+            with logged(results, images) as log:
+                tally = run_images(cluster, task, todo, words[0], workers, log)
         speed = f" ({tally.done / tally.seconds:.1f} a second)" * (tally.done > 0)
         phrases = [f"{words[1]} {tally.done} {unit} in {tally.seconds:.1f} s{speed}"]
         phrases += [f"{tally.changed / tally.done:.1%} of the pixels changed their label"] if tally.done else []
         failures = tally.failures
     else:
         phrases, failures = [f"{words[1]} 0 {unit}"], {}
-    done = count - len(problems) - len(table)
+    done = count - len(problems) - todo.count
     phrases += [f"skipped {done} that were done (--overwrite redoes them)"] if done else []
+    phrases += [f"left {unused} images without predictions alone"] if unused else []
     say("; ".join(phrases))
-    for place in task.results.places.values():
+    for place in results.places.values():
         say(f"results are in {place}")
     if failures or problems:
         lines = [f"{name}: {reason}" for name, reason in sorted({**problems, **failures}.items())]
         raise ValueError("\n  ".join([f"{len(lines)} of {count} failed, the others are done", *lines]))
+
+
+@contextmanager
+def logged(results: Results, images: Pairs | Alone) -> Iterator[Callable[[str, str], None]]:
+    """What `crfrnn status` reads, in a folder of this machine; a function that notes a result's name and its failure.
+
+    All machines together are one shard, whose images are all there are.
+    """
+    out = results.lead.local
+    if out is None:
+        yield lambda *_: None
+        return
+    names = chain(map(results.file, images), images.problems)
+    with Log(out, Shard(1, 1)).run(names, len(images), again="the same command with --ray") as log:
+        for name, reason in images.problems.items():
+            log.failed(name, reason)
+        yield log.failed

@@ -1,15 +1,16 @@
 """What there is to do: the images of folders, each with its predictions, and what their results are called."""
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from crfrnn.commands.cluster.places import Names, Place
+from crfrnn.commands.cluster.names import Names
+from crfrnn.commands.cluster.places import Place
 from crfrnn.commands.outputs import Targets, in_folders
-from crfrnn.data.files import FIRST_CHANNEL, matches, stem_of, suffix_of
+from crfrnn.data.files import FIRST_CHANNEL, FURTHER_CHANNEL, matches, stem_of, suffix_of
 from crfrnn.data.kinds import Kind
 
 
@@ -35,7 +36,7 @@ class Results:
 
     def names(self, image: Image) -> dict[str, str]:
         """Those of its files in these places."""
-        suffixes = _suffixes(self.kind, suffix_of(Path(image.images[0])))
+        suffixes = _suffixes(self.kind, suffix_of(image.images[0]))
         return {target: f"{image.name}{suffixes[target]}" for target in self.places}
 
     def done(self, image: Image) -> bool:
@@ -43,11 +44,15 @@ class Results:
         names = self.names(image)
         return all(place.holds(names[target]) for target, place in self.places.items())
 
-    def left(self, images: Iterator[Image]) -> Iterator[Image]:
+    def file(self, image: Image) -> str:
+        """The one by which an image is known: that in `lead`."""
+        return next(iter(self.names(image).values()))
+
+    def left(self, images: Iterable[Image]) -> Iterator[Image]:
         """The images of which something is not there, by one look at each folder."""
-        there = {target: set(place.names()) for target, place in self.places.items()}
+        there = {target: Names(place.names()) for target, place in self.places.items()}
         for image in images:
-            if any(name not in there[target] for target, name in self.names(image).items()):
+            if not all(there[target].has(name) for target, name in self.names(image).items()):
                 yield image
 
     def targets(self, image: Image, folder: Path) -> Targets:
@@ -69,24 +74,29 @@ def _suffixes(kind: type[Kind], suffix: str) -> Mapping[str, str]:
     return in_folders(Path(f"image{suffix}"), kind)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pairs:
     """Images of a folder with predictions of another, or of the same one."""
 
     photos: Names
     predictions: Names
     place: Place
-
-    @cached_property
-    def problems(self) -> dict[str, str]:
-        """Predictions that belong to no image, and why."""
-        found = matches(self.photos, self.predictions, self.place)
-        return {prediction: problem for _, image, prediction, problem in found if image is None}
+    problems: dict[str, str] = field(default_factory=dict)  # predictions without an image, and why: once all are read
 
     def __iter__(self) -> Iterator[Image]:
-        for stem, image, prediction, _ in matches(self.photos, self.predictions, self.place):
-            if image is not None:
+        for stem, image, prediction, problem in matches(self.photos, self.predictions, self.place):
+            if image is None:
+                self.problems[prediction] = problem
+            else:
                 yield Image(stem, self._channels(image, stem), prediction)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def unused(self) -> int:
+        """How many images there are without predictions, as `pair_by_stem` has them."""
+        stems = ({stem, FURTHER_CHANNEL.sub("", stem)} for stem in self.photos)
+        return sum(not any(stem in self.predictions for stem in both) for both in stems)
 
     def _channels(self, first: str, stem: str) -> list[str]:
         """As `channels_of` has them."""
@@ -96,19 +106,24 @@ class Pairs:
         return [self.photos[one][0] for one in stems]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Alone:
     """Images of a folder, without predictions or with what is in their own files."""
 
     photos: Names
     with_predictions: bool = False
-
-    @cached_property
-    def problems(self) -> dict[str, str]:
-        """Images that share their name."""
-        return {f[0]: f"{' and '.join(f)} have the same name" for f in self.photos.values() if len(f) > 1}
+    problems: dict[str, str] = field(default_factory=dict)  # images that share their name: once all are read
 
     def __iter__(self) -> Iterator[Image]:
         for stem, files in self.photos.items():
             if len(files) == 1:
                 yield Image(stem, files, files[0] if self.with_predictions else "")
+            else:
+                self.problems[files[0]] = f"{' and '.join(files)} have the same name"
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def unused(self) -> int:
+        """None is."""
+        return 0

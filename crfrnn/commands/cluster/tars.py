@@ -6,7 +6,7 @@ A shard of results is whole or absent, and stands for all of its images. Where s
 
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -41,7 +41,7 @@ class TarResults(Results):
         """Whether all of them are there and no image had failed."""
         return super().done(image) and not self.lead.holds(f"{image.name}{FAILED}")
 
-    def left(self, images: Iterator[Image]) -> Iterator[Image]:
+    def left(self, images: Iterable[Image]) -> Iterator[Image]:
         """The shards that are not done; there are few of them."""
         return (image for image in images if not self.done(image))
 

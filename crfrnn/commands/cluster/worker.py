@@ -1,7 +1,6 @@
 """What a worker of the cluster does: an actor with the compiled kernels in memory, which works on batches of images."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -53,27 +52,6 @@ class Task:
         return changed
 
 
-class Attempts:
-    """An actor that knows what the workers have begun and not ended: what they died of may be among it.
-
-    >>> attempts = Attempts()
-    >>> attempts.begin("batch 3"), attempts.begin("batch 3"), attempts.end("batch 3"), attempts.begin("batch 3")
-    (1, 2, None, 1)
-    """
-
-    def __init__(self) -> None:
-        self._begun: Counter[str] = Counter()
-
-    def begin(self, what: str) -> int:
-        """How often it has been begun since it was last ended, now included."""
-        self._begun[what] += 1
-        return self._begun[what]
-
-    def end(self, what: str) -> None:
-        """It has been done, or failed as it should."""
-        self._begun.pop(what, None)
-
-
 class Worker:
     """The actor. A batch is a table of numbered `Image`s; a row for each comes back, with a reason where it failed.
 
@@ -93,7 +71,8 @@ class Worker:
         with self._attempt(f"batch {images[0]['number']}") as attempt:
             rows = [self._row(image.pop("number"), Image(**image), careful=attempt > 1) for image in images]
         columns = {"skipped": pa.bool_(), "changed": pa.float64(), "reason": pa.string()}
-        return pa.Table.from_pylist(rows, schema=pa.schema({"number": pa.int64(), "name": pa.string(), **columns}))
+        names = {"number": pa.int64(), "name": pa.string(), "file": pa.string()}
+        return pa.Table.from_pylist(rows, schema=pa.schema({**names, **columns}))
 
     @contextmanager
     def _attempt(self, what: str) -> Iterator[int]:
@@ -106,7 +85,8 @@ class Worker:
             self.attempts.end.remote(what)
 
     def _row(self, number: int, image: Image, careful: bool) -> dict[str, object]:
-        row: dict[str, object] = {"number": number, "name": image.name, "skipped": False, "changed": 0.0, "reason": ""}
+        known = {"number": number, "name": image.name, "file": self.task.results.file(image)}
+        row: dict[str, object] = {**known, "skipped": False, "changed": 0.0, "reason": ""}
         try:
             with self._attempt(image.name) if careful else nullcontext(1) as attempt:
                 if attempt > DEATHS:

@@ -1,6 +1,5 @@
 """`crfrnn evaluate`: saved networks side by side on labelled photographs, alone and with a CRF; or label maps."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,12 @@ from crfrnn.commands.errors import UsageError
 from crfrnn.commands.evaluate.label_maps import evaluate_label_maps
 from crfrnn.commands.evaluate.options import EvaluateOptions
 from crfrnn.commands.evaluate.predictions import evaluate_predictions
-from crfrnn.commands.evaluate.results import Result, as_markdown, as_text, by_class, draw_boundary_curves, summary
+from crfrnn.commands.evaluate.results import Result, as_text, by_class, draw_boundary_curves, summary, write_scores
 from crfrnn.commands.metrics import Evaluation, doubts
 from crfrnn.commands.progress import say, steps_bar
 from crfrnn.commands.train.recipe import reach_note
 from crfrnn.data.config import read_data_config
 from crfrnn.data.datasets import VOID, Pair, SegmentationDataset
-from crfrnn.data.files import writing
 from crfrnn.data.images import write_image
 from crfrnn.data.splits import open_split
 from crfrnn.layer import CRFRNN
@@ -178,12 +176,6 @@ def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
 
 
 def _write(folder: Path, results: list[Result], tables: list[list[list[str]]], names: tuple[str, ...]) -> None:
-    written = {
-        "scores.json": json.dumps([result.as_json(names) for result in results], indent=2),
-        "table.md": "\n".join(as_markdown(table) for table in tables),
-    }
-    for name, text in written.items():
-        with writing(folder / name) as file:
-            file.write(text.encode())
+    written = write_scores(folder, [result.as_json(names) for result in results], tables)
     write_image(folder / "boundary.png", draw_boundary_curves(results))
-    say(f"\nwrote {', '.join(str(folder / name) for name in (*written, 'boundary.png'))}")
+    say(f"\nwrote {', '.join(map(str, (*written, folder / 'boundary.png')))}")

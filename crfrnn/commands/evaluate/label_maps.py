@@ -1,7 +1,6 @@
 """`crfrnn evaluate --ground-truth`: label maps, or predictions, of anybody beside the truth: overlap and surfaces."""
 
 import importlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from torch import Tensor
 
 from crfrnn.commands.batch import run_all
 from crfrnn.commands.evaluate.options import EvaluateOptions
-from crfrnn.commands.evaluate.results import as_markdown, as_text
+from crfrnn.commands.evaluate.results import as_text, number, percent, write_scores
 from crfrnn.commands.metrics import class_counts, class_dice, class_iou, confusion_matrix
 from crfrnn.commands.progress import say
 from crfrnn.data.datasets import VOID
-from crfrnn.data.files import pair_by_stem, suffix_of, writing
+from crfrnn.data.files import pair_by_stem, suffix_of
 from crfrnn.data.kinds import Kind, kind_of
 from crfrnn.data.predictions import Form
 
@@ -76,10 +75,7 @@ class Comparison:
         """Plain numbers by class; None where there was nothing to count."""
         measures = ("iou", "dice", "mean_distance", "hausdorff", "missing")
         return {"name": self.name, "images": self.images} | {
-            measure: {
-                name: None if math.isnan(value) else value
-                for name, value in zip(names, getattr(self, measure).tolist(), strict=True)
-            }
+            measure: {name: number(value) for name, value in zip(names, getattr(self, measure).tolist(), strict=True)}
             for measure in measures
         }
 
@@ -99,15 +95,8 @@ def evaluate_label_maps(options: EvaluateOptions) -> None:
     tables = [_summary(results, UNITS[kind.points]), _by_class(results, names, UNITS[kind.points])]
     say("\n\n".join(as_text(table) for table in tables))
     if options.out is not None:
-        folder = Path(options.out)
-        texts = {
-            "scores.json": json.dumps([result.as_json(names) for result in results], indent=2),
-            "table.md": "\n".join(map(as_markdown, tables)),
-        }
-        for name, text in texts.items():
-            with writing(folder / name) as file:
-                file.write(text.encode())
-        say(f"\nwrote {', '.join(str(folder / name) for name in texts)}")
+        written = write_scores(Path(options.out), [result.as_json(names) for result in results], tables)
+        say(f"\nwrote {', '.join(map(str, written))}")
 
 
 def kind_of_truths(truths: Path) -> type[Kind]:
@@ -122,8 +111,14 @@ def kind_of_truths(truths: Path) -> type[Kind]:
 
 def cases_of(kind: type[Kind], truths: Path, predictions: Path) -> list[Case]:
     """The files of each image; ValueError where a truth has no prediction."""
+    if not predictions.exists():
+        raise ValueError(f"{predictions}: there is no such file or folder")
     if not truths.is_dir():
+        if predictions.is_dir():
+            raise ValueError(f"{predictions}: is a folder, and {truths} is one truth; give the file that belongs to it")
         return [Case(truths, predictions)]
+    if not predictions.is_dir():
+        raise ValueError(f"{predictions}: is one file, and {truths} is a folder; give the folder that belongs to it")
     suffixes = tuple(dict.fromkeys((*kind.truth_suffixes, *kind.prediction_suffixes)))
     matched = pair_by_stem(truths, predictions, suffixes, image_suffixes=kind.truth_suffixes)
     for path, reason in matched.problems.items():
@@ -152,16 +147,11 @@ def highest_class(kind: type[Kind], truth: Path) -> int:
 
 
 def _scored(kind: type[Kind], classes: int, case: Case) -> _Scored:
-    image = kind.open([case.truth])
-    image.check_place(case.prediction)
-    truth, prediction = kind.read_indices(case.truth), labels_of(image, case.prediction)
-    if prediction.shape != truth.shape:
-        raise ValueError(f"{case.prediction}: {prediction.shape}, but {case.truth} has {truth.shape}")
+    image, truth, prediction = read_case(kind, case)
     sure = truth != VOID
     if (unknown := prediction[sure & ((prediction < 0) | (prediction >= classes))]).size:
         raise ValueError(f"{case.prediction}: holds class {unknown[0]}, the truths have {classes} classes")
-    called, true = (torch.from_numpy(one.astype(np.int64)) for one in (prediction, truth))
-    confusion = confusion_matrix(called, true, classes)
+    confusion = confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(truth), classes)
     spacing = image.spacing or (1.0,) * truth.ndim
     far = [(math.nan, math.nan)]  # of class 0, what surrounds the others
     far += [_distances((truth == label) & sure, (prediction == label) & sure, spacing) for label in range(1, classes)]
@@ -169,14 +159,31 @@ def _scored(kind: type[Kind], classes: int, case: Case) -> _Scored:
     return _Scored(class_counts(confusion), mean, hausdorff)
 
 
-def labels_of(image: Kind, path: Path) -> np.ndarray:
+def read_case(kind: type[Kind], case: Case) -> tuple[Kind, np.ndarray, np.ndarray]:
+    """The truth as an image, which knows its place and spacing; its class numbers (*S), int64, and those called."""
+    image = kind.open([case.truth])
+    image.check_place(case.prediction)
+    truth, prediction = kind.read_indices(case.truth), _labels_of(image, case.prediction)
+    if prediction.shape != truth.shape:
+        raise ValueError(f"{case.prediction}: {prediction.shape}, but {case.truth} has {truth.shape}")
+    return image, truth.astype(np.int64), prediction.astype(np.int64)
+
+
+def _labels_of(image: Kind, path: Path) -> np.ndarray:
     """(*S), class numbers: of a label map as it is, of predictions the most probable one."""
     if suffix_of(path) in image.truth_suffixes:
         return image.read_indices(path)
     values = image.read_predictions(path)
     form = Form.of(values.shape, image.sizes, image.dimensions)
     planes = form.planes(values)
-    return planes.argmax(0) if form.labels is not None else (planes[0] > 0.5).astype(np.int64)
+    if form.labels is not None:
+        return planes.argmax(0)
+    if not 0 <= planes[0].min() <= planes[0].max() <= 1:
+        raise ValueError(
+            f"{path}: one plane is the probability of the foreground, in 0..1, and this one reaches from"
+            f" {planes[0].min():g} to {planes[0].max():g}; of logits take the sigmoid"
+        )
+    return planes[0] > 0.5
 
 
 def _distances(truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float]) -> tuple[float, float]:
@@ -198,22 +205,18 @@ def _summary(results: Sequence[Comparison], unit: str) -> list[list[str]]:
     for one in results:
         means = [one.dice[1:].nanmean(), one.mean_distance[1:].nanmean(), one.hausdorff[1:].nanmean()]
         dice, mean, far = (float(value) for value in means)
-        rows.append([one.name, str(one.images), _percent(one.iou.nanmean()), _percent(dice), _far(mean), _far(far)])
+        rows.append([one.name, str(one.images), percent(one.iou.nanmean()), percent(dice), _far(mean), _far(far)])
     return rows
 
 
 def _by_class(results: Sequence[Comparison], names: Sequence[str], unit: str) -> list[list[str]]:
     rows = [["class", "labels", "IoU", "Dice", f"surface {unit}", f"HD95 {unit}", "missing"]]
-    for number, name in enumerate(names):
+    for label, name in enumerate(names):
         for one in results:
-            measures = (one.mean_distance[number], one.hausdorff[number])
-            overlap = [_percent(one.iou[number]), _percent(one.dice[number])]
-            rows.append([name, one.name, *overlap, *map(_far, measures), str(int(one.missing[number]))])
+            measures = (one.mean_distance[label], one.hausdorff[label])
+            overlap = [percent(one.iou[label]), percent(one.dice[label])]
+            rows.append([name, one.name, *overlap, *map(_far, measures), str(int(one.missing[label]))])
     return rows
-
-
-def _percent(value: Any) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _far(value: Any) -> str:

@@ -1,24 +1,20 @@
 """`crfrnn evaluate --predictions`: anybody's predictions against the truth, without their network, and what refining
 them gained."""
 
-import json
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn.commands.evaluate.label_maps import Case, cases_of, highest_class, kind_of_truths, labels_of, run_cases
+from crfrnn.commands.evaluate.label_maps import Case, cases_of, highest_class, kind_of_truths, read_case, run_cases
 from crfrnn.commands.evaluate.options import EvaluateOptions
-from crfrnn.commands.evaluate.results import as_markdown, as_text
+from crfrnn.commands.evaluate.results import as_text, number, percent, write_scores
 from crfrnn.commands.gain import Gain, gain, iou, mean_iou
 from crfrnn.commands.metrics import boundary_rings, class_counts, confusion_matrix
 from crfrnn.commands.progress import say
 from crfrnn.data.datasets import VOID
-from crfrnn.data.files import writing
 from crfrnn.data.kinds import Kind
 
 RADII = (2, 5)  # pixels from a boundary
@@ -37,19 +33,17 @@ def evaluate_predictions(options: EvaluateOptions) -> None:
     if "refined" in counts:
         gains = list(map(gain, counts["refined"].unbind(1), counts["predictions"].unbind(1)))
     tables = [_summary(counts, measures, gains), _by_class(counts, classes)]
-    say(f"{len(counts['predictions'])} images\n\n" + "\n\n".join(map(as_text, tables)))
+    images = len(counts["predictions"])
+    say(f"{images} image{'s' * (images > 1)}\n\n" + "\n\n".join(map(as_text, tables)))
     if gains:
-        say("\ngain: refined less predictions, with the 95 % interval of a bootstrap over the images")
+        of_one = ", which says nothing for one image" * (images == 1)
+        say(f"\ngain: refined less predictions, with the 95 % interval of a bootstrap over the images{of_one}")
     if options.out is not None:
         scores = {name: _scores(one, measures) for name, one in counts.items()}
-        found = {"images": len(counts["predictions"]), **scores}
+        found = {"images": images, **scores}
         if gains:
             found["gain"] = {name: vars(one) for name, one in zip(measures, gains, strict=True)}
-        texts = {"scores.json": json.dumps(found, indent=2), "table.md": "\n".join(map(as_markdown, tables))}
-        for name, text in texts.items():
-            with writing(Path(options.out) / name) as file:
-                file.write(text.encode())
-        say(f"\nwrote {', '.join(str(Path(options.out) / name) for name in texts)}")
+        say(f"\nwrote {', '.join(map(str, write_scores(Path(options.out), found, tables)))}")
 
 
 def _counts(kind: type[Kind], classes: int, case: Case) -> Tensor:
@@ -57,12 +51,7 @@ def _counts(kind: type[Kind], classes: int, case: Case) -> Tensor:
 
     A class that no truth has is wrong wherever it is called, and counts for no class of its own.
     """
-    image = kind.open([case.truth])
-    image.check_place(case.prediction)
-    truth = kind.read_indices(case.truth).astype(np.int64)
-    prediction = labels_of(image, case.prediction).astype(np.int64)
-    if prediction.shape != truth.shape:
-        raise ValueError(f"{case.prediction}: {prediction.shape}, but {case.truth} has {truth.shape}")
+    _, truth, prediction = read_case(kind, case)
     prediction[(prediction < 0) | (prediction >= classes)] = classes
     called, true = torch.from_numpy(prediction), torch.from_numpy(truth)
     masks = [true]
@@ -76,14 +65,14 @@ def _counts(kind: type[Kind], classes: int, case: Case) -> Tensor:
 def _summary(counts: dict[str, Tensor], measures: Sequence[str], gains: Sequence[Gain]) -> list[list[str]]:
     rows = [["labels", *measures]]
     for name, one in counts.items():
-        rows.append([name, *(_percent(mean_iou(some)) for some in one.unbind(1))])
+        rows.append([name, *(percent(mean_iou(some)) for some in one.unbind(1))])
     return [*rows, ["gain", *map(str, gains)]] if gains else rows
 
 
 def _by_class(counts: dict[str, Tensor], classes: int) -> list[list[str]]:
     columns = [iou(one[:, 0]).tolist() for one in counts.values()]
     return [["class", *counts]] + [
-        [str(number), *(_percent(column[number]) for column in columns)] for number in range(classes)
+        [str(label), *(percent(column[label]) for column in columns)] for label in range(classes)
     ]
 
 
@@ -91,8 +80,4 @@ def _scores(counts: Tensor, measures: Sequence[str]) -> dict[str, object]:
     """Fractions of 1; None for a class that does not occur."""
     means = {name: mean_iou(one) for name, one in zip(measures, counts.unbind(1), strict=True)}
     by_class = iou(counts[:, 0]).tolist()
-    return {**means, "iou": [None if math.isnan(value) else value for value in by_class]}
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+    return {**means, "iou": list(map(number, by_class))}

@@ -1,14 +1,18 @@
 """Results of evaluations side by side: as text, as Markdown, as JSON, and as curves."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from crfrnn.commands.metrics import Scores
 from crfrnn.data.drawing.chart import Line, paint_chart
+from crfrnn.data.files import writing
+from crfrnn.inference.settled import Iterations
 
 SHOWN_RADII = (2, 5, 10)  # pixels; the columns of the table, the curve has all
 
@@ -23,7 +27,7 @@ class Result:
 
     model: str
     crf: str
-    iterations: int
+    iterations: Iterations
     scores: Scores
     trimaps: dict[int, Scores]
     network_seconds: float
@@ -35,11 +39,11 @@ class Result:
             "model": self.model,
             "crf": self.crf,
             "iterations": self.iterations,
-            "mean_iou": _number(self.scores.mean_iou),
-            "pixel_accuracy": _number(self.scores.pixel_accuracy),
-            "iou": {name: _number(iou) for name, iou in zip(names, self.scores.iou.tolist(), strict=True)},
-            "trimap_mean_iou": {radius: _number(score.mean_iou) for radius, score in self.trimaps.items()},
-            "trimap_pixel_accuracy": {radius: _number(score.pixel_accuracy) for radius, score in self.trimaps.items()},
+            "mean_iou": number(self.scores.mean_iou),
+            "pixel_accuracy": number(self.scores.pixel_accuracy),
+            "iou": {name: number(iou) for name, iou in zip(names, self.scores.iou.tolist(), strict=True)},
+            "trimap_mean_iou": {radius: number(score.mean_iou) for radius, score in self.trimaps.items()},
+            "trimap_pixel_accuracy": {radius: number(score.pixel_accuracy) for radius, score in self.trimaps.items()},
             "network_seconds": self.network_seconds,
             "crf_seconds": self.crf_seconds,
         }
@@ -51,9 +55,9 @@ def summary(results: Sequence[Result]) -> list[list[str]]:
     heading = ["model", "CRF", "T", "mIoU", "pixel acc.", *(f"mIoU {radius} px" for radius in radii)]
     rows = [[*heading, "network ms", "CRF ms"]]
     for result in results:
-        near = [_percent(result.trimaps[radius].mean_iou) for radius in radii]
+        near = [percent(result.trimaps[radius].mean_iou) for radius in radii]
         times = [f"{1000 * seconds:.0f}" for seconds in (result.network_seconds, result.crf_seconds)]
-        measured = [_percent(result.scores.mean_iou), _percent(result.scores.pixel_accuracy)]
+        measured = [percent(result.scores.mean_iou), percent(result.scores.pixel_accuracy)]
         rows.append([result.model, result.crf, str(result.iterations or "-"), *measured, *near, *times])
     return rows
 
@@ -61,8 +65,8 @@ def summary(results: Sequence[Result]) -> list[list[str]]:
 def by_class(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
     """A table: the IoU of each class in each result."""
     rows = [["class", *(f"{result.model} {result.crf}" for result in results)]]
-    for number, name in enumerate(names):
-        rows.append([name, *(_percent(result.scores.iou[number].item()) for result in results)])
+    for label, name in enumerate(names):
+        rows.append([name, *(percent(result.scores.iou[label].item()) for result in results)])
     return rows
 
 
@@ -105,9 +109,24 @@ def draw_boundary_curves(results: Sequence[Result]) -> Image.Image:
     )
 
 
-def _percent(value: float) -> str:
+def write_scores(folder: Path, scores: Any, tables: Sequence[Sequence[Sequence[str]]]) -> list[Path]:
+    """scores.json and table.md."""
+    texts = {"scores.json": json.dumps(scores, indent=2), "table.md": "\n".join(map(as_markdown, tables))}
+    for name, text in texts.items():
+        with writing(folder / name) as file:
+            file.write(text.encode())
+    return [folder / name for name in texts]
+
+
+def percent(value: Any) -> str:
+    """Of a number or a tensor with one.
+
+    >>> percent(0.5), percent(math.nan)
+    ('50.00', '-')
+    """
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """For JSON, which has no NaN."""
     return None if math.isnan(value) else value

@@ -12,10 +12,10 @@ import torch
 
 from crfrnn.commands.batch import on_cores
 from crfrnn.commands.errors import UsageError
-from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
+from crfrnn.commands.outputs import Targets, check_folders, check_outputs, held, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
 from crfrnn.commands.refine.inputs import with_background
-from crfrnn.commands.refine.job import Coarse, Job, Outcome, Settings, check
+from crfrnn.commands.refine.job import Coarse, Job, Outcome, Settings, check, settling
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.points import described, point_kernels, refine_points
 from crfrnn.commands.refine.rasters import refine_raster
@@ -29,6 +29,7 @@ from crfrnn.data.kinds import Kind, kind_of
 from crfrnn.data.labels import UNSURE, LabelStyle
 from crfrnn.data.predictions import Form, resized
 from crfrnn.data.soft_masks import looks_soft
+from crfrnn.inference.settled import SETTLED, Iterations
 from crfrnn.runtime import threads
 
 
@@ -92,7 +93,7 @@ def _refine_file(images: tuple[Path, ...], source: Path, targets: Targets, setti
     )
     if from_labels and settings.unsure is None and "255" in outcome.labels[2:]:
         say("note: 255 counts as a label here; say --unsure 255 if it means that there is none")
-    for note in outcome.notes:
+    for note in (*outcome.notes, *settling([outcome])):
         say(note)
     for path in job.targets.paths():
         say(f"wrote {path}" + (f" and {curve_of(path)}" if path == job.targets.trace else ""))
@@ -115,7 +116,8 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
     if not jobs and not matched.problems:
         raise ValueError(f"{source}: holds no {' or '.join(suffixes)} files")
     check_outputs((path for job in jobs for path in (*job.images, job.source)), [job.targets for job in jobs])
-    _check_confidence([job.source for job in jobs], settings)
+    shard = asked_for(settings.options.shard)
+    _check_confidence([job.source for job in held(jobs, targets, shard)], settings)
     share = 1 / threads.count() if len(jobs) >= threads.count() else 1.0  # of the memory, for each at a time
     run_jobs(
         partial(_work, settings=settings, share=share),
@@ -123,11 +125,12 @@ def _refine_folder(folders: tuple[Path, ...], source: Path, targets: Targets, se
         targets,
         words=("refining", "refined"),
         summary=lambda outcomes: [
-            f"{np.mean([one.changed for one in outcomes]):.1%} of the {kind.points} changed their label"
+            f"{np.mean([one.changed for one in outcomes]):.1%} of the {kind.points} changed their label",
+            *settling(outcomes),
         ],
         problems=matched.problems,
         overwrite=settings.options.overwrite,
-        shard=asked_for(settings.options.shard),
+        shard=shard,
         note=f"left {matched.unused} images without predictions alone" if matched.unused else "",
     )
 
@@ -172,9 +175,9 @@ def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
         if before is None:
             before = np.asarray(torch.from_numpy(values).max(0).indices)
         if len(values) == 1:
-            marginals, notes = _only_label(values, settings.crf["iterations"], trace), ()
+            marginals, notes, counts = _only_label(values, settings.crf["iterations"], trace), (), []
         else:
-            marginals, notes = _refined(image, {name: values}, settings.crf, trace)
+            marginals, notes, counts = _refined(image, {name: values}, settings, trace)
     except ValueError as error:
         raise ValueError(f"{', '.join(map(str, job.images))}, {job.source}: {error}") from error
     indices = np.asarray(torch.from_numpy(marginals).max(0).indices)  # argmax takes four times as long
@@ -190,23 +193,31 @@ def _work(job: Job, settings: Settings, share: float = 1.0) -> Outcome:
         image.write_labels(targets.out, indices, coarse.style)
     sure = before != UNSURE
     changed = float((indices != before)[sure].mean())
-    return Outcome(image.extent, coarse.style.names(), changed, notes)
+    return Outcome(image.extent, coarse.style.names(), changed, notes, tuple(counts))
 
 
 def _refined(
-    image: Kind, predictions: dict[str, np.ndarray], crf: dict[str, Any], trace: Trace | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The marginals (L, *S) for predictions (L, *S), and what there is to say of the CRF."""
-    guide = image.guide()
+    image: Kind, predictions: dict[str, np.ndarray], settings: Settings, trace: Trace | None
+) -> tuple[np.ndarray, tuple[str, ...], list[int]]:
+    """The marginals (L, *S) for predictions (L, *S), what there is to say of the CRF, and how many iterations it took
+    to settle."""
+    crf, guide, counts = settings.crf, image.guide(), []
+    took = counts.append if crf["iterations"] == SETTLED else None
+    values: dict[str, Any] = predictions
+    if settings.device is not None:
+        values = {name: torch.from_numpy(planes).to(settings.device) for name, planes in predictions.items()}
     if image.positions is None:
-        return refine(guide, **predictions, **crf, spacing=image.spacing, trace=trace), ()
+        q = refine(guide, **values, **crf, spacing=image.spacing, trace=trace, took=took)
+        return torch.as_tensor(q).cpu().numpy(), (), counts
     kernels = crf["kernels"] or point_kernels(image.positions, guide)
-    rows = {name: planes.T for name, planes in predictions.items()}  # (N, L), which no number of points makes doubtful
+    rows = {name: planes.T for name, planes in values.items()}  # (N, L), which no number of points makes doubtful
     follow = None if trace is None else lambda moment: trace(moment._replace(marginals=moment.marginals.T))
     known = {name: value for name, value in crf.items() if name not in ("preset", "standardize")}
-    q = refine_points(image.positions, attributes=guide, **rows, **known | {"kernels": kernels, "trace": follow})
+    known |= {"kernels": kernels, "trace": follow, "took": took}
+    q = refine_points(image.positions, attributes=guide, **rows, **known)
     names = ", ".join(image.channels or ()) or "none"
-    return q.T, (f"attributes: {names}; {', '.join(map(described, kernels))}",)
+    note = f"attributes: {names}; {', '.join(map(described, kernels))}"
+    return torch.as_tensor(q).cpu().numpy().T, (note,), counts
 
 
 def _read(source: Path, settings: Settings, image: Kind) -> Coarse:
@@ -244,9 +255,9 @@ def _check_levels(path: Path, style: LabelStyle, allowed: bool) -> None:
         )
 
 
-def _only_label(values: np.ndarray, iterations: int, trace: Trace | None) -> np.ndarray:
+def _only_label(values: np.ndarray, iterations: Iterations, trace: Trace | None) -> np.ndarray:
     """The marginals of a CRF with one label, (1, *S) ones: it is everywhere, and all energies are 0."""
     if trace is not None:
-        for t in range(iterations + 1):
+        for t in range(1 + (1 if iterations == SETTLED else iterations)):
             trace(Moment(t, values, energy=0.0, free_energy=0.0, objective=0.0))
     return values

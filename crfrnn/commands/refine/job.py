@@ -1,5 +1,6 @@
 """One image that `crfrnn refine` works on, what it was told, and what came of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from crfrnn.data.kinds import Kind
 from crfrnn.data.labels import LabelStyle, Value, parse_unsure
 from crfrnn.data.predictions import Form
 from crfrnn.filtering.permutohedral.stencil import check_accuracy
+from crfrnn.inference.settled import MOST_ITERATIONS
 from crfrnn.parameters import CRFParameters, parse_kernel
 
 
@@ -29,6 +31,7 @@ class Settings:
     memory: float  # bytes
     channels: list[str] | None  # by their names, of what has names; None for the usual ones
     classes: tuple[int, ...] | None  # what each label is written as
+    device: str | None = None  # of torch, where the CRF runs on one other than the CPU
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,27 @@ class Outcome:
     labels: list[str]
     changed: float  # share of the points that had a label and got another one
     notes: tuple[str, ...] = ()
+    taken: tuple[int, ...] = ()  # iterations, where it settled
+
+
+def settling(outcomes: Sequence[Outcome]) -> list[str]:
+    """How many iterations it took, where that was not given."""
+    counts = sorted({count for one in outcomes for count in one.taken})
+    if not counts:
+        return []
+    fewest = f"{counts[0]} to " if len(counts) > 1 else ""
+    return [
+        f"settled in {fewest}{counts[-1]} iterations"
+        + f" (stopped at {MOST_ITERATIONS})" * (counts[-1] == MOST_ITERATIONS)
+    ]
 
 
 def check(options: RefineOptions, kind: type[Kind]) -> Settings:
     """The options in the form in which they are used; UsageError where they make no CRF."""
     if options.kind == "foreground" and not kind.foreground_suffixes:
         raise UsageError(f"foreground: of {kind.several} a foreground goes to --probabilities")
+    if options.ray_gpus and kind.windowed:
+        raise UsageError(f"ray-gpus: {kind.several} are refined on CPUs; leave it out")
     for option in fields(options):
         if option.name in kind.lacks and getattr(options, option.name) != option.default:
             raise UsageError(f"{option.name.replace('_', '-')}: {kind.lacks[option.name]}")
@@ -82,7 +100,8 @@ def check(options: RefineOptions, kind: type[Kind]) -> Settings:
     chosen = {"accuracy": options.accuracy, "tolerance": options.tolerance}
     if not options.kernel:  # by the preset's name, as `refine` then knows in which units its kernels are
         chosen |= {"preset": options.preset, "kernels": None}
-    return Settings(options, kind, unsure, crf, crf.options() | chosen, memory, _channels(options), _classes(options))
+    told = crf.options() | chosen, memory, _channels(options), _classes(options)
+    return Settings(options, kind, unsure, crf, *told, "cuda" if options.ray_gpus else None)
 
 
 def _channels(options: RefineOptions) -> list[str] | None:

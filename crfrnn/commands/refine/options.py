@@ -1,7 +1,7 @@
 """What `crfrnn refine` can be told."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from crfrnn.commands.errors import UsageError, check_not_negative
 from crfrnn.commands.shards import check_sharing
@@ -32,7 +32,8 @@ class RefineOptions:
         many_labels: with --labels, more than 32 levels of grey are labels all the same, and no soft mask.
         unsure: with --labels, the index (255) or colour (0,0,0 or "#000000") that means "no label here".
         preset: bandwidths and weights: present, crfrnn, pydensecrf, deeplab-v1 or deeplab-v2.
-        iterations: mean-field iterations.
+        iterations: mean-field iterations; settled, as many as it takes until no probability moves by more than
+            --tolerance, at most 100.
         kernel: instead of the preset's kernels, bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: instead of the preset's: after, symmetric, before or none.
@@ -64,6 +65,7 @@ class RefineOptions:
         ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
             here; HOST:PORT of its head; local, one that begins and ends with this command.
         ray_cpus: with --ray, the cores of each worker.
+        ray_gpus: with --ray, the GPUs of each worker, which then works on one: 1, or a share such as 0.5.
     """
 
     image: str
@@ -78,7 +80,7 @@ class RefineOptions:
     many_labels: bool = False
     unsure: str | int = ""
     preset: str = "present"
-    iterations: int = 10
+    iterations: int | Literal["settled"] = 10
     kernel: list[str] | None = None
     normalization: str | None = None
     accuracy: int = 1
@@ -102,16 +104,18 @@ class RefineOptions:
     shard: str | None = None
     ray: str | None = None
     ray_cpus: int = 1
+    ray_gpus: float = 0
 
     def __post_init__(self):
         kinds = [kind for kind in KINDS if getattr(self, kind)]
         if len(kinds) != 1:
             several = ", not several" if kinds else ""
             raise UsageError(f"give one of {', '.join(f'--{kind}' for kind in KINDS[:-1])} and --{KINDS[-1]}{several}")
-        check_sharing(self.shard, self.ray, self.ray_cpus, self.jobs)
+        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus, self.jobs)
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
-        check_not_negative("iterations", self.iterations)
+        if self.iterations != "settled":
+            check_not_negative("iterations", self.iterations)
         if not 0 < self.confidence < 1:
             raise UsageError(f"confidence: must lie between 0 and 1, got {self.confidence}")
 

@@ -11,6 +11,7 @@ from crfrnn.commands.refine.inputs import as_tensor
 from crfrnn.commands.refine.refine import Moment, refine
 from crfrnn.filtering.kernels import Bandwidth, Bilateral, Kernel, Spatial, with_accuracy
 from crfrnn.filtering.points import along_the_longest, centred, check_extent, kernels_for, on_points
+from crfrnn.inference.settled import Iterations
 from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import as_kernels
 
@@ -25,7 +26,7 @@ def refine_points(
     logits: Predictions | None = None,
     attributes: Array | None = None,
     kernels: Sequence[Kernel | str] | None = None,
-    iterations: int = 10,
+    iterations: Iterations = 10,
     normalization: str = "after",
     accuracy: int | None = None,
     self_connection: bool = True,
@@ -34,6 +35,7 @@ def refine_points(
     trace: Callable[[Moment], object] | None = None,
     temperature: float = 1.0,
     class_weights: Sequence[Sequence[float]] | None = None,
+    took: Callable[[int], object] | None = None,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF on points, such as those of a laser scanner.
 
@@ -49,8 +51,9 @@ def refine_points(
         kernels: `Bilateral` (theta_alpha of positions, theta_beta of attributes), `Spatial` (theta_gamma of positions)
             and `Features` (of all columns, positions first), or texts such as ``bilateral:0.5,2000,8``. Bandwidths may
             be one for each axis (x, y, z) and attribute. By default those of `point_kernels`.
-        iterations, normalization, accuracy, self_connection, tolerance, solver, trace, temperature, class_weights: as
-            in `crfrnn.refine`. ``method="exact"`` of a kernel is for some ten thousand points.
+        iterations, normalization, accuracy, self_connection, tolerance: as in `crfrnn.refine`. ``method="exact"`` of a
+            kernel is for some ten thousand points.
+        solver, trace, temperature, class_weights, took: as in `crfrnn.refine`.
 
     Returns:
         The marginals, in the shape, type (NumPy or torch, on its device) and dtype of what was given.
@@ -99,6 +102,7 @@ def refine_points(
         trace=None if trace is None else lambda moment: trace(moment._replace(marginals=give_back(moment.marginals))),
         temperature=temperature,
         class_weights=class_weights,
+        took=took,
     )
     return give_back(q)
 

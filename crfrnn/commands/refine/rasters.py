@@ -11,13 +11,14 @@ from torch import Tensor
 
 from crfrnn.commands.refine.job import Job, Outcome, Settings
 from crfrnn.commands.refine.scenes import Scene, both_labels, each, refined, units
-from crfrnn.commands.refine.windows import BEGUN, Window, planned
+from crfrnn.commands.refine.windows import BEGUN, HELD, Window, planned
 from crfrnn.data.kinds.raster import Raster
 from crfrnn.data.kinds.raster_labels import RasterLabels
 from crfrnn.data.kinds.raster_predictions import RasterPredictions
 from crfrnn.data.labels import LabelMap, LabelStyle
 from crfrnn.data.predictions import Form
 from crfrnn.filtering.kernels import per_pixel, with_accuracy
+from crfrnn.inference.settled import SETTLED
 from crfrnn.runtime import threads
 
 
@@ -73,7 +74,7 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
         crf = crf.scaled(per_pixel(image.frame.steps(), 2))
     guide, said = _units(image, settings)
     blocks = image.frame.layout.get("blockysize", 1), image.frame.layout.get("blockxsize", 1)
-    room = (settings.memory - BEGUN) * share
+    room = (settings.memory - BEGUN - HELD * image.size[1]) * share
     plan = planned(image.size, crf.kernels, source.labels, len(image.bands), room, threads.count(), blocks)
 
     def read(rows: slice, columns: slice) -> Scene:
@@ -83,13 +84,15 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
         planes = planes if source.hard else both_labels(planes, valid, source.name)
         return Scene(guide(torch.from_numpy(bands)), torch.from_numpy(planes), torch.from_numpy(valid))
 
+    counts: list[int] = []
+
     def work(window: Window) -> _Core:
         try:
             if source.labels == 1:  # which is everywhere
                 kept = read(window.rows, window.columns)
                 found = torch.ones_like(kept.predictions), kept
             else:
-                found = refined(read, window, crf, source.name, settings.options.tolerance)
+                found = refined(read, window, crf, source.name, settings.options.tolerance, counts.append)
         except ValueError as error:
             files = (*job.images, job.source)
             if any(str(file) in str(error) for file in files):
@@ -122,11 +125,12 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
             raise ValueError(f"{job.images[0]}: every pixel is nodata or masked, here or in {job.source}")
     pixels = image.size[0] * image.size[1]
     notes = [f"bands {', '.join(image.channels)} {said}"]
+    taken = counts if crf.iterations == SETTLED else []
     if len(plan.windows) > 1:
         notes.append(f"windows: {plan.described()}")
     if valid < pixels:
         notes.append(f"masked: {(pixels - valid) / pixels:.1%} of the pixels, which stay without a label")
-    return Outcome(image.extent, source.style.names(), changed / max(1, sure), tuple(notes))
+    return Outcome(image.extent, source.style.names(), changed / max(1, sure), tuple(notes), tuple(taken))
 
 
 def _units(image: Raster, settings: Settings) -> tuple[Callable[[Tensor], Tensor], str]:

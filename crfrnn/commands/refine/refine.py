@@ -1,5 +1,6 @@
 """Sharpen somebody's predictions: a photograph and probabilities in, the marginals of the dense CRF out."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -14,6 +15,7 @@ from crfrnn.filtering.gaussian_filter import GaussianFilter
 from crfrnn.filtering.kernels import Kernel, with_accuracy
 from crfrnn.inference.occurring import occurring
 from crfrnn.inference.recurrence import iterates, marginals
+from crfrnn.inference.settled import Iterations
 from crfrnn.inference.solvers import MeanField, Solver
 from crfrnn.parameters import DEFAULT, CRFParameters
 from crfrnn.runtime import threads
@@ -43,6 +45,7 @@ class _Settings:
     trace: Callable[[Moment], object] | None
     spacing: Sequence[float] | None
     mask: Image | None
+    took: Callable[[int], object] | None
 
     @property
     def normalised(self) -> bool:
@@ -56,7 +59,7 @@ def refine(
     *,
     logits: Predictions | None = None,
     preset: str = DEFAULT,
-    iterations: int = 10,
+    iterations: Iterations = 10,
     kernels: Sequence[Kernel | str] | None = None,
     normalization: str | None = None,
     accuracy: int | None = None,
@@ -69,6 +72,7 @@ def refine(
     spacing: Sequence[float] | None = None,
     standardize: bool = False,
     mask: Image | None = None,
+    took: Callable[[int], object] | None = None,
 ) -> Predictions:
     """Mean-field marginals of a fully connected CRF whose unary term is a network's prediction.
 
@@ -84,7 +88,8 @@ def refine(
         logits: instead of probabilities, the network's output before its softmax; of a binary network before its
             sigmoid. Minus infinity is a label that is impossible there.
         preset: ``present``, ``crfrnn``, ``pydensecrf``, ``deeplab-v1`` or ``deeplab-v2``; see `crfrnn.PRESETS`.
-        iterations: T.
+        iterations: T. "settled" are as many as each image needs until none of its marginals moves by more than
+            `tolerance`, at most 100.
         kernels: instead of the preset's, such as ``[Bilateral(50, 5, weight=10), Spatial(3, weight=3)]``, or as texts,
             ``bilateral:50,5,10``; one alone needs no list.
         normalization: instead of the preset's: ``after``, ``symmetric``, ``before`` or ``none``.
@@ -109,6 +114,7 @@ def refine(
             volume whose shape could be a picture's.
         standardize: bring each channel's intensities to 0..255, in which theta_beta then counts: from what 0.5 % are
             below to what 0.5 % are above (docs/volumes.md).
+        took: called with the number of iterations, as ``counts.append`` for a list; of several images in their order.
 
     Returns:
         The marginals, in the shape, type (NumPy, torch on its device, MetaTensor) and dtype of what was given; the
@@ -150,6 +156,7 @@ def refine(
         trace=trace,
         spacing=spacing,
         mask=mask,
+        took=took,
     )
     if mask is not None and (trace is not None or isinstance(image, list | tuple)):
         several = "is of one image; call refine for each of the list"
@@ -170,10 +177,18 @@ def refine(
 
 def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings) -> list[Any]:
     """One image for each thread where there are enough of them, else all threads for each image."""
+    counts: list[list[int]] = [[] for _ in images]
+    results = _each(images, predictions, [replace(settings, took=count.append) for count in counts])
+    if settings.took is not None:
+        for count in itertools.chain(*counts):
+            settings.took(count)
+    return results
 
+
+def _each(images: Sequence[Any], predictions: Sequence[Any], settings: Sequence[_Settings]) -> list[Any]:
     def work(number: int) -> Any:
         try:
-            return _one(images[number], predictions[number], settings)
+            return _one(images[number], predictions[number], settings[number])
         except ValueError as error:
             raise ValueError(f"number {number} of the list: {error}") from error
 
@@ -232,12 +247,15 @@ def _marginals(
 
     if settings.trace is None:
         arguments = unary, filters, weights, potts, crf.iterations
-        return among_all(marginals(*arguments, solver=crf.solver, floor=floor, tolerance=settings.tolerance))
+        more = {"solver": crf.solver, "tolerance": settings.tolerance, "took": settings.took}
+        return among_all(marginals(*arguments, floor=floor, **more))
     solver = crf.solver or MeanField()
-    for now in iterates(unary, filters, weights, potts, crf.iterations, solver):
+    for now in iterates(unary, filters, weights, potts, crf.iterations, solver, settings.tolerance):
         energies = [value.item() for value in (now.energy, now.free_energy, solver.objective(now))]
         q = among_all(now.q)
         settings.trace(Moment(now.t, give_back(q), *energies))
+    if settings.took is not None:
+        settings.took(now.t)
     return q
 
 

@@ -59,9 +59,17 @@ def units(sample: Tensor, standardize: bool, name: str) -> tuple[Callable[[Tenso
 
 
 def refined(
-    read: Reader, window: Window, crf: CRFParameters, name: str, tolerance: float
+    read: Reader,
+    window: Window,
+    crf: CRFParameters,
+    name: str,
+    tolerance: float,
+    took: Callable[[int], object] | None = None,
 ) -> tuple[Tensor, Scene] | None:
-    """The marginals (L, h, w) of the core, and what was read for it; None where no pixel of it counts."""
+    """The marginals (L, h, w) of the core, and what was read for it; None where no pixel of it counts.
+
+    A window settles by itself.
+    """
     scene = read(window.seen_rows, window.seen_columns)
     mask = None if scene.mask is None or bool(scene.mask.all()) else scene.mask
     core = (..., *window.core)
@@ -72,7 +80,8 @@ def refined(
     y = torch.arange(rows.start, rows.stop, dtype=torch.float32).view(1, -1, 1).expand(1, *scene.guide.shape[1:])
     x = torch.arange(columns.start, columns.stop, dtype=torch.float32).view(1, 1, -1).expand_as(y)
     options: dict[str, Any] = crf.options() | {"kernels": [placed(k, len(scene.guide)) for k in crf.kernels]}
-    options |= {"standardize": False, "tolerance": tolerance, "mask": mask, name: scene.predictions}
+    options |= {"standardize": False, "tolerance": tolerance, "mask": mask, "took": took}
+    options[name] = scene.predictions
     return refine(torch.cat([x, y, scene.guide]), **options)[core], kept
 
 

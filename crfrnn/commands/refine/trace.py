@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from crfrnn.commands.refine.refine import Moment
 from crfrnn.data.drawing.chart import Line, draw_chart
@@ -29,7 +30,7 @@ class Trace:
 
     def __call__(self, moment: Moment) -> None:
         """Add a row. `change` is the mean of |Q(t) - Q(t - 1)|, `labels_changed` a share of the pixels; 0 at first."""
-        now = np.asarray(moment.marginals)
+        now = torch.as_tensor(moment.marginals).cpu().numpy()
         before = now if self._before is None else self._before
         self.rows.append(
             {

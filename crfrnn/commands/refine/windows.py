@@ -27,6 +27,7 @@ LEAST_CORE = 64
 WORTH = 0.5  # of what is computed: cores
 UNITS = {"": 1, "B": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 BEGUN = 6e8  # bytes of a process that has loaded everything and read nothing
+HELD = 4096  # bytes for each column of a scene: the labels of a row of windows, where they count, and copies to write
 
 
 class Window(NamedTuple):

@@ -23,14 +23,13 @@ from crfrnn.data.drawing.legend import Entry, entries_of, with_legend
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.data.files import IMAGE_SUFFIXES, files_by_stem
 from crfrnn.data.images import as_shown, open_image, rgb_pixels, upright, write_image
-from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, Value, parse_unsure, write_labels
+from crfrnn.data.labels import GROUND, UNSURE, LabelMap, LabelStyle, Value, parse_unsure, write_labels
 from crfrnn.data.predictions import write_predictions
 from crfrnn.data.strokes import read_painted, read_strokes
 from crfrnn.networks.models import MODELS, load_model
 from crfrnn.networks.network import SegmentationNetwork
 
 STROKES_ITERATIONS = 10
-BACKGROUND = "background"  # the class of a model that is nothing
 SHOWN = 6  # classes in the line that is printed
 
 
@@ -45,7 +44,7 @@ class _Model:
     def has_crf(self) -> bool:
         """Whether one does anything to its labels: T = 0 leaves it out."""
         crf = self.network.crf
-        return crf is not None and (crf.eval_iterations if self.iterations is None else self.iterations) > 0
+        return crf is not None and (crf.eval_iterations if self.iterations is None else self.iterations) != 0
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,12 @@ def image_work(options: SegmentOptions) -> Callable[[Sequence[Path], Path | None
 
     It returns the share of the pixels whose label the CRF changed. The model is loaded once, here.
     """
-    return partial(_one_of_many, _load(options, _targets(options)))
+    return partial(_one_of_many, _load(options, _targets(options)), "cuda" if options.ray_gpus else "cpu")
 
 
-def _one_of_many(model: _Model, images: Sequence[Path], source: Path | None, targets: Targets) -> float:
+def _one_of_many(model: _Model, device: str, images: Sequence[Path], source: Path | None, targets: Targets) -> float:
     del source
+    model.network.to(device)  # where it is after the first one
     return _work(_Job(images[0], targets), model).changed
 
 
@@ -124,11 +124,15 @@ def _style(network: SegmentationNetwork) -> LabelStyle:
 
 def _foreground(style: LabelStyle, classes: list[str] | None) -> tuple[int, ...]:
     """The classes that are cut out: those that are named, or all but the background."""
+    names = style.names()
+    if not classes:
+        classes = [name for name in names if name.casefold() not in GROUND]
+        if len(classes) == len(names):
+            raise UsageError(
+                f"classes: none of them is a background, so say which to cut out; there are {', '.join(names)}"
+            )
     try:
-        if classes:
-            return tuple(dict.fromkeys(map(style.number, classes)))
-        background = style.number(BACKGROUND)
-        return tuple(number for number in range(len(style.values)) if number != background)
+        return tuple(dict.fromkeys(map(style.number, classes)))
     except ValueError as error:
         raise UsageError(f"classes: {error}") from None
 

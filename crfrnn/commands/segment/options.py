@@ -45,6 +45,7 @@ class SegmentOptions:
         ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
             here; HOST:PORT of its head; local, one that begins and ends with this command.
         ray_cpus: with --ray, the cores of each worker.
+        ray_gpus: with --ray, the GPUs of each worker, which then works on one: 1, or a share such as 0.5.
     """
 
     image: list[str]
@@ -65,10 +66,11 @@ class SegmentOptions:
     shard: str | None = None
     ray: str | None = None
     ray_cpus: int = 1
+    ray_gpus: float = 0
 
     def __post_init__(self):
         check_not_negative("iterations", self.iterations)
-        check_sharing(self.shard, self.ray, self.ray_cpus, self.jobs)
+        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus, self.jobs)
         if not any((self.out, self.overlay, self.cutout, self.save_probabilities, self.compare)):
             raise UsageError("out: nothing is to be written; give --out labels.png, or --cutout cat.png")
         if self.classes and not self.cutout:

@@ -98,13 +98,12 @@ def _draw(
     def up(y: float) -> float:
         return low - (low - frame.top) * (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
-    for text, at, options in (
-        (title, (frame.width / 2, frame.top / 2), {"size": 15}),
-        (x_label, ((frame.left + right) / 2, frame.height - 14), {}),
-        (y_label, (18, (frame.top + low) / 2), {"turned": True}),
-    ):
-        if text:
-            pen.text(*at, text, **options)
+    if title:
+        pen.text(frame.width / 2, frame.top / 2, title, size=15)
+    if x_label:
+        pen.text((frame.left + right) / 2, frame.height - 14, x_label)
+    if y_label:
+        pen.text(18, (frame.top + low) / 2, y_label, turned=True)
     for tick in x_ticks:
         pen.rule(across(tick), frame.top, across(tick), low)
         pen.text(across(tick), low + 20, _number(tick))

@@ -72,8 +72,16 @@ def load_trajectory(problem: Problem) -> Callable[..., Iterator[Tensor]] | None:
     return load_module(TWINS["numba"], "trajectory") if _kernels(problem.filters) == "numba" else None
 
 
-def load_vanishing(problem: Problem) -> Callable[..., Tensor] | None:
-    """Marginals without the labels that vanish; None on a GPU, likewise, and while a program is being recorded."""
+def load_settled(problem: Problem) -> Callable[..., tuple[Tensor, list[int]]] | None:
+    """The recurrence until each image has settled; None on a GPU, likewise."""
+    if _kernels(problem.filters) != "numba":
+        return None
+    return load_module("crfrnn.inference.fused.settling_cpu", "settled")
+
+
+def load_vanishing(problem: Problem) -> Callable[..., tuple[Tensor, list[int]]] | None:
+    """Marginals without the labels that vanish, and how many iterations each image took; None on a GPU, likewise, and
+    while a program is being recorded."""
     if _kernels(problem.filters) != "numba" or not readable(problem.scores):
         return None
     return load_module("crfrnn.inference.fused.vanishing_cpu", "marginals")

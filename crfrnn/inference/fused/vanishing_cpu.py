@@ -29,8 +29,10 @@ from crfrnn.inference.fused import vanishing_pixels_cpu as pixels
 from crfrnn.inference.fused.kernel_tensors import KernelTensors, kernel_tensors
 from crfrnn.inference.fused.passing_cpu import LATTICE_TENSORS, MessagePassing
 from crfrnn.inference.fused.recurrence_cpu import Transform, iterate, mean_field
+from crfrnn.inference.fused.settling_cpu import settle, settled
 from crfrnn.inference.iteration import label_transforms
 from crfrnn.inference.problem import Problem
+from crfrnn.inference.settled import MOST_ITERATIONS, SETTLED, Iterations
 from crfrnn.runtime import layout, memory, threads
 
 FEWEST_ITERATIONS = 3
@@ -39,24 +41,34 @@ NOTHING = 0.1  # times the tolerance: a rest that is not divided
 TOGETHER = 1 << 15  # pixels whose rest is divided at a time
 
 
-def marginals(problem: Problem, iterations: int, tolerance: float) -> Tensor:
-    """softmax of Qu after T > 0 iterations, (B, L, *S), for problems that `choice.fused` accepts; no gradients."""
+def marginals(problem: Problem, iterations: Iterations, tolerance: float) -> tuple[Tensor, list[int]]:
+    """softmax of Qu after T > 0 iterations, (B, L, *S), and T of each image, for problems that `choice.fused` accepts;
+    no gradients."""
     if not _may_vanish(problem, iterations, tolerance):
-        return mean_field(problem, iterations, normalize=True)
+        return _with_all(problem, iterations, tolerance)
     scores = problem.scores.to(torch.float32)
     kernels = kernel_tensors(problem, LATTICE_TENSORS)
     weights = problem.kernel_weights.expand(-1, scores.shape[1])
     out = torch.from_numpy(memory.zeros(tuple(scores.flatten(2).shape)))
+    counts = []
     for image, planes in enumerate(scores.flatten(2)):
-        if not _image(planes, problem.floor, weights, kernels, image, iterations, tolerance, out[image]):
-            return mean_field(problem, iterations, normalize=True)
-    return out.reshape(scores.shape)
+        counts.append(_image(planes, problem.floor, weights, kernels, image, iterations, tolerance, out[image]))
+        if not counts[-1]:
+            return _with_all(problem, iterations, tolerance)
+    return out.reshape(scores.shape), counts
 
 
-def _may_vanish(problem: Problem, iterations: int, tolerance: float) -> bool:
+def _with_all(problem: Problem, iterations: Iterations, tolerance: float) -> tuple[Tensor, list[int]]:
+    if iterations == SETTLED:
+        return settled(problem, tolerance, normalize=True)
+    return mean_field(problem, iterations, normalize=True), [iterations] * len(problem.scores)
+
+
+def _may_vanish(problem: Problem, iterations: Iterations, tolerance: float) -> bool:
     """Whether it is worth a look: for the Potts model with weights of at least 0, and normalised kernels."""
     labels, weights = problem.scores.shape[1], problem.kernel_weights
-    if not tolerance or iterations < FEWEST_ITERATIONS or weights.dim() != 2:
+    most = MOST_ITERATIONS if iterations == SETTLED else iterations
+    if not tolerance or most < FEWEST_ITERATIONS or weights.dim() != 2:
         return False
     if layout.padded(labels) == layout.padded(1) or bool((weights < 0).any()):
         return False
@@ -77,11 +89,11 @@ def _image(
     weights: Tensor,
     kernels: KernelTensors,
     image: int,
-    iterations: int,
+    iterations: Iterations,
     tolerance: float,
     out: Tensor,
-) -> bool:
-    """One image, planes (L, N) as in `numba_cpu.initialise`, out (L, N) zeros; False where a label came back."""
+) -> int:
+    """One image, planes (L, N) as in `numba_cpu.initialise`, out (L, N) zeros; T, or 0 where a label came back."""
     count, points = planes.shape
     passing = MessagePassing(image, kernels, count)
     transform, channels = _potts(weights, passing), layout.padded(count)
@@ -94,23 +106,43 @@ def _image(
     labels = _left(peaks.max(axis=0)[:count], share)
     few_channels = layout.padded(len(labels) + 1)
     if few_channels >= channels:
-        unary = memory.empty((points, channels))
-        passing.over_pixels(pixels.go_on, *source, unary, transform.diagonal, mixing=transform.mixing)
-        iterate(passing, transform, unary, [nothing] * (iterations - 1), True, out.numpy())
-        return True
+        unary, q = _room(points, channels, iterations)
+        passing.over_pixels(pixels.go_on, *source, unary, q, transform.diagonal, mixing=transform.mixing)
+        return _further(passing, transform, unary, q, iterations, tolerance, out)
     few = MessagePassing(image, kernels, len(labels) + 1)
     few_transform = _potts(torch.cat([weights[:, labels], weights.new_zeros(len(weights), 1)], dim=1), few)
-    unary = memory.empty((points, few_channels))
+    unary, q = _room(points, few_channels, iterations)
     both = zip(passing.last_arguments(transform.mixing), few.last_arguments(few_transform.mixing), strict=True)
-    first = partial(pixels.leave_out, *source, transform.diagonal, labels, unary)
+    first = partial(pixels.leave_out, *source, transform.diagonal, labels, unary, q)
     threads.together([partial(first, *these, *those) for these, those in both])
     del passing, both, first
-    iterate(few, few_transform, unary, [unary[:0]] * (iterations - 1), True, out[: len(labels) + 1].numpy())
-    del few, unary
+    count = _further(few, few_transform, unary, q, iterations, tolerance, out[: len(labels) + 1])
+    del few, unary, q
     if float(out[len(labels)].max()) > GROWN * share:
-        return False
+        return 0
     _among_all(out, labels, planes, smallest, NOTHING * tolerance)
-    return True
+    return count
+
+
+def _room(points: int, channels: int, iterations: Iterations) -> tuple[np.ndarray, np.ndarray]:
+    """For U and, where somebody compares them, the marginals, (N, C)."""
+    return memory.empty((points, channels)), memory.empty((points if iterations == SETTLED else 0, channels))
+
+
+def _further(
+    passing: MessagePassing,
+    transform: Transform,
+    unary: np.ndarray,
+    q: np.ndarray,
+    iterations: Iterations,
+    tolerance: float,
+    out: Tensor,
+) -> int:
+    """The iterations after the first one; returns T."""
+    if iterations == SETTLED:
+        return settle(passing, transform, unary, q, 2, tolerance, True, out.numpy())
+    iterate(passing, transform, unary, [q] * (iterations - 1), True, out.numpy())
+    return iterations
 
 
 def _among_all(out: Tensor, labels: np.ndarray, planes: Tensor, smallest: float, nothing: float) -> None:

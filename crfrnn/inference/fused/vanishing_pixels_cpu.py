@@ -52,19 +52,23 @@ def survey(planes, smallest, diagonal, peaks, kernels, part):
 
 
 @kernel_on_views
-def go_on(planes, smallest, unary, diagonal, kernels, part):
-    """The second iteration with all labels: U as rows (N, C), Q = softmax(U - sum_m e_m Qm), splatted."""
+def go_on(planes, smallest, unary, kept, diagonal, kernels, part):
+    """The second iteration with all labels: U as rows (N, C), Q = softmax(U - sum_m e_m Qm), splatted.
+
+    kept (N, C) receives Q, or is empty.
+    """
     scratch, lanes, width, strip, after, start, stop = part
     clear(kernels.lattices, strip, after)
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
+        line = kept[first : first + size] if kept.size else scratch.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
-            u, q = unary[first + begin : first + end], scratch.line[begin:end]
+            u, q = unary[first + begin : first + end], line[begin:end]
             start_rows(planes, smallest, u, q, scratch, lanes, first + begin, first + end)
             read(kernels, scratch, lanes, first, begin, end, y)
             softmax_rows(q, u, scratch.messages, diagonal, scratch.sums, lanes)
-            write(kernels, scratch.line[:size], scratch, lanes, first, begin, end, y)
+            write(kernels, line, scratch, lanes, first, begin, end, y)
 
 
 @kernel_on_views
@@ -86,11 +90,11 @@ def leave_out_rows(u, q, labels, few):
 
 
 @kernel_on_views
-def leave_out(planes, smallest, diagonal, labels, unary, kernels, part, few_kernels, few_part):
+def leave_out(planes, smallest, diagonal, labels, unary, kept, kernels, part, few_kernels, few_part):
     """The second iteration with some labels and all the others together, the rest.
 
-    labels (K,), at least one; unary (N, C') receives U, channel K that of the rest; `few_kernels` and `few_part`, of
-    C' channels, are splatted to.
+    labels (K,), at least one; unary (N, C') receives U, channel K that of the rest; kept (N, C') Q, or it is empty;
+    `few_kernels` and `few_part`, of C' channels, are splatted to.
     """
     scratch, lanes, width, strip, after, start, stop = part
     few, few_lanes, channels, count = few_part.scratch, few_part.lanes, diagonal.shape[1], labels.size
@@ -98,7 +102,7 @@ def leave_out(planes, smallest, diagonal, labels, unary, kernels, part, few_kern
     clear(few_kernels.lattices, strip, after)
     for first in range(start, stop, width):
         size, y = min(width, stop - first), first // width
-        line = few.line[:size]
+        line = kept[first : first + size] if kept.size else few.line[:size]
         for begin in range(0, size, TILE):
             end = min(begin + TILE, size)
             q = scratch.line[begin:end]

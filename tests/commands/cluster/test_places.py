@@ -1,5 +1,6 @@
 """Folders and URLs, without Ray: names, pairs, what is left to do, and one image through an object store's folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -8,9 +9,11 @@ import pytest
 from PIL import Image as Picture
 
 from crfrnn.cli import main
+from crfrnn.commands.cluster.attempts import Attempts
 from crfrnn.commands.cluster.images import Alone, Image, Pairs, Results
-from crfrnn.commands.cluster.places import Names, Place
-from crfrnn.commands.cluster.worker import Attempts, Task
+from crfrnn.commands.cluster.names import Names
+from crfrnn.commands.cluster.places import Place
+from crfrnn.commands.cluster.worker import Task
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.refine.files import image_work
 from crfrnn.commands.refine.options import RefineOptions
@@ -26,14 +29,33 @@ FILES = (
     ".hidden/a.jpg",
     "ct_0000.png",
     "ct_0001.png",
+    "lonely.png",
 )
 PREDICTIONS = ("cat.npy", "day/cat.npz", "day/dog.npy", "twice.npy", "twice.npz", "alone.npy", "ct.npy", "looks/x.npy")
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def root(request, tmp_path) -> str:
     """A place where there is nothing yet."""
+    if request.param == "s3":
+        return f"s3://{request.getfixturevalue('bucket')}/{tmp_path.name}"
     return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """One of a server of S3 in this process."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+            patch.setenv(name, value)
+        fsspec.filesystem("s3").mkdir("crfrnn-tests")
+        yield "crfrnn-tests"
+    server.stop()
 
 
 def make(place: Place, names: tuple[str, ...]) -> None:
@@ -52,18 +74,19 @@ def test_names_and_pairs_are_those_of_folders(root, tmp_path):
     assert photos.exists()
     looks = Place.of(f"{root}/p/looks")
     assert set(predictions.names()) - set(predictions.names(besides=[looks])) == {"looks/x.npy"}
-    pairs = Pairs(
-        Names(photos.names(), Photograph.suffixes), Names(predictions.names(besides=[looks]), (".npy", ".npz")), photos
-    )
+    images, of_images = Names(photos.names()).of(Photograph.suffixes), Names(predictions.names(besides=[looks]))
+    pairs = Pairs(images, of_images.of((".npy", ".npz")), photos)
     expected = pair_by_stem(tmp_path / "photos", tmp_path / "p", (".npy", ".npz"), [tmp_path / "p/looks"])
+    assert len(pairs) == len(expected.pairs) + len(expected.problems)
+    assert pairs.unused() == expected.unused == 1
     assert {image.name: (image.images[0], image.source) for image in pairs} == {
         stem: (str(a.relative_to(tmp_path / "photos")), str(b.relative_to(tmp_path / "p")))
         for stem, (a, b) in expected.pairs.items()
     }
     assert set(pairs.problems) == {str(path.relative_to(tmp_path / "p")) for path in expected.problems}
     assert {image.name: image.images for image in pairs}["ct"] == ["ct_0000.png", "ct_0001.png"]
-    alone = Alone(Names(photos.names(), Photograph.suffixes))
-    assert [image.name for image in alone] == ["cat", "ct_0000", "ct_0001", "day/cat", "twice"]
+    alone = Alone(images)
+    assert [image.name for image in alone] == ["cat", "ct_0000", "ct_0001", "day/cat", "lonely", "twice"]
     assert set(alone.problems) == {"day/dog.jpg"}
 
 

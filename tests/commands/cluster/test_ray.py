@@ -1,9 +1,11 @@
 """`--ray` and `crfrnn.cluster.refine_dataset` on a cluster of two workers, which lives as long as this file."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +20,9 @@ from crfrnn.commands.cluster.connect import _refused, check_look, unseen
 from crfrnn.commands.cluster.images import Image as Row
 from crfrnn.commands.cluster.images import Results
 from crfrnn.commands.cluster.places import Place
-from crfrnn.commands.cluster.run import run_images, table_of
+from crfrnn.commands.cluster.run import Todo, Workers, run_images, workers_of
 from crfrnn.commands.cluster.worker import Task
+from crfrnn.commands.shards import Sharing
 from crfrnn.data.kinds import Photograph
 from tests.support.command import run
 from tests.support.folders import photos_and_predictions
@@ -36,6 +39,7 @@ def running() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=1,  # which Ray believes
         include_dashboard=False,
         logging_level="error",
         log_to_driver=False,
@@ -61,6 +65,7 @@ def contents(folder: str) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_folder_on_a_cluster_is_what_one_process_writes(running, folders, capsys):
     command = ("refine", "photos", "--probabilities=p", "--iterations=2")
+    shutil.copy("photos/0.png", "photos/lonely.png")
     assert run(*command, "--out=plain", "--overlay=looks") == 1
     first = "photos/0.png", "--probabilities=p/0.npy", "--iterations=2"
     assert run("refine", *first, "--out=out", "--overlay=over") == 2  # no folders yet
@@ -75,9 +80,57 @@ def test_a_folder_on_a_cluster_is_what_one_process_writes(running, folders, caps
         assert "4: " in err
         assert "not a readable image" in err
         assert "alone.npy: no image alone.* in" in err
-    assert f"skipped {IMAGES - 1} that were done" in out
+    assert f"skipped {IMAGES - 1} that were done (--overwrite redoes them); left 1 images without" in out
+    assert run("status", "out") == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{IMAGES + 1} images: {IMAGES - 1} done, 2 failed, 0 missing\nfailed: 4.png: ")
+    assert out.endswith("run again: the same command with --ray (2 failed, 0 missing)\n")
     assert contents("out") == contents("plain")
     assert contents("over") == contents("looks")
+
+
+@pytest.mark.slow
+def test_shards_on_a_cluster(running, folders):
+    Path("shards").mkdir()
+    for shard, images in {"a": "02", "b": "6"}.items():
+        with tarfile.open(f"shards/{shard}.tar", "w") as tar:
+            for name in images:
+                tar.add(f"photos/{name}.png", f"{name}.png")
+                tar.add(f"p/{name}.npy", f"{name}.npy")
+                assert run("refine", f"photos/{name}.png", f"--probabilities=p/{name}.npy", f"--out={name}.png") == 0
+    assert run("refine", "shards", "--probabilities=shards", "--out=out", "--ray=local") == 0
+    assert run("status", "out") == 0
+    results = {}
+    for shard in "ab":
+        with tarfile.open(f"out/{shard}.tar") as tar:
+            results |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert results == {f"{name}.png": Path(f"{name}.png").read_bytes() for name in "026"}
+
+
+@pytest.mark.slow
+def test_segment_on_a_cluster(running, folders, capsys):
+    shutil.rmtree("photos/day")
+    for path in Path("photos").iterdir():
+        if path.name not in ("0.png", "2.png"):
+            path.unlink()
+    command = ("segment", "photos", "--model=camvid", "--iterations=1")
+    assert run(*command, "--out=plain", "--overlay=looks") == 0
+    assert run(*command, "--out=out", "--overlay=over", "--ray=local") == 0
+    assert "segmented 2 images in" in capsys.readouterr().out
+    assert contents("out") == contents("plain")
+    assert contents("over") == contents("looks")
+
+
+@pytest.mark.slow
+def test_gpus_that_are_not_there(running, folders, capsys):
+    """Ray takes anybody's word for them."""
+    messages = {"0.5": "ray-gpus: Ray counts GPUs on", "2": "as much as --ray-cpus 1 and --ray-gpus 2"}
+    for gpus, message in messages.items():
+        assert run("refine", "photos", "--probabilities=p", "--out=out", "--ray=local", f"--ray-gpus={gpus}") > 0
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not Path("out").exists()
 
 
 @pytest.mark.slow
@@ -91,8 +144,9 @@ def test_an_image_that_kills_its_workers_fails_alone(running, tmp_path):
         return 0.5
 
     task = Task(work, [Place("/nowhere")], None, Results({"out": Place(str(tmp_path / "out"))}, Photograph), False)
-    rows = table_of(Row(str(number), [f"{number}.png"], "") for number in range(IMAGES))
-    tally = run_images(ray, task, rows, "dying", cpus=1)
+    rows, failed = Todo.of(Row(str(number), [f"{number}.png"], "") for number in range(IMAGES)), {}
+    tally = run_images(ray, task, rows, "dying", Workers(2, 1, 0), failed.__setitem__)
+    assert failed == {"7.png": tally.failures["7"]}
     assert tally.failures == {"7": "2 workers died over it; is there memory enough?"}
     assert tally.done + tally.skipped == IMAGES - 1
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {str(n) for n in range(IMAGES)} - {"7"}
@@ -136,6 +190,12 @@ def test_a_batch_of_other_columns():
     [
         (("--ray=head",), 2, "ray: expected auto, local or an address such as head:6379, got 'head'"),
         (("--ray=local", "--ray-cpus=0"), 2, "ray-cpus: must be at least 1, got 0"),
+        (
+            ("--ray=local", "--ray-gpus=1.5"),
+            2,
+            "a whole number, or a share of one such as 0.5, got 1.5",
+        ),
+        (("--ray-gpus=1",), 2, "ray-gpus: belongs to --ray"),
         (("--ray=local", "--shard=1/2"), 2, "give one of --shard and --ray"),
         (("--ray=local", "--out=memory://x"), 2, "memory://x is the memory of one process"),
         (("--ray=local", "--out=photos"), 2, "must be a folder of its own"),
@@ -222,3 +282,11 @@ def test_folders_of_results_that_are_not_there_yet(tmp_path, monkeypatch):
     connect.check_seen(machines, [Place(str(tmp_path / "photos"))], written)
     assert [len(paths) for paths in asked] == [3, 3]
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["labels", "looks", "photos"]
+
+
+@pytest.mark.parametrize(("gpus", "number"), [(0, 7), (1, 3), (0.5, 6), (0.3, 6), (2, 1)])
+def test_workers_are_as_many_as_fit_on_each_machine(gpus, number):
+    """Of 4, 9 and 3 cores, two for each worker, and 1, 2 and no GPUs; a machine that has left counts for nothing."""
+    resources = {"CPU": 4.0, "GPU": 1.0}, {"CPU": 9.0, "GPU": 2.0}, {"CPU": 3.0}, {"CPU": 99.0, "GPU": 99.0}
+    nodes = [{"Alive": number < 3, "Resources": resource} for number, resource in enumerate(resources)]
+    assert workers_of(SimpleNamespace(nodes=lambda: nodes), Sharing("local", 2, gpus)).number == number

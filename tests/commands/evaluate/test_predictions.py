@@ -71,7 +71,7 @@ def test_one_file_and_a_class_that_no_truth_has(truths: list[np.ndarray], capsys
     Image.fromarray(prediction).save("one.png")
     assert run("--predictions", "one.png", "--truth", "truth/0.png") == 0
     out = capsys.readouterr().out
-    assert "1 images" in out
+    assert out.startswith("1 image\n")
     assert "66.67" in out  # 1, 1 and 0
     assert "gain" not in out
 
@@ -98,3 +98,30 @@ def test_a_truth_without_prediction_and_another_size(capsys: pytest.CaptureFixtu
     Image.fromarray(np.zeros((30, 41), np.uint8)).save("r/2.png")
     assert run("--predictions", "r", "--truth", "truth") == 1
     assert "r/2.png: (30, 41), but truth/2.png has (30, 40)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--predictions", "absent", "--truth", "truth"], "absent: there is no such file or folder"),
+        (["--predictions", "p/0.npz", "--truth", "truth"], "p/0.npz: is one file, and truth is a folder; give the"),
+        (["--predictions", "p", "--truth", "truth/0.png"], "p: is a folder, and truth/0.png is one truth; give the"),
+        (["--predictions", "logits.npy", "--truth", "truth/0.png"], "logits.npy: one plane is the probability of the"),
+    ],
+)
+def test_paths_and_planes(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    np.save("logits.npy", np.linspace(-3, 5, 1200, dtype=np.float32).reshape(SIZE))
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"crfrnn evaluate: {said}")
+    assert error.count("\n") == 1
+
+
+def test_one_plane(truths: list[np.ndarray], capsys: pytest.CaptureFixture[str]):
+    """The probability of class 1, cut at a half."""
+    np.save("one.npy", np.where(truths[0] == 1, 0.6, 0.4).astype(np.float32))
+    assert run("--predictions", "one.npy", "--truth", "truth/0.png", "--refined", "truth/0.png") == 0
+    out = capsys.readouterr().out
+    by_class = dict(line.split()[:2] for line in out.partition("class ")[2].splitlines()[1:4])
+    assert (by_class["1"], by_class["2"]) == ("100.00", "0.00")
+    assert "which says nothing for one image" in out

@@ -1,6 +1,7 @@
 """`crfrnn refine` with what binary networks, nnU-Net and maps of one class leave in files and folders."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,30 @@ def test_a_foreground_alone(shape, capsys):
         assert [row["iteration"] for row in rows] == [0, 1, 2]
         assert rows[1]["labels_changed"] > 0
     assert "2 labels" in capsys.readouterr().out
+
+
+def test_until_it_settles(capsys):
+    np.save("p.npy", SOFT)
+    counts: list[int] = []
+    expected = refine(PHOTO, SOFT, iterations="settled", tolerance=0.01, took=counts.append)
+    settled = "--iterations=settled", "--tolerance=0.01"
+    assert run("cat.png", "--probabilities", "p.npy", "--out=out.png", "--trace=t.json", *settled) == 0
+    assert_array_equal(pixels("out.png"), expected > 0.5)
+    assert f"settled in {counts[0]} iterations\n" in capsys.readouterr().out
+    assert len(json.loads(Path("t.json").read_text())) == 1 + counts[0]
+
+
+def test_a_folder_says_how_many_it_took(capsys):
+    for folder in ("photos", "maps"):
+        Path(folder).mkdir()
+    counts: list[int] = []
+    for name, p in (("sure", SOFT), ("unsure", 0.5 + 0.1 * (SOFT - 0.5))):
+        Image.fromarray(PHOTO).save(f"photos/{name}.png")
+        np.save(f"maps/{name}.npy", p)
+        refine(PHOTO, p, iterations="settled", took=counts.append)
+    assert run("photos", "--probabilities", "maps", "--out", "labels", "--iterations", "settled") == 0
+    assert min(counts) < max(counts), "a test of images that take different times"
+    assert f"settled in {min(counts)} to {max(counts)} iterations" in capsys.readouterr().out
 
 
 def test_a_foreground_of_another_size():
@@ -191,6 +216,9 @@ def test_a_confidence_that_is_too_low_for_one_map_is_refused_for_all(maps, capsy
         assert run(*command, confidence) == 2
         assert f"confidence: {confidence} must be above 1 / 2, as maps/2.png has 2 labels" in capsys.readouterr().err
         assert not Path("out").exists()
+    shards = [run(*command, "0.5", f"--shard={number}/2") for number in (1, 2)]
+    assert sorted(shards) == [0, 2]  # each looks at its own maps
+    shutil.rmtree("out")
     assert run("photos/3.jpg", "--labels=maps/3.png", "--out=3.png", "--confidence=0.3") == 2
     assert run("photos/3.jpg", "--labels=maps/3.png", "--out=3.png", "--confidence=0.4") == 0
     Path("maps/2.png").write_bytes(b"")  # as far as it can be read

@@ -56,10 +56,14 @@ class TestOneWindow:
         np.save("last.npy", np.moveaxis(P, 0, -1))
         np.savez("p.npz", other=P, probabilities=P)
         save("logits.tif", np.log(P))
-        sources = ("probabilities=p.npy", "probabilities=p.tif", "probabilities=last.npy", "logits=logits.tif")
-        for source in (*sources, "probabilities=p.npz", "probabilities=eighth.tif"):
-            assert run("scene.tif", f"--{source}", "--key=other", "--out=o.tif", *CRF) == 0, source
-            assert (load("o.tif") == expected().argmax(0)).mean() > 0.995, source
+        found = {}
+        for name in ("p.npy", "p.tif", "last.npy", "p.npz", "eighth.tif", "logits.tif"):
+            kind = "logits" if name == "logits.tif" else "probabilities"
+            assert run("scene.tif", f"--{kind}={name}", "--key=other", "--out=o.tif", *CRF) == 0, name
+            found[name] = load("o.tif")
+            assert (found[name] == expected().argmax(0)).mean() > 0.995, name
+        for name in ("p.tif", "last.npy", "p.npz"):  # the same numbers
+            assert_array_equal(found[name], found["p.npy"], err_msg=name)
             assert load("o.tif").dtype == np.uint8
         said = capsys.readouterr().out
         assert "refined scene.tif (70 x 52), 3 labels" in said
@@ -188,6 +192,11 @@ class TestWindows:
         assert_array_equal(load("q.tif").argmax(0), load("o.tif"))
         assert run("scene.tif", "--probabilities=p.npy", "--out=o.tif", "--save-probabilities=q.npy", *CRF) == 0
         assert_array_equal(np.load("q.npy"), load("q.tif").astype(np.float16))
+
+    def test_each_settles_by_itself(self, capsys):
+        assert run("scene.tif", "--probabilities=p.npy", "--out=o.tif", *CRF[:2], "--iterations=settled") == 0
+        assert re.search(r"settled in (\d+ to )?\d+ iterations\n", capsys.readouterr().out)
+        assert (load("o.tif") == expected(iterations="settled").argmax(0)).mean() > 0.99
 
     def test_windows_without_anything(self):
         """Most of a scene is nodata, as it is where a path of a satellite crosses its square."""

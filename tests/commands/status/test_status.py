@@ -128,6 +128,8 @@ def test_refusals(folders, capsys):
     assert "shard: shares out the images of folders, and p/0.npy is a file" in capsys.readouterr().err
     assert run("segment", "photos/0.png", "--out=0.png", "--shard=1/2") == 2
     assert "shard: shares out several photographs" in capsys.readouterr().err
+    assert run("status", "s3://bucket/out") == 2
+    assert "out: s3://bucket/out is no folder of this machine" in capsys.readouterr().err
     Path("out").mkdir()
     assert run("status", "out") == 1
     assert "no shard has begun to write into it" in capsys.readouterr().err
