@@ -4,10 +4,7 @@ It happens where a CRF that counts in 0..255 gets what a network gets: colours i
 deviation.
 """
 
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +19,6 @@ LARGEST = (
     5.0  # of a guide in 0..1, or normalised by mean and deviation; a dark or an overexposed crop has larger values
 )
 
-_local = threading.local()
 _warned: set[Any] = set()  # bandwidths that were warned of
 _asked: set[Any] = set()  # bandwidths for which a GPU was asked, once: the host waits for its answer
 
@@ -59,16 +55,6 @@ def stretched(guide: Tensor, black: Tensor, white: Tensor) -> Tensor:
     return scaled.clamp(-WHITE, 2 * WHITE).view(guide.shape)
 
 
-@contextmanager
-def unjudged() -> Iterator[None]:
-    """Guides that this thread prepares are its own making, such as a scaled copy of colours in whole numbers."""
-    before, _local.unjudged = getattr(_local, "unjudged", False), True
-    try:
-        yield
-    finally:
-        _local.unjudged = before
-
-
 def notice_other_units(guide: Tensor, colours: Tensor, theta_beta: Any) -> None:
     """Warn, once for each bandwidth, of a guide whose whole range is a fraction of it.
 
@@ -81,8 +67,6 @@ def notice_other_units(guide: Tensor, colours: Tensor, theta_beta: Any) -> None:
     On the CPU every guide is looked at, on a GPU one for each bandwidth; none while torch compiles, exports or traces.
     """
     if not readable(guide) or not guide.is_floating_point() or not guide.numel():
-        return
-    if getattr(_local, "unjudged", False):
         return
     key = "learned" if isinstance(theta_beta, Tensor) else str(theta_beta)
     if key in _warned:

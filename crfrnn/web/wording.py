@@ -104,7 +104,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "The predictions were scaled to the photo.",
         "预测已缩放到照片尺寸。",
     ),
-    "curve": ("pixels that changed their mind in each step", "每一步中改变类别的概率"),
+    "curve": ("probability that moved to other classes in each step", "每一步中移向其他类别的概率"),
     "learning": ("learning from the strokes", "正在学习笔触"),
     "segmenting": ("segmenting", "正在分割"),
     "refining": ("refining", "正在细化"),

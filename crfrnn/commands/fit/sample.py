@@ -12,7 +12,6 @@ from crfrnn.commands.metrics import class_counts, confusion_matrix
 from crfrnn.data.datasets import VOID
 from crfrnn.data.predictions import scaled_planes
 from crfrnn.filtering.gaussian_filter import GaussianFilter
-from crfrnn.filtering.guide_units import unjudged
 from crfrnn.inference.occurring import occurring
 from crfrnn.inference.problem import IMPOSSIBLE
 from crfrnn.inference.recurrence import mean_field
@@ -50,7 +49,9 @@ class Sample:
         factors = _factors(size, per_unit, PIXELS if len(size) < 3 else VOXELS)
         if min(factors) < 1:
             smaller = tuple(max(1, round(length * factor)) for length, factor in zip(size, factors, strict=True))
+            whole = not guide.is_floating_point() or not bool(guide.frac().any())
             guide, unary = scaled_planes(guide.float(), smaller), scaled_planes(unary, smaller)
+            guide = guide.round() if whole else guide  # colours stay colours, and are not taken for fractions of them
             truth = interpolate(truth[None, None].float(), smaller, mode="nearest-exact")[0, 0].to(truth.dtype)
         logs = torch.log_softmax(unary, dim=1)
         labels = occurring(logs, RARE)
@@ -60,8 +61,7 @@ class Sample:
 
     def filters(self, parameters: CRFParameters) -> list[GaussianFilter]:
         """The kernels, prepared for this image."""
-        with unjudged():
-            return parameters.scaled(self.factor).prepare(self.guide)
+        return parameters.scaled(self.factor).prepare(self.guide)
 
     def seen(self, least: float) -> list[int]:
         """The classes whose probability is at least so high somewhere."""

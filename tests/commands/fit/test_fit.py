@@ -299,7 +299,7 @@ def test_torch_and_labels_last():
 
 
 def test_a_dark_photo_that_the_search_scales_is_no_fault(monkeypatch):
-    """Whole numbers, of which scaling makes fractions, as colours in 0..1 would be."""
+    """Whole numbers stay whole, or they would look like colours in 0..1."""
     monkeypatch.setattr(guide_units, "_warned", set())
     image = np.zeros((300, 400, 3), np.uint8)
     image[::7] = 1
@@ -310,8 +310,8 @@ def test_a_dark_photo_that_the_search_scales_is_no_fault(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sample = data.sample(0)
-        assert sample.guide.frac().any()
         sample.filters(PRESET)
         data.measured(0, {START: PRESET})
-    with pytest.warns(UserWarning, match="multiply colours in 0..1 by 255"):
-        PRESET.prepare(sample.guide)  # where nobody says whose it is
+    data = Images(Together([image / 255] * 2, [sure] * 2, [truth] * 2))
+    with pytest.raises(ValueError, match=r"number 0: image: values 0..0.00392, .* give uint8"):
+        data.sample(0)  # which are fractions from the start
