@@ -25,7 +25,7 @@ import yaml
 from torch import Tensor
 
 from crfrnn import CRFRNN, fit
-from crfrnn.commands.fit.held_out import gain
+from crfrnn.commands.gain import gain
 from crfrnn.commands.metrics import Evaluation, class_counts, scores
 from crfrnn.data.config import read_data_config
 from crfrnn.data.datasets import SegmentationDataset

@@ -18,7 +18,7 @@ class Links(SphinxPostTransform):
         for node in list(self.document.findall(pending_xref)):
             if node.get("reftype") != "myst":
                 continue
-            target = node["reftarget"]
+            target: str = node["reftarget"]
             if node["refdomain"] != "doc":
                 folder = ((self.env.srcdir / node["refdoc"]).parent / target).resolve()
                 if not folder.is_dir():
