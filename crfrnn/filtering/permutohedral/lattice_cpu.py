@@ -30,6 +30,7 @@ SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
 SCHEMA = f"{each_a_tensor(LatticeTensors._fields)}, SymInt line, bool transposed"  # the end of the ops that filter
 BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
+PLACES = 8  # in a table for each point, at the most
 SMALLEST_RANGE = 2048  # points worth a thread of their own
 
 
@@ -64,6 +65,30 @@ def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray
     return strides
 
 
+def planar_strides(
+    f: np.ndarray, scale: np.ndarray, strips: list[tuple[int, int]], rings: int
+) -> tuple[np.ndarray, list[int]] | None:
+    """Strides as in `key_strides`, for two features f (2, N), whose keys are places in a table; and the places that
+    the tables of the strips and of all points have. None for more features, or where places would be wasted.
+
+    Of lattice coordinates e, (e_0 - e_1) / 3 follows the first feature alone, and e_2 the second: whole numbers, of
+    which every second pair is a vertex. A key is three times the place, so that its strides are whole numbers, too.
+    """
+    if len(f) != 2:
+        return None
+    margin = 3 * (6 + 2 * rings)
+    ends = np.array([(f[:, slice(*strip)].min(axis=1), f[:, slice(*strip)].max(axis=1)) for strip in strips], float)
+    ends = np.concatenate([ends, [(ends[:, 0].min(axis=0), ends[:, 1].max(axis=0))]]) * scale
+    check_reach(float(np.abs(ends[-1]).max()), 2)
+    width = np.ceil(2 * (ends[-1, 1, 0] - ends[-1, 0, 0]) / 3) + margin
+    places = width * (np.ceil(2 * (ends[:, 1, 1] - ends[:, 0, 1])) + margin)
+    points = np.array([*(stop - start for start, stop in strips), f.shape[1]])
+    if (places > np.maximum(vertices_cpu.FIRST_SLOTS, PLACES * points)).any():
+        return None
+    down = 3 * int(width)
+    return np.array([[1 - down, -1 - down, 0]]), [_power_of_two(int(size)) for size in places]
+
+
 def _most_vertices(points: int, corners: int, accuracy: int) -> int:
     """The most vertices there can be: all corners differ, and none shares its neighbours with another."""
     most = points * corners
@@ -90,15 +115,20 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     rings = STENCILS[accuracy].rings
-    strides = key_strides(low * scale, high * scale, len(rings))
+    strips = list(pairwise(layout.strips(points, line)))
+    strides, slots = planar_strides(f, scale, strips, len(rings)) or (
+        key_strides(low * scale, high * scale, len(rings)),
+        [0] * (len(strips) + 1),
+    )
+    direct = slots[-1] > 0
 
     vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
-    strips = list(pairwise(layout.strips(points, line)))
     vertex_keys = memory.empty((strides.shape[0], points * corners), np.int64)
     number = partial(vertices_cpu.number_vertices, f, scale, strides, vertices, weights, vertex_keys)
     rows = into.rows.numpy()
     rows[0] = 0
-    rows[1 : 1 + len(strips)] = np.cumsum(threads.together([partial(number, *strip) for strip in strips]))
+    tasks = [partial(number, size, *strip) for size, strip in zip(slots, strips, strict=False)]
+    rows[1 : 1 + len(strips)] = np.cumsum(threads.together(tasks))
     rows[1 + len(strips) :] = rows[len(strips)]
 
     if tight:
@@ -107,27 +137,27 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = memory.empty((strides.shape[0], int(rows[-1])), np.int64)
     places = np.array([start * corners for start, _ in strips])
-    table = memory.empty((_power_of_two(2 * len(row_keys[0])),), np.uint64)
-    count = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table)
+    table = memory.empty((slots[-1] or _power_of_two(2 * len(row_keys[0])),), np.uint64)
+    count = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table, direct)
 
     sizes = into.sizes.numpy()
     sizes[0], sizes[-1] = count, accuracy
     offsets = strides.sum(axis=1, keepdims=True) - corners * strides
     for least in rings:
-        row_keys, table = vertices_cpu.surround(row_keys, ghosts[:count], table, offsets, least)
+        row_keys, table = vertices_cpu.surround(row_keys, ghosts[:count], table, offsets, least, direct)
     vertex_count = row_keys.shape[1]
     rows[len(strips) :] = vertex_count  # the last strip clears what was added around all of them
 
     owned = memory.empty((vertex_count - count,), np.uint32)
     occupied = memory.empty((_power_of_two(vertex_count * BITS_OF_SET // 64),), np.uint64)
-    vertices_cpu.note_keys(row_keys, ghosts[:count], owned, occupied)
+    vertices_cpu.note_keys(row_keys, ghosts[:count], owned, occupied, direct)
 
     if tight:
         into = into._replace(chains=_new((corners, vertex_count)))
 
     def link(axis: int, chain: np.ndarray) -> None:
         along = offsets[:, axis].copy()
-        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, owned, occupied, table, along, chain)
+        sizes[1 + axis] = vertices_cpu.link_chain(row_keys, owned, occupied, table, along, chain, direct)
 
     tasks = [partial(link, axis, chain) for axis, chain in enumerate(into.chains.numpy())]
     for k in range(1, len(strips)):

@@ -7,6 +7,9 @@ The points are divided into strips that depend on their number alone (`runtime/l
 vertices that it meets in the order of first use, in rows of its own, so that strips never write to the same row. A
 vertex that several strips meet has a row in each: the first is its owner, the others are its ghosts, which are added
 to the owner after the splat and copied from it after the blur.
+
+Keys are looked up in a hash table, or, where they are those of a plane and the table has a place for each that there
+may be (`direct`), where they belong: those of neighbouring points are found beside each other.
 """
 
 import numpy as np
@@ -17,9 +20,11 @@ from crfrnn.runtime.rows import prefetch_row
 EMPTY = -1
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an entry of a hash table
 FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+THIRD = np.uint64(0xAAAAAAAAAAAAAAAB)  # times 3 it is 1, modulo 2^64
 HALF = np.uint64(32)  # bits
 LOW_HALF = np.uint64(0xFFFFFFFF)
 CHUNK = 1024  # points whose keys are in the cache between embedding and numbering
+FIRST_SLOTS = 1 << 14  # of a hash table that grows
 AHEAD = 16  # keys between asking for a place in a hash table and using it
 TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
@@ -96,21 +101,26 @@ def embed(features, scale, strides, weights, keys, start, stop):
 
 
 @part
-def _hash(low, high):
-    """Of the words of a key: multiplicative hashing (Knuth) modulo 2^64, whose upper bits are the good ones, twice."""
+def _hash(low, high, direct):
+    """Of the words of a key: multiplicative hashing (Knuth) modulo 2^64, whose upper bits are the good ones, twice.
+
+    Where it is `direct`, a third of the key, a multiple of three.
+    """
+    if direct:
+        return np.uint64(low) * THIRD
     mixed = np.uint64(low) * FIBONACCI ^ np.uint64(high) * SECOND_FACTOR
     mixed = (mixed ^ mixed >> HALF) * FIBONACCI
     return mixed ^ mixed >> HALF
 
 
 @part
-def _find(low, high, table, keys):
+def _find(low, high, table, keys, direct):
     """Look a key up: its number, or EMPTY, its slot, and the entry for it without its number.
 
     A hash table (open addressing, a power of two) holds numbers of columns of `keys` (words, n): the lower bits of a
     key's hash are its slot, the upper half stands before the number, so that hardly any other key is ever fetched.
     """
-    mixed, last = _hash(low, high), np.uint64(table.size - 1)
+    mixed, last = _hash(low, high, direct), np.uint64(table.size - 1)
     slot = mixed & last
     while table[slot] != FREE:
         if (table[slot] ^ mixed) <= LOW_HALF:
@@ -122,45 +132,47 @@ def _find(low, high, table, keys):
 
 
 @part
-def _ask_for(low, high, slots):
+def _ask_for(low, high, slots, direct):
     """Have the place of a key on its way to the cache when it is looked up; slots (n, 1), the table."""
-    prefetch_row(slots, np.int64(_hash(low, high) & np.uint64(slots.size - 1)))
+    prefetch_row(slots, np.int64(_hash(low, high, direct) & np.uint64(slots.size - 1)))
 
 
 @part
-def _hashed(keys, count, size):
+def _hashed(keys, count, size, direct):
     """A hash table of that size of the first keys; of equal ones, an owner and its ghosts, of the first."""
     table = np.full(size, FREE, np.uint64)
     for number in range(count):
-        vertex, slot, mark = _find(keys[0, number], keys[keys.shape[0] - 1, number], table, keys)
+        vertex, slot, mark = _find(keys[0, number], keys[keys.shape[0] - 1, number], table, keys, direct)
         if vertex == EMPTY:
             table[slot] = mark | np.uint64(number)
     return table
 
 
 @kernel
-def number_vertices(features, scale, strides, vertices, weights, vertex_keys, start, stop):
+def number_vertices(features, scale, strides, vertices, weights, vertex_keys, slots, start, stop):
     """Corners of the points start..stop, one strip, and a number for every distinct one in the order of first use.
 
     features, scale, strides, weights as in `embed`; vertices (N, d + 1) receives numbers from 0; vertex_keys
-    (words, N (d + 1)) receives their keys from start (d + 1) on. Returns how many vertices there are.
+    (words, N (d + 1)) receives their keys from start (d + 1) on; slots (a power of two) of a direct table, or 0.
+    Returns how many vertices there are.
     """
     corners = vertices.shape[1]
     keys = np.empty((strides.shape[0], CHUNK, corners), np.int64)
     high = keys.shape[0] - 1
     own = vertex_keys[:, start * corners : stop * corners]
-    table = np.full(1 << 14, FREE, np.uint64)
+    direct = slots > 0
+    table = np.full(slots if direct else FIRST_SLOTS, FREE, np.uint64)
     count = 0
     for begin in range(start, stop, CHUNK):
         end = min(begin + CHUNK, stop)
         embed(features, scale, strides, weights, keys, begin, end)
         for p in range(end - begin):
             # emptier than usual, as a search that goes on is a wrong guess of the processor
-            if 4 * (count + corners) > table.size:
-                table = _hashed(own, count, 4 * table.size)
+            if not direct and 4 * (count + corners) > table.size:
+                table = _hashed(own, count, 4 * table.size, direct)
             for r in range(corners):
                 key, key2 = keys[0, p, r], keys[high, p, r]
-                number, slot, mark = _find(key, key2, table, own)
+                number, slot, mark = _find(key, key2, table, own, direct)
                 if number == EMPTY:
                     number = count
                     table[slot] = mark | np.uint64(number)
@@ -172,12 +184,12 @@ def number_vertices(features, scale, strides, vertices, weights, vertex_keys, st
 
 
 @kernel
-def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
+def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table, direct):
     """Find the vertices that several strips met.
 
     The keys of strip s stand from places[s] on in vertex_keys and get the rows rows[s] to rows[s + 1]; row_keys
     (words, R) receives the key of every row; ghosts and owners (at least R,) the rows of vertices met before and
-    theirs; table (a power of two above 2 R,) becomes the hash table of the owners. Returns the number of ghosts.
+    theirs; table (a power of two above 2 R,) becomes the table of the owners. Returns the number of ghosts.
     """
     table[:] = FREE
     slots = table.reshape(table.size, 1)
@@ -188,10 +200,11 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
         for row in range(rows[strip], rows[strip + 1]):
             key, key2 = vertex_keys[0, row + shift], vertex_keys[high, row + shift]
             if row + AHEAD < rows[strip + 1]:
-                _ask_for(vertex_keys[0, row + AHEAD + shift], vertex_keys[high, row + AHEAD + shift], slots)
+                later = row + AHEAD + shift
+                _ask_for(vertex_keys[0, later], vertex_keys[high, later], slots, direct)
             row_keys[0, row] = key
             row_keys[high, row] = key2
-            owner, slot, mark = _find(key, key2, table, row_keys)
+            owner, slot, mark = _find(key, key2, table, row_keys, direct)
             if owner == EMPTY:
                 table[slot] = mark | np.uint64(row)
             else:
@@ -202,7 +215,7 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
 
 
 @kernel
-def surround(row_keys, ghosts, table, offsets, neighbours):
+def surround(row_keys, ghosts, table, offsets, neighbours, direct):
     """Add the vertices that have at least so many neighbours among these.
 
     row_keys, ghosts, table as `merge_strips` made them; offsets (words, d + 1): the key of the next vertex along each
@@ -224,12 +237,12 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
             keys = larger
             met = np.concatenate((met, np.zeros_like(met)))
         if 2 * (rows + 2 * axes) > table.size:
-            table = _hashed(keys, rows, 4 * table.size)
+            table = _hashed(keys, rows, 4 * table.size, direct)
         for axis in range(axes):
             for sign in (1, -1):
                 key = row_keys[0, vertex] + sign * offsets[0, axis]
                 key2 = row_keys[high, vertex] + sign * offsets[high, axis]
-                neighbour, slot, mark = _find(key, key2, table, keys)
+                neighbour, slot, mark = _find(key, key2, table, keys, direct)
                 if neighbour == EMPTY:
                     neighbour = rows
                     table[slot] = mark | np.uint64(rows)
@@ -245,7 +258,7 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
             keys[:, kept] = keys[:, row]
             kept += 1
     keys = keys[:, :kept].copy()
-    return keys, _hashed(keys, kept, table.size)
+    return keys, _hashed(keys, kept, table.size, direct)
 
 
 @kernel
@@ -257,7 +270,7 @@ def move_vertices(vertices, first, start, stop):
 
 
 @kernel
-def note_keys(row_keys, ghosts, owned, occupied):
+def note_keys(row_keys, ghosts, owned, occupied, direct):
     """owned (R - n,): the rows but for n ghosts. occupied (a power of two,): a set of all keys, a bit of it for each.
 
     A key's hash says which bit is its own. So other keys seem to be in the set, as many of them as bits are set, but a
@@ -270,18 +283,18 @@ def note_keys(row_keys, ghosts, owned, occupied):
             ghost += 1
             continue
         owned[row - ghost] = row
-        word, bit = _place_in_set(row_keys[0, row], row_keys[row_keys.shape[0] - 1, row], occupied)
+        word, bit = _place_in_set(row_keys[0, row], row_keys[row_keys.shape[0] - 1, row], occupied, direct)
         occupied[word] |= np.uint64(1) << bit
 
 
 @part
-def _place_in_set(low, high, occupied):
-    mixed = _hash(low, high)
+def _place_in_set(low, high, occupied, direct):
+    mixed = _hash(low, high, direct)
     return mixed >> np.uint64(6) & np.uint64(occupied.size - 1), mixed & np.uint64(63)
 
 
 @kernel
-def link_chain(row_keys, owned, occupied, table, offsets, chain):
+def link_chain(row_keys, owned, occupied, table, offsets, chain, direct):
     """Order the vertices along one lattice axis. Returns the length of the order.
 
     row_keys, table as `merge_strips` or `surround` made them; owned, occupied as `note_keys` did; offsets (words,): the
@@ -296,7 +309,8 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
     begins = np.empty(owned.size + 1, np.uint32)  # vertices that seem to have a next one, then those where a run begins
     likely = 0
     for vertex in owned:
-        word, bit = _place_in_set(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied)
+        key, key2 = row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high]
+        word, bit = _place_in_set(key, key2, occupied, direct)
         begins[likely] = vertex
         likely += np.int64(occupied[word] >> bit & np.uint64(1))
     following, has_previous = np.full(count, EMPTY, np.int32), np.zeros(count, np.uint8)
@@ -306,10 +320,9 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
         vertex = begins[k]
         if k + AHEAD < likely:
             later = begins[k + AHEAD]
-            _ask_for(row_keys[0, later] + offsets[0], row_keys[high, later] + offsets[high], slots)
-        neighbour, _, _ = _find(
-            row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], table, row_keys
-        )
+            _ask_for(row_keys[0, later] + offsets[0], row_keys[high, later] + offsets[high], slots, direct)
+        key, key2 = row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high]
+        neighbour, _, _ = _find(key, key2, table, row_keys, direct)
         following[vertex] = neighbour
         if neighbour != EMPTY:
             has_previous[neighbour] = 1
