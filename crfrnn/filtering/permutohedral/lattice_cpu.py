@@ -29,6 +29,7 @@ NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32
 SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
 SCHEMA = f"{each_a_tensor(LatticeTensors._fields)}, SymInt line, bool transposed"  # the end of the ops that filter
 BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
+MOST_KEYS = 1  # for each corner of a point, where a table has an entry for every key: as much memory as the corners
 SMALLEST_TABLE = 1 << 14  # hashed
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points worth a thread of their own
@@ -106,16 +107,18 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     rings = STENCILS[accuracy].rings
     numbering = key_numbering(low * scale, high * scale, len(rings))
     strides = numbering.strides
-    box = numbering.size if 0 < numbering.size <= points * corners else 0
+    box = numbering.size if numbering.size <= MOST_KEYS * points * corners else 0
 
     vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
     strips = list(pairwise(layout.strips(points, line)))
     vertex_keys = memory.empty((strides.shape[0], points * corners), np.int64)
-
     tables: list[np.ndarray] = []
 
     def number(start: int, stop: int) -> int:
-        table = tables.pop() if tables else _table(box, SMALLEST_TABLE)
+        try:
+            table = tables.pop()
+        except IndexError:
+            table = _table(box, SMALLEST_TABLE)
         out = vertices_cpu.number_vertices(f, scale, *numbering[:2], vertices, weights, vertex_keys, table, start, stop)
         if box:
             tables.append(table)  # for the next strip: it is empty again, and its memory has come
