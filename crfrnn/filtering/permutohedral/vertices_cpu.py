@@ -30,8 +30,9 @@ def embed(features, scale, strides, lowest, weights, keys, start, stop):
     """Corners of the simplex around each point: barycentric weights and lattice keys.
 
     features (d, N); scale (d,); strides (words, d + 1) and lowest (words,) as in `lattice_cpu.Numbering`;
-    weights (N, d + 1); keys (words, at least stop - start, d + 1). The arithmetic is float64 and in the order of `reference.embed`: a
-    point on the face of a simplex must fall on the same side in both, or the sets of vertices differ.
+    weights (N, d + 1); keys (words, at least stop - start, d + 1). The arithmetic is float64 and in the order of
+    `reference.embed`: a point on the face of a simplex must fall on the same side in both, or the sets of vertices
+    differ.
     """
     d, corners = scale.size, scale.size + 1
     words = strides.shape[0]
@@ -314,7 +315,9 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
     for vertex in owned:
         begins[likely] = vertex
         if occupied.size:
-            word, bit = _place_in_set(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied)
+            word, bit = _place_in_set(
+                row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied
+            )
             likely += np.int64(occupied[word] >> bit & ONE)
         else:
             likely += 1

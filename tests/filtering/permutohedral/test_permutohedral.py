@@ -149,11 +149,13 @@ class TestKeys:
         monkeypatch.setattr(lattice_cpu, "_table", noted)
         monkeypatch.setattr(lattice_cpu, "MOST_KEYS", 10_000)
         boxed = prepare(features, accuracy=accuracy)(values)
-        assert made and all(table.itemsize == vertices_cpu.BOXED for table in made)
+        assert made
+        assert all(table.itemsize == vertices_cpu.BOXED for table in made)
         made.clear()
         monkeypatch.setattr(lattice_cpu, "MOST_KEYS", 0)
         assert_equal("filtered values", boxed, prepare(features, accuracy=accuracy)(values), 0)
-        assert made and not any(table.itemsize == vertices_cpu.BOXED for table in made)
+        assert made
+        assert not any(table.itemsize == vertices_cpu.BOXED for table in made)
 
     @each("rings", [0, 2])
     @each("dimensions", [1, 2, 3, 4, 5])
@@ -161,7 +163,8 @@ class TestKeys:
         """Every vertex that a point may have, and all within some steps of it, has a key of its own and below `size`,
         wherever the features lie."""
         features = random_features(1, dimensions, (400,), spread=3.0, dtype=torch.float64)[0] + 1000 * dimensions
-        numbers = lattice_cpu.key_numbering(*(f(features.numpy(), axis=1) for f in (np.min, np.max)), rings)
+        low, high = features.numpy().min(axis=1), features.numpy().max(axis=1)
+        numbers = lattice_cpu.key_numbering(low, high, rings)
         scale = axis_scale(dimensions, 1)[:, None]
         keys = reference.embed(features / scale, 1).keys.reshape(-1, dimensions).numpy()
         steps = np.ones((dimensions + 1, dimensions), np.int64)
