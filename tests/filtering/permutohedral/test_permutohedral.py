@@ -9,9 +9,8 @@ import torch
 from crfrnn import Bilateral
 from crfrnn.filtering import methods
 from crfrnn.filtering.gaussian_filter import prepare
-from crfrnn.filtering.permutohedral import lattice_cpu, reference
+from crfrnn.filtering.permutohedral import lattice_cpu, reference, vertices_cpu
 from crfrnn.filtering.permutohedral.keys import scattered_strides
-from crfrnn.filtering.permutohedral.lattice_tensors import LatticeTensors
 from crfrnn.filtering.permutohedral.stencil import axis_scale
 from tests.support.compare import assert_approximates, assert_equal
 from tests.support.each import each
@@ -124,17 +123,6 @@ class TestGeometry:
         assert torch.equal(ids.unsqueeze(0) == ids.unsqueeze(1), (keys.unsqueeze(0) == keys.unsqueeze(1)).all(dim=2))
 
 
-def assert_lattices_equal(a: LatticeTensors, b: LatticeTensors) -> None:
-    """To the last bit, where the tensors have something to say."""
-    ghosts, *lengths = a.sizes[0].tolist()[:-1]
-    for name in ("vertices", "weights", "rows", "sizes"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert torch.equal(a.ghosts[0, :ghosts], b.ghosts[0, :ghosts])
-    assert torch.equal(a.owners[0, :ghosts], b.owners[0, :ghosts])
-    for axis, length in enumerate(lengths):
-        assert torch.equal(a.chains[0, axis, :length], b.chains[0, axis, :length])
-
-
 class TestKeys:
     @each("accuracy", [1, 2])
     @each("dimensions", [2, 5, 7])
@@ -144,34 +132,51 @@ class TestKeys:
         expected = prepare(features, accuracy=accuracy)(values)
         with monkeypatch.context() as patch:
             patch.setattr(lattice_cpu, "KEY_BITS", 3)
-            patch.setattr(lattice_cpu, "planar_strides", lambda *_: None)
-            strides = lattice_cpu.key_strides(np.zeros(dimensions), np.full(dimensions, 6.0))
-            assert np.array_equal(strides[:, :-1], scattered_strides(dimensions))
+            numbering = lattice_cpu.key_numbering(np.zeros(dimensions), np.full(dimensions, 6.0))
+            assert np.array_equal(numbering.strides[:, :-1], scattered_strides(dimensions))
             assert_equal("filtered values", prepare(features, accuracy=accuracy)(values), expected, 0)
 
-    @each("accuracy", [1, 2])
-    @pytest.mark.parametrize("spread", [0.5, 2.0, 30.0])
-    @each("shape", [(1, 1), (9, 14), (300, 300)])
-    def test_places_of_a_plane_make_the_same_lattice(self, shape, spread, accuracy, monkeypatch):
-        """Positions of pixels, and as many points anywhere, of which each strip has all of the plane."""
-        axes = torch.meshgrid(*(torch.arange(size) / spread for size in shape), indexing="ij")
-        grid = torch.stack(axes[::-1])[None] - 3 * spread
-        for features in (grid, 0.3 * spread * random_features(1, 2, shape)):
-            found = lattice_cpu.LatticeOperator(features, accuracy).lattices
-            with monkeypatch.context() as patch:
-                patch.setattr(lattice_cpu, "planar_strides", lambda *_: None)
-                expected = lattice_cpu.LatticeOperator(features, accuracy).lattices
-            assert_lattices_equal(found, expected)
+    @each("accuracy", [1, 2, 3])
+    @each("dimensions", [1, 2, 3, 4])
+    def test_a_table_of_all_keys_makes_the_same_lattice(self, dimensions, accuracy, monkeypatch):
+        features, values = random_features(2, dimensions, (9, 11), spread=2.0), random_values(2, 3, 9, 11)
+        made, original = [], lattice_cpu._table
 
-    def test_places_that_would_be_wasted_are_none(self):
-        """Two points that are far apart; then those of a photo."""
-        near = np.array([[0.0, 100.0], [0.0, 100.0]])
-        photo = np.stack(np.meshgrid(np.arange(50.0), np.arange(40.0))).reshape(2, -1)
-        assert lattice_cpu.planar_strides(100 * near, np.ones(2), [(0, 2)], 0) is None
-        strides, places = lattice_cpu.planar_strides(photo, np.ones(2), [(0, 1000), (1000, 2000)], 0)
-        assert strides.shape == (1, 3)
-        assert len(places) == 3
-        assert np.log2(places).tolist() == np.round(np.log2(places)).tolist()
+        def noted(box, size):
+            made.append(original(box, size))
+            return made[-1]
+
+        monkeypatch.setattr(lattice_cpu, "_table", noted)
+        monkeypatch.setattr(lattice_cpu, "MOST_KEYS", 10_000)
+        boxed = prepare(features, accuracy=accuracy)(values)
+        assert made
+        assert all(table.itemsize == vertices_cpu.BOXED for table in made)
+        made.clear()
+        monkeypatch.setattr(lattice_cpu, "MOST_KEYS", 0)
+        assert_equal("filtered values", boxed, prepare(features, accuracy=accuracy)(values), 0)
+        assert made
+        assert not any(table.itemsize == vertices_cpu.BOXED for table in made)
+
+    @each("rings", [0, 2])
+    @each("dimensions", [1, 2, 3, 4, 5])
+    def test_numbers(self, dimensions, rings):
+        """Every vertex that a point may have, and all within some steps of it, has a key of its own and below `size`,
+        wherever the features lie."""
+        features = random_features(1, dimensions, (400,), spread=3.0, dtype=torch.float64)[0] + 1000 * dimensions
+        low, high = features.numpy().min(axis=1), features.numpy().max(axis=1)
+        numbers = lattice_cpu.key_numbering(low, high, rings)
+        scale = axis_scale(dimensions, 1)[:, None]
+        keys = reference.embed(features / scale, 1).keys.reshape(-1, dimensions).numpy()
+        steps = np.ones((dimensions + 1, dimensions), np.int64)
+        np.fill_diagonal(steps, -dimensions)
+        for _ in range(rings + 1):
+            keys = np.unique(np.concatenate([keys, *(keys + s * step for step in steps for s in (1, -1))]), axis=0)
+        coordinates = np.concatenate([keys, -keys.sum(axis=1, keepdims=True)], axis=1)
+        words = coordinates @ numbers.strides.T - numbers.lowest
+        assert len(np.unique(words, axis=0)) == len(keys)
+        assert len(numbers.lowest) == 1
+        assert words.min() >= 0
+        assert words.max() < numbers.size
 
     @each("dimensions", [12, 14, 16, 20])
     def test_reach(self, dimensions):
