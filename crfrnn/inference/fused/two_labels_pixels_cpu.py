@@ -18,7 +18,10 @@ from crfrnn.runtime.vectors import LOWEST, Vectors, arrays_of, choose
 
 
 def decay_python(x):
-    """x = exp(-|x|), at least exp of `LOWEST`; x (n,) float32, n a multiple of `LANES`."""
+    """x = exp(-|x|), at least exp of `LOWEST`; x (n,) float32, n a multiple of `LANES`.
+
+    It is at most 1, and 1 for 0: labels that are as probable as each other stay so, whatever the iterations enlarge.
+    """
     x[:] = np.exp(np.maximum(-np.abs(x), np.float32(LOWEST)))
 
 
@@ -44,7 +47,12 @@ def _in_place(emit: Callable):
     return operation
 
 
-decay = choose(decay_python, _in_place(lambda v, x: v.exp([v.builder.fneg(v.call("fabs", x))])[0]))
+def _decay(v: Vectors, x):
+    (value,), one = v.exp([v.builder.fneg(v.call("fabs", x))]), v.constant(1)
+    return v.builder.select(v.builder.fcmp_ordered("<", value, one), value, one)
+
+
+decay = choose(decay_python, _in_place(_decay))
 logarithm = choose(logarithm_python, _in_place(lambda v, x: v.log([x])[0]))
 
 

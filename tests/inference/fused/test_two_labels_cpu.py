@@ -92,6 +92,15 @@ def test_impossible_labels_and_probabilities():
     assert_equal("of probabilities", found, expected.softmax(dim=1), FORWARD)
 
 
+@pytest.mark.parametrize("floor", [0.0, 1e-10])
+def test_labels_that_are_equal_stay_so(floor):
+    """The strong kernels of the drop-in's users double every difference in each iteration, that of rounding too."""
+    problem = Problem(labels=2, shape=(20, 30), kernels=PERMUTOHEDRAL)
+    flat = torch.full_like(problem.logits, 0.5).detach()
+    found = marginals(flat, problem.filters(), torch.full((2, 1), 10.0), potts(2), 50, floor=floor)
+    assert torch.equal(found, torch.full_like(found, 0.5))
+
+
 def test_who_wants_logits_or_gradients_gets_them(monkeypatch):
     """Training keeps the dense recurrence, and so do iterations without end."""
     told = widths(monkeypatch)
@@ -137,6 +146,7 @@ def test_vector_operations():
     expected = np.exp(np.maximum(-np.abs(x), LOWEST)), np.log(b.astype(np.float64))
     in_place(a, b)
     np.testing.assert_allclose(a, expected[0], rtol=3e-6)
+    assert a.max() == 1
     np.testing.assert_allclose(b, expected[1], rtol=3e-7, atol=1e-7)
 
 
