@@ -29,8 +29,7 @@ def write(path, labels, left=0, top=0, **more):
 
 
 def mosaic(paths, **how):
-    merged, place = merge(paths, **how)
-    return merged[0]
+    return merge(paths, **how)[0][0]
 
 
 WANTED = {"first": [0, 0, 5, 0], "last": [2, 2, 2, 2], "min": [0, 0, 2, 0]}
@@ -40,12 +39,12 @@ declared = write("one255.tif", [[0, 0, 5, 0]], nodata=255), write("other255.tif"
 with rasterio.open("one.tif") as file:
     assert file.nodata is None
     assert file.read_masks(1).min() == 255
-for method in WANTED:
+for method, wanted in WANTED.items():
     found = mosaic(paths, method=method)[0].tolist()
-    print(f"{method} of [0 0 5 0] and [2 2 2 2]: {found}, documented {WANTED[method]}")
+    print(f"{method} of [0 0 5 0] and [2 2 2 2]: {found}, documented {wanted}")
     assert found == SEEN[method]
     for right in (mosaic(declared, method=method), mosaic(paths, method=method, nodata=255)):
-        assert right[0].tolist() == WANTED[method]
+        assert right[0].tolist() == wanted
 merge(paths, dst_path="merged.tif")
 with rasterio.open("merged.tif") as file:
     print("nodata of the file:", file.nodata)

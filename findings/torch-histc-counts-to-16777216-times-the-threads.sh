@@ -50,7 +50,8 @@ assert found[1] == (2**24, 1.0)
 assert abs(found[2][1] - exact) < 1e-6
 
 torch.set_num_threads(1)
-others = torch.histogram(truth.float(), CLASSES, range=(0, CLASSES - 1))[0], torch.bincount(truth, torch.ones(len(truth)))
+weighted = torch.bincount(truth, torch.ones(len(truth)))
+others = torch.histogram(truth.float(), CLASSES, range=(0, CLASSES - 1))[0], weighted
 for name, counts in zip(("histogram", "bincount with weights"), others, strict=True):
     print(f"{name}: {int(counts[0])}")
     assert int(counts[0]) == 2**24
