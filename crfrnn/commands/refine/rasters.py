@@ -65,7 +65,8 @@ class _Core:
 
 def refine_raster(job: Job, settings: Settings, share: float, progress: Callable[[int, int], object]) -> Outcome:
     """Read, refine and write one raster, in at most this share of the memory. The label map comes last."""
-    image = Raster.open(job.images).with_channels(settings.channels)
+    image = settings.kind.open(job.images).with_channels(settings.channels)
+    assert isinstance(image, Raster), "no other kind is windowed"
     image.check_place(job.source)
     source = _Source.open(job, settings, image)
     crf = settings.parameters
