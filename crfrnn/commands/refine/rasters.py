@@ -12,6 +12,7 @@ from torch import Tensor
 from crfrnn.commands.refine.job import Job, Outcome, Settings
 from crfrnn.commands.refine.scenes import Scene, both_labels, each, refined, units
 from crfrnn.commands.refine.windows import BEGUN, HELD, Window, planned
+from crfrnn.data.kinds import gdal
 from crfrnn.data.kinds.raster import Raster
 from crfrnn.data.kinds.raster_labels import RasterLabels
 from crfrnn.data.kinds.raster_predictions import RasterPredictions
@@ -75,7 +76,7 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
         crf = crf.scaled(per_pixel(image.frame.steps(), 2))
     guide, said = _units(image, settings)
     blocks = image.frame.layout.get("blockysize", 1), image.frame.layout.get("blockxsize", 1)
-    room = (settings.memory - BEGUN - HELD * image.size[1]) * share
+    room = (settings.memory - BEGUN - gdal.CACHE - HELD * image.size[1]) * share
     plan = planned(image.size, crf.kernels, source.labels, len(image.bands), room, threads.count(), blocks)
 
     def read(rows: slice, columns: slice) -> Scene:
