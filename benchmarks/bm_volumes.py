@@ -2,8 +2,8 @@
 
     python -m benchmarks.bm_volumes [--simplecrf PYTHON] [--out benchmarks/results/volumes.md]
 
-PYTHON is an interpreter of an environment with SimpleCRF and a NumPy below 2. One thread each, the same kernels and
-iterations; labels that are not right stop it.
+PYTHON is an interpreter of an environment with SimpleCRF and a NumPy below 2. One thread each, and ours on all besides;
+the same kernels and iterations; labels that are not right stop it. CPU seconds, and of all threads those of the clock.
 """
 
 import argparse
@@ -31,14 +31,24 @@ def table(simplecrf: str | None) -> list[str]:
     """Markdown: a row for each size and T."""
     names = ["crfrnn", *(["simplecrf"] if simplecrf else [])]
     heading = ["voxels (z, y, x)", "T", *(f"{name} {what}" for name in names for what in ("CPU s", "peak GB", "right"))]
+    heading += ["crfrnn, all threads s", *(["simplecrf s", "one thread", "all threads"] if simplecrf else [])]
     lines = ["| " + " | ".join(heading) + " |", "|---" * len(heading) + "|"]
     for size in SIZES:
         for iterations in ITERATIONS:
+            found: dict[str, dict[str, float]] = {}
             cells = [" x ".join(map(str, size)), str(iterations)]
             for name in names:
                 python = simplecrf if name == "simplecrf" and simplecrf else sys.executable
-                one = measured(python, name, size, iterations)
-                cells += [f"{one['seconds']:.1f}", f"{one['peak']:.2f}", f"{one['right']:.2%}"]
+                found[name] = one = measured(python, name, size, iterations)
+                cells += [f"{one['cpu']:.1f}", f"{one['peak']:.2f}", f"{one['right']:.2%}"]
+            every = measured(sys.executable, "all", size, iterations)["wall"]
+            cells.append(f"{every:.1f}")
+            if simplecrf:
+                ours, theirs = found.values()
+                cells += [
+                    f"{theirs['wall']:.1f}",
+                    *(f"{theirs['cpu'] / ours['cpu']:.1f}x", f"{theirs['wall'] / every:.1f}x"),
+                ]
             lines.append("| " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
     return lines

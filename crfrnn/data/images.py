@@ -1,6 +1,7 @@
 """Photographs of every kind into (H, W, 3) uint8, the units in which theta_beta counts."""
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,26 @@ def open_image(path: Path) -> Image.Image:
         raise ValueError(f"{path}: there is no such file") from None
     except Image.DecompressionBombError:
         raise ValueError(
-            f"{path}: more pixels than are safe to open; cut it into tiles, or refine it into a .tif"
+            f"{path}: more pixels than are safe to open; cut it into tiles, or refine it by itself"
         ) from None
     except Exception as error:  # what a broken file makes of Pillow's many decoders, nobody can list
         raise ValueError(f"{path}: not a readable image ({' '.join(str(error).split())})") from None
     if several:
         raise ValueError(f"{path}: holds several pages or frames; save the one that is meant as a file of its own")
     return image
+
+
+def too_large(path: Path) -> bool:
+    """Whether a picture has more pixels than Pillow opens, as a small file may claim to have; by its header alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of half as many
+            Image.open(path).close()
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # no picture, which whoever reads it will say
+        return False
+    return False
 
 
 def holds_several(image: ImageFile.ImageFile) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from crfrnn.commands.refine.job import Job, Outcome, Settings
 from crfrnn.commands.refine.scenes import Scene, both_labels, each, refined, units
 from crfrnn.commands.refine.windows import BEGUN, HELD, Window, planned
+from crfrnn.data.kinds import gdal
 from crfrnn.data.kinds.raster import Raster
 from crfrnn.data.kinds.raster_labels import RasterLabels
 from crfrnn.data.kinds.raster_predictions import RasterPredictions
@@ -65,7 +66,8 @@ class _Core:
 
 def refine_raster(job: Job, settings: Settings, share: float, progress: Callable[[int, int], object]) -> Outcome:
     """Read, refine and write one raster, in at most this share of the memory. The label map comes last."""
-    image = Raster.open(job.images).with_channels(settings.channels)
+    image = settings.kind.open(job.images).with_channels(settings.channels)
+    assert isinstance(image, Raster), "no other kind is windowed"
     image.check_place(job.source)
     source = _Source.open(job, settings, image)
     crf = settings.parameters
@@ -74,7 +76,7 @@ def refine_raster(job: Job, settings: Settings, share: float, progress: Callable
         crf = crf.scaled(per_pixel(image.frame.steps(), 2))
     guide, said = _units(image, settings)
     blocks = image.frame.layout.get("blockysize", 1), image.frame.layout.get("blockxsize", 1)
-    room = (settings.memory - BEGUN - HELD * image.size[1]) * share
+    room = (settings.memory - BEGUN - gdal.CACHE - HELD * image.size[1]) * share
     plan = planned(image.size, crf.kernels, source.labels, len(image.bands), room, threads.count(), blocks)
 
     def read(rows: slice, columns: slice) -> Scene:

@@ -1,9 +1,10 @@
 """Rasters through rasterio: what a file says of itself, and its pixels window by window."""
 
 import math
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from crfrnn.data.files import writing
+from crfrnn.data.files import suffix_of, writing
 from crfrnn.data.kinds.reading import library, reading
 
 CLOSE = 0.1  # pixels: headers round their numbers
 CACHE = 64 << 20  # bytes that GDAL keeps of files; its own choice is a twentieth of the machine
 LOSSLESS = ("lzw", "deflate", "zstd", "packbits", "lzma", "lerc", "lerc_deflate", "lerc_zstd")
 LAYOUT = ("tiled", "blockxsize", "blockysize", "compress")
+UPRIGHT = "1"  # of EXIF's orientations
 BLOCK = 16  # what the sides of blocks are multiples of
 USUAL = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}  # of what comes from other formats
 
@@ -79,6 +81,8 @@ def frame(path: Path) -> Frame:
             raise ValueError(f"{path}: holds {wrong[0]}, expected real numbers")
         if file.transform.is_degenerate:
             raise ValueError(f"{path}: its transform has all pixels on one line; mend it (gdal_edit -a_ullr)")
+        if file.tags().get("EXIF_Orientation", UPRIGHT) != UPRIGHT:
+            raise ValueError(f"{path}: its EXIF data say to turn it, which is not done here; save it upright")
         alpha = tuple(n for n, of in enumerate(file.colorinterp, 1) if of.name == "alpha")
         flags = {flag.name for band in file.mask_flag_enums for flag in band}
         layout = {name: file.profile[name] for name in LAYOUT if name in file.profile}
@@ -132,16 +136,26 @@ def creating(
     nodata: float | None,
     colours: dict[int, tuple[int, int, int]] | None = None,
 ) -> Iterator[Any]:
-    """A new file on the grid and in the layout of another one; it appears when the block ends well."""
-    with writing(path) as part, _cache(path) as rasterio:
+    """A new file on the grid and in the layout of another one; it appears when the block ends well.
+
+    A PNG, of labels alone, is first a TIFF elsewhere: PNGs can't be written in windows.
+    """
+    with ExitStack() as files:
+        part, rasterio = files.enter_context(writing(path)), files.enter_context(_cache(path))
+        made = part.name
+        if suffix_of(path) == ".png":
+            made = files.enter_context(tempfile.NamedTemporaryFile(suffix=".tif")).name
         place = {"crs": like.crs, "transform": like.transform} if like.placed else {}
         shape = {"height": like.size[0], "width": like.size[1], "count": bands, "dtype": dtype, "nodata": nodata}
         options = {"driver": "GTiff", "BIGTIFF": "IF_SAFER", "interleave": "band", **like.layout, **place, **shape}
-        with rasterio.open(part.name, "w", **options) as file:
+        with rasterio.open(made, "w", **options) as file:
             file.update_tags(**like.tags)
             if colours:
                 file.write_colormap(1, {value: (*colour, 255) for value, colour in colours.items()})
             yield file
+        if made != part.name:
+            with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED=False):  # PAM writes XML beside it
+                library(path, "rasterio.shutil", "crfrnn[rasters]").copy(made, part.name, driver="PNG")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import TiffImagePlugin
 
-from crfrnn.data.files import suffix_of, writing
+from crfrnn.data.files import IMAGE_SUFFIXES, suffix_of, writing
 from crfrnn.data.kinds import gdal
 from crfrnn.data.kinds.kind import CLOUDS_ALONE, Kind
 from crfrnn.data.kinds.raster_labels import RasterLabels, label_nodata, single, whole_numbers
@@ -95,7 +95,7 @@ class Raster(Kind):
         return cls(frames)
 
     def with_channels(self, names: Sequence[str] | None) -> "Raster":
-        return self if names is None else Raster(self.frames, [int(name) for name in names])
+        return self if names is None else type(self)(self.frames, [int(name) for name in names])
 
     @property
     def channels(self) -> Sequence[str]:
@@ -209,3 +209,20 @@ class Raster(Kind):
                 form.planes(np.load(part.name, mmap_mode="r+"))[:, rows, columns] = planes
 
             yield write
+
+
+class LargePhotograph(Raster):
+    """A photograph with more pixels than Pillow holds to be safe: read window by window, its labels a PNG all the
+    same."""
+
+    several = "large photographs"
+    suffixes = IMAGE_SUFFIXES
+    label_suffixes = (".png", *TIFF)
+    prediction_suffixes = SUFFIXES
+
+    @classmethod
+    def open(cls, paths: Sequence[Path]) -> "LargePhotograph":
+        image = cls([gdal.frame(path) for path in paths])
+        if image.frame.palette is not None:
+            raise ValueError(f"{paths[0]}: its colours are a palette's, and it is too large to look them up; save RGB")
+        return image

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
+from PIL import ExifTags, Image
 
 from crfrnn import refine
 from crfrnn.cli import main
@@ -179,6 +179,42 @@ class TestOneWindow:
         Image.fromarray((np.moveaxis(BANDS, 0, -1) // 16).astype(np.uint8)).save("photo.png")
         assert run("photo.png", "--probabilities=p.npy", "--out=o.tif") == 0
         assert_array_equal(load("o.tif"), refine((np.moveaxis(BANDS, 0, -1) // 16).astype(np.uint8), P).argmax(0))
+
+    def test_photographs_that_lie_down(self, capsys):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 3
+        Image.fromarray((np.moveaxis(BANDS, 0, -1) // 16).astype(np.uint8)).save("photo.jpg", exif=exif)
+        assert run("photo.jpg", "--probabilities=p.npy", "--out=o.tif") == 1
+        assert "photo.jpg: its EXIF data say to turn it" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_windows")
+class TestLargePhotographs:
+    """More pixels than are safe: the same command and the same PNG."""
+
+    @pytest.fixture(autouse=True)
+    def few_are_safe(self, monkeypatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+
+    def test_labels_are_those_of_the_whole(self, capsys, monkeypatch):
+        photo = (np.moveaxis(BANDS, 0, -1) // 16).astype(np.uint8)
+        Image.fromarray(photo).save("photo.png")
+        assert run("photo.png", "--probabilities=p.npy", "--out=o.png", *CRF) == 0
+        assert "windows: " in capsys.readouterr().out
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        assert run("photo.png", "--probabilities=p.npy", "--out=whole.png", *CRF) == 0
+        with Image.open("o.png") as windows, Image.open("whole.png") as whole:
+            assert windows.mode == whole.mode == "P"
+            assert (windows.getpalette() or [])[:9] == (whole.getpalette() or [])[:9] != []
+            assert (np.asarray(windows) == np.asarray(whole)).mean() > 0.999
+        assert not list(Path().glob("*.xml"))
+
+    def test_refusals(self, capsys):
+        Image.fromarray(BANDS[0].astype(np.uint8)).convert("P").save("photo.png")
+        assert run("photo.png", "--probabilities=p.npy", "--out=o.png") == 1
+        assert "photo.png: its colours are a palette's" in capsys.readouterr().err
+        assert run("photo.png", "--probabilities=p.npy", "--out=o.png", "--overlay=v.png") == 2
+        assert not Path("o.png").exists()
 
 
 @pytest.mark.usefixtures("small_windows")
