@@ -188,7 +188,7 @@ def _drawable(y: float, log_y: bool) -> bool:
 
 
 def _ticks(low: float, high: float, about: int = 6, least: float = 0.0) -> list[float]:
-    """`about` so many round numbers that enclose low..high, by steps of 1, 2 or 5 times a power of ten, not below `least`.
+    """About so many round numbers that enclose low..high; `least` or more apart, by 1, 2 or 5 times a power of ten.
 
     >>> _ticks(0, 50), _ticks(3, 3), _ticks(0, 0)
     ([0.0, 10.0, 20.0, 30.0, 40.0, 50.0], [2.0, 3.0, 4.0], [0.0, 1.0])
