@@ -53,7 +53,7 @@ def crfrnn(image: np.ndarray, probabilities: np.ndarray, iterations: int) -> tup
     torch.set_num_threads(1)  # SimpleCRF has one
     kernels = [Bilateral(*BILATERAL), Spatial(*SPATIAL)]
     options = {"kernels": kernels, "normalization": "symmetric", "spacing": (1, 1, 1)}
-    refine(image[:8], probabilities[:, :8], **options)  # loads what was compiled
+    refine(image[:8], probabilities[:, :8].copy(), **options)  # loads what was compiled
     start = time.process_time()
     marginals = refine(image, probabilities, iterations=iterations, **options)
     return marginals.argmax(0), time.process_time() - start

@@ -20,6 +20,7 @@ MOST_TILES = 100_000  # and strips, of a TIFF
 STORED = "stored as"  # in an image's info: the raw mode of its pixels in the file, which Pillow holds otherwise
 STATED_WHITE = {"I;12": 4095}  # by a TIFF that says it has 12 bits
 FEW_BITS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey values of 2 and 4 bits by
+INVERTED = "L;I"  # grey of a TIFF whose 0 is white, which Pillow turns round
 
 
 def open_image(path: Path) -> Image.Image:
@@ -103,6 +104,13 @@ def _check_work(image: ImageFile.ImageFile) -> None:
 
 def _stored_deep(image: Image.Image) -> bool:
     return ";16" in image.info.get(STORED, "")
+
+
+def as_stored(image: Image.Image) -> np.ndarray:
+    """The pixels, (H, W) or (H, W, C), as numbers that the file holds and not as brightness: a TIFF may say that 0 is
+    white, and its classes are the same."""
+    pixels = np.asarray(image)
+    return 255 - pixels if image.info.get(STORED) == INVERTED else pixels
 
 
 def alpha_of(image: Image.Image) -> np.ndarray | None:

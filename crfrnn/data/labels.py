@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageColor, PngImagePlugin
 
 from crfrnn.data.files import writing
-from crfrnn.data.images import alpha_of, open_image
+from crfrnn.data.images import alpha_of, as_stored, open_image
 
 UNSURE = -1  # the number of pixels without a label
 TRANSPARENT = -1  # the index of pixels that a file calls so
@@ -170,7 +170,7 @@ def read_labels(path: Path, unsure: Value | None = None) -> LabelMap:
     if image.mode == "1":
         image = image.convert("L")
     palette = _whole_palette(image) if image.mode == "P" else None
-    pixels = np.asarray(image)
+    pixels = as_stored(image)
     if image.mode == "RGB":
         packed = (pixels.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(axis=2)
     elif image.mode in ("P", "L") or image.mode.startswith("I"):
@@ -192,7 +192,7 @@ def read_indices(path: Path) -> np.ndarray:
     image, visible = without_alpha(image)
     if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
         raise ValueError(f"{path}: mode {image.mode}, expected class indices in a palette or grey PNG, not colours")
-    values = np.asarray(image).astype(np.int64)
+    values = as_stored(image).astype(np.int64)
     if values.min() < 0 or values.max() >= MOST_VALUES:
         raise ValueError(f"{path}: values {values.min()}..{values.max()}, expected class indices")
     return values if visible is None else np.where(visible, values, TRANSPARENT)

@@ -24,13 +24,17 @@ LITTLE = 256 << 20  # of all blocks together, in use or waiting: never too much
 ROOMIER = 1.25  # than asked for: what a block may be at most
 
 
+def machine() -> int:
+    """Bytes of memory of the machine; 0 where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows has no such function
+        return 0
+
+
 def most_waiting() -> int:
     """Bytes: a sixteenth of the machine's memory, from `LITTLE` to 1 GB, or 60 results of 500 x 375 x 21."""
-    try:
-        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows has no such function
-        machine = 0
-    return min(max(machine // 16, LITTLE), 1 << 30)
+    return min(max(machine() // 16, LITTLE), 1 << 30)
 
 
 class Pool:

@@ -4,10 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from crfrnn.data.datasets.dataset import VOID, Classes, SegmentationDataset
-from crfrnn.data.labels import UNSURE, LabelMap, LabelStyle, parse_unsure, read_labels, voc_palette, write_labels
+from crfrnn.data.images import open_image, rgb_pixels
+from crfrnn.data.labels import (
+    UNSURE,
+    LabelMap,
+    LabelStyle,
+    parse_unsure,
+    read_indices,
+    read_labels,
+    voc_palette,
+    write_labels,
+)
 
 INDICES = np.array([[0, 0, 3], [3, 255, 7]], np.uint8)
 COLOURS = {0: (0, 0, 0), 3: (128, 128, 0), 7: (128, 128, 128), 255: (224, 224, 192)}  # of Pascal VOC
@@ -116,6 +127,15 @@ def test_a_mask_of_two_values(tmp_path):
         read = read_labels(tmp_path / "mask.png")
         assert read.indices.tolist() == [[0, 1, 1]]
         assert np.asarray(read.style.image(read.indices)).tolist() == mask.tolist()
+
+
+def test_classes_of_a_tiff_whose_0_is_white(tmp_path):
+    """They are the numbers in the file, as tifffile writes them and rasters read them; brightness is 255 less."""
+    path, classes = tmp_path / "labels.tif", np.array([[0, 1, 2], [3, 2, 1]], np.uint8)
+    tifffile.imwrite(path, classes, photometric="miniswhite")
+    assert np.array_equal(read_indices(path), classes)
+    assert read_labels(path).style.values == (0, 1, 2, 3)
+    assert np.array_equal(rgb_pixels(open_image(path))[..., 0], 255 - classes)
 
 
 def test_what_is_no_label_map(tmp_path):

@@ -19,8 +19,9 @@ from crfrnn.commands.refine.job import Coarse, Job, Outcome, Settings, check, se
 from crfrnn.commands.refine.options import RefineOptions
 from crfrnn.commands.refine.points import described, point_kernels, refine_points
 from crfrnn.commands.refine.rasters import refine_raster
-from crfrnn.commands.refine.refine import Moment, refine
+from crfrnn.commands.refine.refine import refine
 from crfrnn.commands.refine.trace import Trace, curve_of
+from crfrnn.commands.refine.whole import Moment
 from crfrnn.commands.shards import asked_for
 from crfrnn.data.drawing.overlay import draw_overlay
 from crfrnn.data.files import channels_of, each_alone, pair_by_stem

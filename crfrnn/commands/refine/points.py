@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from crfrnn.commands.refine.inputs import as_tensor
-from crfrnn.commands.refine.refine import Moment, refine
+from crfrnn.commands.refine.refine import refine
+from crfrnn.commands.refine.whole import Moment
 from crfrnn.filtering.kernels import Bandwidth, Bilateral, Kernel, Spatial, with_accuracy
 from crfrnn.filtering.points import along_the_longest, centred, check_extent, kernels_for, on_points
 from crfrnn.inference.settled import Iterations

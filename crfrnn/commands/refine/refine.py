@@ -1,56 +1,25 @@
 """Sharpen somebody's predictions: a photograph and probabilities in, the marginals of the dense CRF out."""
 
 import itertools
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from crfrnn.commands.refine.inputs import LEAST_PROBABILITY, checked_predictions, fitting, logarithm
-from crfrnn.filtering.gaussian_filter import GaussianFilter
+from crfrnn.commands.refine.scenes import refine_into
+from crfrnn.commands.refine.whole import Image, Moment, Request, refine_whole
+from crfrnn.commands.refine.windows import bytes_per_pixel
 from crfrnn.filtering.kernels import Kernel, with_accuracy
-from crfrnn.inference.occurring import occurring
-from crfrnn.inference.recurrence import iterates, marginals
 from crfrnn.inference.settled import Iterations
-from crfrnn.inference.solvers import MeanField, Solver
+from crfrnn.inference.solvers import Solver
 from crfrnn.parameters import DEFAULT, CRFParameters
-from crfrnn.runtime import threads
-from crfrnn.runtime.meta_tensors import like
-from crfrnn.runtime.vectors import LANES
+from crfrnn.runtime import memory, threads
 
-Image = np.ndarray | Tensor
+SHARE = 0.5  # of the machine's memory: what takes more is worked on window by window, where its arrays are mapped
 Predictions = TypeVar("Predictions", np.ndarray, Tensor, list[np.ndarray], list[Tensor])
-
-
-class Moment(NamedTuple):
-    """Where a run stands after t iterations. The energies are of the labels that take part (`inference/energy.py`)."""
-
-    t: int
-    marginals: Any  # what `refine` would return with t iterations
-    energy: float  # E(Q)
-    free_energy: float  # E(Q) - H(Q)
-    objective: float  # what the solver decreases: the free energy, or E(Q) + lambda r(Q)
-
-
-@dataclass(frozen=True)
-class _Settings:
-    name: str  # of the argument that holds the predictions: probabilities or logits
-    crf: CRFParameters
-    tolerance: float
-    colour_units: bool  # theta_beta is a preset's and counts in 0..255
-    trace: Callable[[Moment], object] | None
-    spacing: Sequence[float] | None
-    mask: Image | None
-    took: Callable[[int], object] | None
-
-    @property
-    def normalised(self) -> bool:
-        """Whether the probabilities of a pixel sum to 1, or those whose logarithms the unary is."""
-        return self.name == "probabilities" and self.crf.temperature == 1
 
 
 def refine(
@@ -123,6 +92,10 @@ def refine(
 
         Lists of images and of predictions give a list in the same order, worked on by all cores.
 
+    A picture whose array, or that of its predictions, is a `numpy.memmap`, and which may take more than half of the
+    machine's memory, is worked on window by window (docs/rasters.md), and its marginals are a `numpy.memmap` too, of a
+    temporary file without a name. `refine_windows` lets you choose both.
+
     Raises:
         ValueError: shapes that do not belong together, probabilities that are none, NaN, masked arrays, an image that
             is not in the units of the preset's theta_beta. The message begins with the argument's name.
@@ -148,7 +121,7 @@ def refine(
         self_connection=self_connection,
         standardize=standardize,
     )
-    settings = _Settings(
+    settings = Request(
         name="probabilities" if logits is None else "logits",
         crf=replace(crf, kernels=with_accuracy(crf.kernels, accuracy)),
         tolerance=tolerance,
@@ -162,10 +135,9 @@ def refine(
         several = "is of one image; call refine for each of the list"
         raise ValueError(f"mask: {several if trace is None else 'energies are of whole images; leave out trace'}")
     predictions: Any = probabilities if logits is None else logits
-    if not (isinstance(tolerance, Real) and 0 <= tolerance < 0.1):
-        raise ValueError(f"tolerance: a probability of at least 0 and below 0.1, got {tolerance}")
     if not isinstance(image, list | tuple) and not isinstance(predictions, list | tuple):
-        return _one(image, predictions, settings)
+        work: Callable[..., Any] = _by_windows if _larger_than_memory(image, predictions, settings) else refine_whole
+        return work(image, predictions, settings)
     if not isinstance(image, list | tuple) or not isinstance(predictions, list | tuple):
         raise ValueError(f"image: one of image and {settings.name} is a list; make both lists, or none")
     if trace is not None:
@@ -175,7 +147,7 @@ def refine(
     return _many(image, predictions, settings)  # type: ignore[return-value]
 
 
-def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings) -> list[Any]:
+def _many(images: Sequence[Any], predictions: Sequence[Any], settings: Request) -> list[Any]:
     """One image for each thread where there are enough of them, else all threads for each image."""
     counts: list[list[int]] = [[] for _ in images]
     results = _each(images, predictions, [replace(settings, took=count.append) for count in counts])
@@ -185,10 +157,10 @@ def _many(images: Sequence[Any], predictions: Sequence[Any], settings: _Settings
     return results
 
 
-def _each(images: Sequence[Any], predictions: Sequence[Any], settings: Sequence[_Settings]) -> list[Any]:
+def _each(images: Sequence[Any], predictions: Sequence[Any], settings: Sequence[Request]) -> list[Any]:
     def work(number: int) -> Any:
         try:
-            return _one(images[number], predictions[number], settings[number])
+            return refine_whole(images[number], predictions[number], settings[number])
         except ValueError as error:
             raise ValueError(f"number {number} of the list: {error}") from error
 
@@ -199,71 +171,29 @@ def _each(images: Sequence[Any], predictions: Sequence[Any], settings: Sequence[
         return list(pool.map(work, range(len(images))))
 
 
-def _one(image: Any, predictions: Any, settings: _Settings) -> Any:
-    """One image: to tensors, through the recurrence, and back to the form that the predictions had."""
-    units = settings.colour_units, settings.spacing, settings.crf.standardize
-    guide, planes, form, pixels, inside = fitting(image, predictions, settings.name, *units, settings.mask)
-    if pixels is not None:
-        settings = replace(settings, crf=settings.crf.scaled(pixels))
-
-    def give_back(q: Tensor) -> Any:
-        q = q if inside is None else torch.where(inside.to(q.device), q, 1 / q.shape[1])
-        q = form.restored(q[0, 1:] if form.labels is None else q[0])
-        if isinstance(predictions, Tensor):
-            return like(q.to(predictions.dtype if predictions.is_floating_point() else torch.float32), predictions)
-        dtype = np.asarray(predictions).dtype
-        return q.numpy().astype(dtype.newbyteorder("=") if dtype.kind == "f" else np.float32, copy=False)
-
-    with torch.no_grad():
-        mask = None if inside is None else inside.to(planes.device).unsqueeze(0)
-        filters = settings.crf.prepare(guide.to(planes.device), mask)
-        del guide
-        return give_back(_marginals(filters, planes.unsqueeze(0), settings, give_back))
+def _larger_than_memory(image: Any, predictions: Any, request: Request) -> bool:
+    """Whether a picture, or what belongs to it, lies in a file that is mapped into memory, and may take too much."""
+    arrays = image, predictions
+    if not all(isinstance(a, np.ndarray) for a in arrays) or not any(isinstance(a, np.memmap) for a in arrays):
+        return False
+    if image.ndim not in (2, 3) or (request.spacing is not None and len(request.spacing) != 2) or not image.size:
+        return False
+    height, width, *channels = image.shape
+    labels = max(2, predictions.size // (height * width))
+    return height * width * bytes_per_pixel(request.crf.kernels, labels, *channels or [1]) > _room() > 0
 
 
-def _marginals(
-    filters: list[GaussianFilter], values: Tensor, settings: _Settings, give_back: Callable[[Tensor], Any]
-) -> Tensor:
-    """(1, L, *S) -> (1, L, *S). The copies of the labels that live at a time decide the memory."""
-    crf, weights = settings.crf, settings.crf.kernel_weights(values.shape[1]).to(values.device)
-    values, highest = checked_predictions(values, settings.name)
-    # the logarithm of probabilities is left to the recurrence where nothing else is done with it
-    floor = LEAST_PROBABILITY if settings.normalised and settings.trace is None else 0.0
-    unary = values if floor else logarithm(values, settings.name)
-    if crf.temperature != 1:
-        unary = unary / crf.temperature
-    labels = _labels(unary, highest if floor else None, settings)
-    if len(labels) < unary.shape[1]:
-        unary = unary[:, labels]
-        weights = weights[:, labels] if weights.shape[1] > 1 else weights
-    potts = 1 - torch.eye(len(labels), device=unary.device)
-
-    def among_all(q: Tensor) -> Tensor:
-        if len(labels) == values.shape[1]:
-            return q
-        out = q.new_zeros(values.shape)
-        out[:, labels] = q
-        return out
-
-    if settings.trace is None:
-        arguments = unary, filters, weights, potts, crf.iterations
-        more = {"solver": crf.solver, "tolerance": settings.tolerance, "took": settings.took}
-        return among_all(marginals(*arguments, floor=floor, **more))
-    solver = crf.solver or MeanField()
-    for now in iterates(unary, filters, weights, potts, crf.iterations, solver, settings.tolerance):
-        energies = [value.item() for value in (now.energy, now.free_energy, solver.objective(now))]
-        q = among_all(now.q)
-        settings.trace(Moment(now.t, give_back(q), *energies))
-    if settings.took is not None:
-        settings.took(now.t)
-    return q
+def _room() -> float:
+    return SHARE * memory.machine()
 
 
-def _labels(unary: Tensor, highest: Tensor | None, settings: _Settings) -> list[int]:
-    """The labels that take part. highest (L,): the largest of each label, where the unary is left as probabilities."""
-    every = list(range(unary.shape[1]))
-    if settings.tolerance == 0 or any(kernel.weight < 0 for kernel in settings.crf.kernels):
-        return every
-    labels = occurring(unary, settings.tolerance, highest).tolist()
-    # to take more than half of them out, and put them back, costs more than it saves, as most of these vanish
-    return labels if len(every) <= LANES or 2 * len(labels) <= len(every) else every
+def _by_windows(image: np.ndarray, predictions: np.ndarray, request: Request) -> np.ndarray:
+    """The marginals, in a file without a name that is mapped into memory: it is gone when nobody has the array."""
+    for name in ("trace", "took"):
+        if getattr(request, name) is not None:
+            raise ValueError(f"{name}: is of a whole image, and this one is larger than memory; leave it out")
+    dtype = predictions.dtype if predictions.dtype.kind == "f" else np.dtype(np.float32)
+    with tempfile.TemporaryFile() as file:
+        out = np.memmap(file, dtype.newbyteorder("="), "w+", shape=predictions.shape)
+    labels = max(2, predictions.size // (image.shape[0] * image.shape[1]))
+    return refine_into(out, image, predictions, request, _room(), outside=1 / labels)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.commands.refine.inputs import with_background
-from crfrnn.commands.refine.refine import refine
+from crfrnn.commands.refine.whole import Request, refine_whole
 from crfrnn.commands.refine.windows import BEGUN, Window, parse_memory, placed, planned
 from crfrnn.data.predictions import Form
 from crfrnn.filtering.guide_units import black_and_white, stretched
@@ -79,10 +79,9 @@ def refined(
     rows, columns = window.seen_rows, window.seen_columns
     y = torch.arange(rows.start, rows.stop, dtype=torch.float32).view(1, -1, 1).expand(1, *scene.guide.shape[1:])
     x = torch.arange(columns.start, columns.stop, dtype=torch.float32).view(1, 1, -1).expand_as(y)
-    options: dict[str, Any] = crf.options() | {"kernels": [placed(k, len(scene.guide)) for k in crf.kernels]}
-    options |= {"standardize": False, "tolerance": tolerance, "mask": mask, "took": took}
-    options[name] = scene.predictions
-    return refine(torch.cat([x, y, scene.guide]), **options)[core], kept
+    crf = replace(crf, kernels=[placed(k, len(scene.guide)) for k in crf.kernels], standardize=False)
+    request = Request(name, crf, tolerance, mask=mask, took=took)
+    return refine_whole(torch.cat([x, y, scene.guide]), scene.predictions, request)[core], kept
 
 
 def each(work: Callable[[Window], Result], windows: Sequence[Window], workers: int) -> Iterator[tuple[Window, Result]]:
@@ -138,11 +137,21 @@ def refine_windows(
     """
     if (probabilities is None) == (logits is None):
         raise ValueError("probabilities: give either probabilities or logits, and not both")
+    crf = CRFParameters.of_preset(preset, kernels=kernels, standardize=standardize, **options)
+    crf = replace(crf, kernels=with_accuracy(crf.kernels, accuracy))
     name, given = ("probabilities", probabilities) if logits is None else ("logits", logits)
+    request = Request(name, crf, tolerance, colour_units=kernels is None, spacing=spacing, mask=mask)
     assert given is not None
+    return refine_into(out, image, given, request, parse_memory(memory) - BEGUN)
+
+
+def refine_into(
+    out: np.ndarray, image: np.ndarray, given: np.ndarray, request: Request, room: float, outside: float = np.nan
+) -> np.ndarray:
+    """`refine_windows`, in so many bytes; `outside` of the mask are marginals this."""
     if image.ndim not in (2, 3):
         raise ValueError(f"image: shape {image.shape}, expected (height, width) or (height, width, channels)")
-    size = (image.shape[0], image.shape[1])
+    crf, mask, size, name = request.crf, request.mask, (image.shape[0], image.shape[1]), request.name
     form = Form.of(given.shape, [size])
     if form.size(given.shape) != size:
         raise ValueError(f"{name}: shape {given.shape} does not fit the image, which is {size[0]} x {size[1]}")
@@ -150,16 +159,13 @@ def refine_windows(
     if not as_labels and (out.shape != given.shape or out.dtype.kind != "f"):
         raise ValueError(f"out: {out.dtype} {out.shape}, expected whole numbers {size} or floats {given.shape}")
     bands, planes = image if image.ndim == 3 else image[..., None], form.planes(given)
-    if mask is not None and mask.shape != size:
+    if mask is not None and (mask := np.asarray(mask)).shape != size:
         raise ValueError(f"mask: shape {mask.shape}, expected {size}, True where a pixel counts")
     into, labels = None if as_labels else form.planes(out), max(2, len(planes))
     if as_labels and labels - 1 + (mask is not None) > np.iinfo(out.dtype).max:
         raise ValueError(f"out: {out.dtype} is too small for {labels} labels{' and a mask' * (mask is not None)}")
-    crf = CRFParameters.of_preset(preset, kernels=kernels, standardize=standardize, **options)
-    crf = replace(crf, kernels=with_accuracy(crf.kernels, accuracy))
-    crf = crf if spacing is None else crf.scaled(per_pixel(spacing, 2))
-    scaled = (lambda guide: guide) if kernels is not None and not standardize else _range(bands, mask, standardize)
-    room = parse_memory(memory) - BEGUN
+    scaled = _range(bands, mask, crf.standardize) if request.colour_units or crf.standardize else lambda guide: guide
+    crf = crf if request.spacing is None else crf.scaled(per_pixel(request.spacing, 2))
     plan = planned(size, crf.kernels, labels, bands.shape[2], room, threads.count())
 
     def read(rows: slice, columns: slice) -> Scene:
@@ -169,15 +175,15 @@ def refine_windows(
         return Scene(scaled(guide), values, None if inside is None else torch.from_numpy(inside))
 
     def work(window: Window) -> None:
-        found = refined(read, window, crf, name, tolerance)
+        found = refined(read, window, crf, name, request.tolerance)
         where = window.rows, window.columns
         inside = None if mask is None else mask[where] != 0
         if into is None:
             indices = found[0].max(dim=0).indices.numpy() if found else 0
             out[where] = indices if inside is None else np.where(inside, indices, np.iinfo(out.dtype).max)
         else:
-            q = found[0].numpy()[1 if len(into) == 1 else 0 :] if found else np.nan
-            into[(..., *where)] = q if inside is None else np.where(inside, q, np.nan)
+            q = found[0].numpy()[1 if len(into) == 1 else 0 :] if found else outside
+            into[(..., *where)] = q if inside is None else np.where(inside, q, outside)
 
     for _ in each(work, plan.windows, plan.workers):
         pass

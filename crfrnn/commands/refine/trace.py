@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crfrnn.commands.refine.refine import Moment
+from crfrnn.commands.refine.whole import Moment
 from crfrnn.data.drawing.chart import Line, draw_chart
 from crfrnn.data.files import writing
 

@@ -121,7 +121,10 @@ def _read_whole(path: Path) -> tuple[np.ndarray, str]:
     with np.errstate(invalid="ignore"):  # NaN, which is not whole either
         whole = values.astype(np.int32) if values.dtype.kind == "f" else values
     if whole is not values and (whole != values).any():
-        raise ValueError(f"{path}: numbers that are not whole, so no labels; probabilities go to --probabilities")
+        raise ValueError(
+            f"{path}: numbers that are not whole, so no labels; probabilities go to --probabilities, and labels that"
+            " a header's scaling has rounded must be saved again as whole numbers"
+        )
     return whole, values.dtype.name
 
 

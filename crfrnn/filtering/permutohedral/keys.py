@@ -2,8 +2,10 @@
 
 A key is linear in the coordinates, sum of coordinate times stride modulo 2^64 in each word, so that a neighbour's key
 is one addition. Where they hold it, the words are a number of mixed radix, and no two vertices within reach of the
-features share one. Where they do not, from about ten features on, the strides have no pattern, and that two vertices
-share both words is left to chance: less than one in 1e17 for a million points; see this folder's README.
+features share one. Coordinates count in cells of d + 1 there, as all of a vertex leave the same remainder: hardly a
+number is left out, and few enough of them are an index. Where they do not, from about ten features on, the strides have
+no pattern, and that two vertices share both words is left to chance: less than one in 1e17 for a million points; see
+this folder's README.
 """
 
 import numpy as np

@@ -9,7 +9,7 @@ room for the most there can be, N (d + 1). Memory that is never touched is never
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,39 +29,54 @@ NUMPY = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32
 SIZED = "ghosts", "owners", "chains"  # whose sizes depend on the data
 SCHEMA = f"{each_a_tensor(LatticeTensors._fields)}, SymInt line, bool transposed"  # the end of the ops that filter
 BITS_OF_SET = 32  # for each vertex at least, in the set of those that there are
+MOST_KEYS = 1  # for each corner of a point, where a table has an entry for every key: as much memory as the corners
+SMALLEST_TABLE = 1 << 14  # hashed
 MOST_ENTRIES = 2**31  # vertices and corners are numbered in 32 bits
 SMALLEST_RANGE = 2048  # points worth a thread of their own
 
 
-def key_strides(low: np.ndarray, high: np.ndarray, rings: int = 0) -> np.ndarray:
-    """Strides (words, d + 1) of the keys of every lattice point within reach of the features; see `keys.py`.
+class Numbering(NamedTuple):
+    """How keys are made of coordinates; see `keys.py`."""
 
-    low, high (d,): the range of each scaled feature; rings: of vertices around those that points have. The last column
-    is 0, as the last coordinate follows from the others.
+    strides: np.ndarray  # (words, d + 1) int64, with zeros for a coordinate that follows from the others
+    lowest: np.ndarray  # (words,) int64, taken away, so that a number of mixed radix begins at 0
+    size: int  # all keys are below it; 0 where there are several words
+
+
+def key_numbering(low: np.ndarray, high: np.ndarray, rings: int = 0) -> Numbering:
+    """Of every lattice point within reach of the features.
+
+    low, high (d,): the range of each scaled feature; rings: of vertices around those that points have.
     """
     dimensions = low.size
+    corners = dimensions + 1
     check_reach(float(max(np.abs(low).max(), np.abs(high).max())), dimensions)
-    reach = high - low
-    extent = np.array([reach[k:].sum() + k * (reach[k - 1] if k else 0.0) for k in range(dimensions)])
-    margin = (6 + 2 * rings) * (dimensions + 1)
-    bits = np.log2(np.ceil(extent) + margin)
+    # the range of each coordinate, as `embed` makes them of features, in whole cells of d + 1 with some on each side
+    margin = 2 + rings
+    least = np.array([low[k:].sum() - k * (high[k - 1] if k else 0.0) for k in range(corners)])
+    most = np.array([high[k:].sum() - k * (low[k - 1] if k else 0.0) for k in range(corners)])
+    first = np.floor(least / corners) - margin
+    cells = np.ceil(most / corners) + margin + 1 - first
+    cells = np.ceil(cells / corners) * corners  # so that the strides but for the first are multiples of d + 1
     words: list[list[int]] = [[]]
-    used = 0.0
-    for k in range(dimensions):
-        if used + bits[k] > KEY_BITS:
+    used = np.log2(corners)
+    for k in np.sort(np.argsort(-cells, kind="stable")[1:]).tolist():  # all but the longest
+        if used + np.log2(cells[k]) > KEY_BITS:
             words.append([])
-            used = 0.0
+            used = np.log2(corners)
         words[-1].append(k)
-        used += bits[k]
+        used += np.log2(cells[k])
     if len(words) > 2:
-        return np.pad(scattered_strides(dimensions), ((0, 0), (0, 1)))
-    strides = np.zeros((len(words), dimensions + 1), np.int64)
+        return Numbering(np.pad(scattered_strides(dimensions), ((0, 0), (0, 1))), np.zeros(2, np.int64), 0)
+    strides = np.zeros((len(words), corners), np.int64)
     for word, coordinates in enumerate(words):
         stride = 1
         for k in coordinates:
             strides[word, k] = stride
-            stride *= int(np.ceil(extent[k])) + margin
-    return strides
+            stride *= int(cells[k])
+    lowest = strides @ (first * corners).astype(np.int64)
+    # the remainder of a vertex, up to d, comes on top of each of its digits
+    return Numbering(strides, lowest, corners * stride + dimensions * int(strides.sum()) if len(words) == 1 else 0)
 
 
 def _most_vertices(points: int, corners: int, accuracy: int) -> int:
@@ -90,12 +105,25 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("features: NaN or infinity; clean the guide or check the bandwidths")
     rings = STENCILS[accuracy].rings
-    strides = key_strides(low * scale, high * scale, len(rings))
+    numbering = key_numbering(low * scale, high * scale, len(rings))
+    strides = numbering.strides
+    box = numbering.size if numbering.size <= MOST_KEYS * points * corners else 0
 
     vertices, weights = into.vertices.numpy().view(np.uint32), into.weights.numpy()
     strips = list(pairwise(layout.strips(points, line)))
     vertex_keys = memory.empty((strides.shape[0], points * corners), np.int64)
-    number = partial(vertices_cpu.number_vertices, f, scale, strides, vertices, weights, vertex_keys)
+    tables: list[np.ndarray] = []
+
+    def number(start: int, stop: int) -> int:
+        try:
+            table = tables.pop()
+        except IndexError:
+            table = _table(box, SMALLEST_TABLE)
+        out = vertices_cpu.number_vertices(f, scale, *numbering[:2], vertices, weights, vertex_keys, table, start, stop)
+        if box:
+            tables.append(table)  # for the next strip: it is empty again, and its memory has come
+        return out
+
     rows = into.rows.numpy()
     rows[0] = 0
     rows[1 : 1 + len(strips)] = np.cumsum(threads.together([partial(number, *strip) for strip in strips]))
@@ -107,7 +135,8 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     ghosts, owners = into.ghosts.numpy().view(np.uint32), into.owners.numpy().view(np.uint32)
     row_keys = memory.empty((strides.shape[0], int(rows[-1])), np.int64)
     places = np.array([start * corners for start, _ in strips])
-    table = memory.empty((_power_of_two(2 * len(row_keys[0])),), np.uint64)
+    table = tables.pop() if tables else _table(box, _power_of_two(2 * len(row_keys[0])))
+    tables.clear()
     count = vertices_cpu.merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table)
 
     sizes = into.sizes.numpy()
@@ -119,7 +148,7 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
     rows[len(strips) :] = vertex_count  # the last strip clears what was added around all of them
 
     owned = memory.empty((vertex_count - count,), np.uint32)
-    occupied = memory.empty((_power_of_two(vertex_count * BITS_OF_SET // 64),), np.uint64)
+    occupied = memory.empty((0 if box else _power_of_two(vertex_count * BITS_OF_SET // 64),), np.uint64)
     vertices_cpu.note_keys(row_keys, ghosts[:count], owned, occupied)
 
     if tight:
@@ -138,6 +167,11 @@ def _build(features: Tensor, line: int, accuracy: int, into: LatticeTensors, tig
 
 def _new(shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(memory.empty(shape, np.int32))
+
+
+def _table(box: int, size: int) -> np.ndarray:
+    """That finds vertices by their keys, see `vertices_cpu.py`: for all keys of a box, or hashed, of this size."""
+    return np.zeros(box, np.uint32) if box else memory.zeros((size,), np.uint64)
 
 
 def _power_of_two(least: int) -> int:

@@ -15,7 +15,8 @@ from crfrnn.runtime.compiled import kernel, part
 from crfrnn.runtime.rows import prefetch_row
 
 EMPTY = -1
-FREE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an entry of a hash table
+BOXED = np.dtype(np.uint32).itemsize  # bytes of an entry of a table that has one for every key
+ONE = np.uint64(1)
 FIBONACCI, SECOND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 HALF = np.uint64(32)  # bits
 LOW_HALF = np.uint64(0xFFFFFFFF)
@@ -25,12 +26,13 @@ TILE = 64  # points embedded together: 64 x (d + 1) float64 stay in the L1 cache
 
 
 @part
-def embed(features, scale, strides, weights, keys, start, stop):
+def embed(features, scale, strides, lowest, weights, keys, start, stop):
     """Corners of the simplex around each point: barycentric weights and lattice keys.
 
-    features (d, N); scale (d,); strides (words, d + 1), the last column 0; weights (N, d + 1);
-    keys (words, at least stop - start, d + 1). The arithmetic is float64 and in the order of `reference.embed`: a
-    point on the face of a simplex must fall on the same side in both, or the sets of vertices differ.
+    features (d, N); scale (d,); strides (words, d + 1) and lowest (words,) as in `lattice_cpu.Numbering`;
+    weights (N, d + 1); keys (words, at least stop - start, d + 1). The arithmetic is float64 and in the order of
+    `reference.embed`: a point on the face of a simplex must fall on the same side in both, or the sets of vertices
+    differ.
     """
     d, corners = scale.size, scale.size + 1
     words = strides.shape[0]
@@ -84,9 +86,9 @@ def embed(features, scale, strides, weights, keys, start, stop):
             for k in range(1, corners):
                 weights[row, k] = by_rank[d - k] - by_rank[corners - k]
             for word in range(words):
-                key = np.int64(0)
+                key = -lowest[word]
                 step = np.int64(0)
-                for k in range(d):
+                for k in range(corners):
                     key += np.int64(nearest[k, p]) * corners * strides[word, k]
                     step += strides[word, k]
                 keys[word, row - start, 0] = key
@@ -107,67 +109,81 @@ def _hash(low, high):
 def _find(low, high, table, keys):
     """Look a key up: its number, or EMPTY, its slot, and the entry for it without its number.
 
-    A hash table (open addressing, a power of two) holds numbers of columns of `keys` (words, n): the lower bits of a
-    key's hash are its slot, the upper half stands before the number, so that hardly any other key is ever fetched.
+    A table holds numbers of columns of `keys` (words, n), from 1 on, as 0 is a free slot. One with an entry of 32 bits
+    for each key, all of which are less than its size, needs no search. One of 64 bits is hashed (open addressing, a
+    power of two): the lower bits of a key's hash are its slot, the upper half stands before the number, so that hardly
+    any other key is ever fetched.
     """
+    if table.itemsize == BOXED:
+        return np.int64(table[np.uint64(low)]) - 1, np.uint64(low), np.uint64(0)
     mixed, last = _hash(low, high), np.uint64(table.size - 1)
     slot = mixed & last
-    while table[slot] != FREE:
-        if (table[slot] ^ mixed) <= LOW_HALF:
-            number = np.int64(table[slot] & LOW_HALF)
+    while table[slot] != 0:
+        if (np.uint64(table[slot]) ^ mixed) <= LOW_HALF:
+            number = np.int64(table[slot] & LOW_HALF) - 1
             if keys[0, number] == low and keys[keys.shape[0] - 1, number] == high:
                 return number, slot, mixed & ~LOW_HALF
-        slot = (slot + np.uint64(1)) & last
+        slot = (slot + ONE) & last
     return np.int64(EMPTY), slot, mixed & ~LOW_HALF
+
+
+@part
+def _enter(table, slot, mark, number):
+    """A number in the slot that `_find` said, with what stands before it."""
+    table[slot] = mark | np.uint64(number + 1)
 
 
 @part
 def _ask_for(low, high, slots):
     """Have the place of a key on its way to the cache when it is looked up; slots (n, 1), the table."""
-    prefetch_row(slots, np.int64(_hash(low, high) & np.uint64(slots.size - 1)))
+    slot = np.uint64(low) if slots.itemsize == BOXED else _hash(low, high) & np.uint64(slots.size - 1)
+    prefetch_row(slots, np.int64(slot))
 
 
 @part
-def _hashed(keys, count, size):
+def _hashed(keys, count, size, like):
     """A hash table of that size of the first keys; of equal ones, an owner and its ghosts, of the first."""
-    table = np.full(size, FREE, np.uint64)
+    table = np.zeros(size, like.dtype)
     for number in range(count):
         vertex, slot, mark = _find(keys[0, number], keys[keys.shape[0] - 1, number], table, keys)
         if vertex == EMPTY:
-            table[slot] = mark | np.uint64(number)
+            _enter(table, slot, mark, number)
     return table
 
 
 @kernel
-def number_vertices(features, scale, strides, vertices, weights, vertex_keys, start, stop):
+def number_vertices(features, scale, strides, lowest, vertices, weights, vertex_keys, table, start, stop):
     """Corners of the points start..stop, one strip, and a number for every distinct one in the order of first use.
 
-    features, scale, strides, weights as in `embed`; vertices (N, d + 1) receives numbers from 0; vertex_keys
-    (words, N (d + 1)) receives their keys from start (d + 1) on. Returns how many vertices there are.
+    features, scale, strides, lowest, weights as in `embed`; vertices (N, d + 1) receives numbers from 0; vertex_keys
+    (words, N (d + 1)) receives their keys from start (d + 1) on; table is an empty one, see `_find`. Returns how many
+    vertices there are.
     """
     corners = vertices.shape[1]
     keys = np.empty((strides.shape[0], CHUNK, corners), np.int64)
     high = keys.shape[0] - 1
     own = vertex_keys[:, start * corners : stop * corners]
-    table = np.full(1 << 14, FREE, np.uint64)
     count = 0
     for begin in range(start, stop, CHUNK):
         end = min(begin + CHUNK, stop)
-        embed(features, scale, strides, weights, keys, begin, end)
+        embed(features, scale, strides, lowest, weights, keys, begin, end)
         for p in range(end - begin):
             # emptier than usual, as a search that goes on is a wrong guess of the processor
-            if 4 * (count + corners) > table.size:
-                table = _hashed(own, count, 4 * table.size)
+            if table.itemsize != BOXED and 4 * (count + corners) > table.size:
+                table = _hashed(own, count, 4 * table.size, table)
             for r in range(corners):
                 key, key2 = keys[0, p, r], keys[high, p, r]
                 number, slot, mark = _find(key, key2, table, own)
                 if number == EMPTY:
                     number = count
-                    table[slot] = mark | np.uint64(number)
+                    _enter(table, slot, mark, number)
                     own[0, number] = key
                     own[high, number] = key2
                     count += 1
                 vertices[begin + p, r] = number
+    if table.itemsize == BOXED:
+        for number in range(count):
+            table[np.uint64(own[0, number])] = 0
     return count
 
 
@@ -177,9 +193,8 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
 
     The keys of strip s stand from places[s] on in vertex_keys and get the rows rows[s] to rows[s + 1]; row_keys
     (words, R) receives the key of every row; ghosts and owners (at least R,) the rows of vertices met before and
-    theirs; table (a power of two above 2 R,) becomes the hash table of the owners. Returns the number of ghosts.
+    theirs; table, an empty one (hashed, a power of two above 2 R,), receives the owners. Returns the number of ghosts.
     """
-    table[:] = FREE
     slots = table.reshape(table.size, 1)
     high = vertex_keys.shape[0] - 1
     count = 0
@@ -193,7 +208,7 @@ def merge_strips(vertex_keys, places, rows, row_keys, ghosts, owners, table):
             row_keys[high, row] = key2
             owner, slot, mark = _find(key, key2, table, row_keys)
             if owner == EMPTY:
-                table[slot] = mark | np.uint64(row)
+                _enter(table, slot, mark, row)
             else:
                 ghosts[count] = row
                 owners[count] = owner
@@ -223,8 +238,8 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
             larger[:, :rows] = keys[:, :rows]
             keys = larger
             met = np.concatenate((met, np.zeros_like(met)))
-        if 2 * (rows + 2 * axes) > table.size:
-            table = _hashed(keys, rows, 4 * table.size)
+        if table.itemsize != BOXED and 2 * (rows + 2 * axes) > table.size:
+            table = _hashed(keys, rows, 4 * table.size, table)
         for axis in range(axes):
             for sign in (1, -1):
                 key = row_keys[0, vertex] + sign * offsets[0, axis]
@@ -232,7 +247,7 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
                 neighbour, slot, mark = _find(key, key2, table, keys)
                 if neighbour == EMPTY:
                     neighbour = rows
-                    table[slot] = mark | np.uint64(rows)
+                    _enter(table, slot, mark, rows)
                     keys[0, rows] = key
                     keys[high, rows] = key2
                     rows += 1
@@ -245,7 +260,7 @@ def surround(row_keys, ghosts, table, offsets, neighbours):
             keys[:, kept] = keys[:, row]
             kept += 1
     keys = keys[:, :kept].copy()
-    return keys, _hashed(keys, kept, table.size)
+    return keys, _hashed(keys, kept, table.size, table)
 
 
 @kernel
@@ -261,7 +276,7 @@ def note_keys(row_keys, ghosts, owned, occupied):
     """owned (R - n,): the rows but for n ghosts. occupied (a power of two,): a set of all keys, a bit of it for each.
 
     A key's hash says which bit is its own. So other keys seem to be in the set, as many of them as bits are set, but a
-    look at it costs next to nothing.
+    look at it costs next to nothing. There is none, an array of size 0, beside a table with an entry for every key.
     """
     occupied[:] = 0
     ghost = 0
@@ -270,6 +285,8 @@ def note_keys(row_keys, ghosts, owned, occupied):
             ghost += 1
             continue
         owned[row - ghost] = row
+        if occupied.size == 0:
+            continue
         word, bit = _place_in_set(row_keys[0, row], row_keys[row_keys.shape[0] - 1, row], occupied)
         occupied[word] |= np.uint64(1) << bit
 
@@ -296,10 +313,15 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
     begins = np.empty(owned.size + 1, np.uint32)  # vertices that seem to have a next one, then those where a run begins
     likely = 0
     for vertex in owned:
-        word, bit = _place_in_set(row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied)
         begins[likely] = vertex
-        likely += np.int64(occupied[word] >> bit & np.uint64(1))
-    following, has_previous = np.full(count, EMPTY, np.int32), np.zeros(count, np.uint8)
+        if occupied.size:
+            word, bit = _place_in_set(
+                row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], occupied
+            )
+            likely += np.int64(occupied[word] >> bit & ONE)
+        else:
+            likely += 1
+    following, has_previous = np.full(count, EMPTY, np.int32), np.zeros(count + 1, np.uint8)
     slots = table.reshape(table.size, 1)
     length = 0
     for k in range(likely):
@@ -311,9 +333,8 @@ def link_chain(row_keys, owned, occupied, table, offsets, chain):
             row_keys[0, vertex] + offsets[0], row_keys[high, vertex] + offsets[high], table, row_keys
         )
         following[vertex] = neighbour
-        if neighbour != EMPTY:
-            has_previous[neighbour] = 1
-            length += 1
+        has_previous[neighbour] = 1  # of none, -1, it is the last, which is nobody's
+        length += np.int64(neighbour != EMPTY)
     runs = 0
     for k in range(likely):
         vertex = begins[k]

@@ -11,6 +11,7 @@ from crfrnn.commands.refine.scenes import Scene, each, refined
 from crfrnn.commands.refine.windows import bytes_per_pixel, cores_of, halo_of, parse_memory, placed, windows_of
 from crfrnn.filtering.kernels import Features
 from crfrnn.parameters import CRFParameters
+from crfrnn.runtime import memory
 
 SIZE, LABELS = (150, 190), 4
 
@@ -178,6 +179,25 @@ class TestArrays:
         assert_array_equal(q.argmax(0), labels)
         last = refine_windows(image, np.moveaxis(p, 0, -1), out=np.empty((*SIZE, LABELS)), kernels=self.KERNELS)
         assert_array_equal(np.moveaxis(last, -1, 0), q)
+
+    @pytest.mark.usefixtures("small_windows")
+    def test_the_function_takes_windows_where_mapped_arrays_are_larger_than_memory(self, tmp_path, monkeypatch):
+        image, mask = np.moveaxis(IMAGE, 0, -1), smooth(5, 1)[0] > -0.5
+        np.save(tmp_path / "p.npy", P.numpy().astype(np.float16))
+        p = np.load(tmp_path / "p.npy", mmap_mode="r")
+        whole = refine(image, p, kernels=self.KERNELS, mask=mask)
+        assert not isinstance(whole, np.memmap)
+        monkeypatch.setattr(memory, "machine", lambda: 2 * (2e9 - windows.BEGUN))
+        monkeypatch.setattr("crfrnn.commands.refine.refine.bytes_per_pixel", windows.bytes_per_pixel)
+        assert_array_equal(refine(image, np.array(p), kernels=self.KERNELS, mask=mask), whole)
+        q = refine(image, p, kernels=self.KERNELS, mask=mask)
+        assert isinstance(q, np.memmap)
+        assert q.dtype == np.float16
+        assert_array_equal(q[:, ~mask], whole[:, ~mask])
+        assert (q.argmax(0) == whole.argmax(0)).mean() > 0.999
+        assert (q != whole).any()
+        with pytest.raises(ValueError, match=r"^took: is of a whole image, and this one is larger than memory; leave"):
+            refine(image, p, took=print)
 
     def test_one_window_is_the_function(self):
         image = np.moveaxis(IMAGE, 0, -1)

@@ -9,7 +9,7 @@ import torch
 from crfrnn import Bilateral
 from crfrnn.filtering import methods
 from crfrnn.filtering.gaussian_filter import prepare
-from crfrnn.filtering.permutohedral import lattice_cpu, reference
+from crfrnn.filtering.permutohedral import lattice_cpu, reference, vertices_cpu
 from crfrnn.filtering.permutohedral.keys import scattered_strides
 from crfrnn.filtering.permutohedral.stencil import axis_scale
 from tests.support.compare import assert_approximates, assert_equal
@@ -132,9 +132,51 @@ class TestKeys:
         expected = prepare(features, accuracy=accuracy)(values)
         with monkeypatch.context() as patch:
             patch.setattr(lattice_cpu, "KEY_BITS", 3)
-            strides = lattice_cpu.key_strides(np.zeros(dimensions), np.full(dimensions, 6.0))
-            assert np.array_equal(strides[:, :-1], scattered_strides(dimensions))
+            numbering = lattice_cpu.key_numbering(np.zeros(dimensions), np.full(dimensions, 6.0))
+            assert np.array_equal(numbering.strides[:, :-1], scattered_strides(dimensions))
             assert_equal("filtered values", prepare(features, accuracy=accuracy)(values), expected, 0)
+
+    @each("accuracy", [1, 2, 3])
+    @each("dimensions", [1, 2, 3, 4])
+    def test_a_table_of_all_keys_makes_the_same_lattice(self, dimensions, accuracy, monkeypatch):
+        features, values = random_features(2, dimensions, (9, 11), spread=2.0), random_values(2, 3, 9, 11)
+        made, original = [], lattice_cpu._table
+
+        def noted(box, size):
+            made.append(original(box, size))
+            return made[-1]
+
+        monkeypatch.setattr(lattice_cpu, "_table", noted)
+        monkeypatch.setattr(lattice_cpu, "MOST_KEYS", 10_000)
+        boxed = prepare(features, accuracy=accuracy)(values)
+        assert made
+        assert all(table.itemsize == vertices_cpu.BOXED for table in made)
+        made.clear()
+        monkeypatch.setattr(lattice_cpu, "MOST_KEYS", 0)
+        assert_equal("filtered values", boxed, prepare(features, accuracy=accuracy)(values), 0)
+        assert made
+        assert not any(table.itemsize == vertices_cpu.BOXED for table in made)
+
+    @each("rings", [0, 2])
+    @each("dimensions", [1, 2, 3, 4, 5])
+    def test_numbers(self, dimensions, rings):
+        """Every vertex that a point may have, and all within some steps of it, has a key of its own and below `size`,
+        wherever the features lie."""
+        features = random_features(1, dimensions, (400,), spread=3.0, dtype=torch.float64)[0] + 1000 * dimensions
+        low, high = features.numpy().min(axis=1), features.numpy().max(axis=1)
+        numbers = lattice_cpu.key_numbering(low, high, rings)
+        scale = axis_scale(dimensions, 1)[:, None]
+        keys = reference.embed(features / scale, 1).keys.reshape(-1, dimensions).numpy()
+        steps = np.ones((dimensions + 1, dimensions), np.int64)
+        np.fill_diagonal(steps, -dimensions)
+        for _ in range(rings + 1):
+            keys = np.unique(np.concatenate([keys, *(keys + s * step for step in steps for s in (1, -1))]), axis=0)
+        coordinates = np.concatenate([keys, -keys.sum(axis=1, keepdims=True)], axis=1)
+        words = coordinates @ numbers.strides.T - numbers.lowest
+        assert len(np.unique(words, axis=0)) == len(keys)
+        assert len(numbers.lowest) == 1
+        assert words.min() >= 0
+        assert words.max() < numbers.size
 
     @each("dimensions", [12, 14, 16, 20])
     def test_reach(self, dimensions):
