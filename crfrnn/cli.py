@@ -135,7 +135,7 @@ class VerbParser(Parser):
 def _of_a_type(message: str) -> str:
     """What jsonargparse says of a value of another type, in the words of all other errors; anything else as it is.
 
-    >>> _of_a_type('Parser key "ray_cpus": Expected a <class \'int\'>. Got value: many')
+    >>> _of_a_type('''Parser key "ray_cpus": Expected a <class 'int'>. Got value: many''')
     'ray-cpus: expected a whole number, got many'
     """
     match = re.fullmatch(r'Parser key "([\w.]+)": (.*)(?:Given|Got) value: (.*)', message)
