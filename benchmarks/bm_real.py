@@ -1,10 +1,12 @@
 """How fast are the calls that users make, on a real network's outputs, against pydensecrf and an older build?
 
-    python -m benchmarks.bm_real --data PATH_TO/voc2012 [--other CHECKOUT] [--rounds 7] [--only TEXT] [--out FILE]
+    python -m benchmarks.bm_real --data PATH_TO/voc2012 [--other CHECKOUT] [--rounds 7] [--only TEXT ...] [--out FILE]
 
 PATH_TO/voc2012 is what `bm_voc2012` takes; CHECKOUT is a folder with another version of this repository. Each contender
-is a process of its own that waits while another works: pydensecrf (where it is installed), and the other build and this
-one, with all threads and with one.
+is a process of its own that waits while another works: pydensecrf (where it is installed; it gets two rounds, without
+one to warm up), and the other build and this one, with all threads and with one.
+
+All of it takes an hour. FILE keeps the rows of cases that are not asked for, so that it may be filled by several runs.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,12 +105,17 @@ def pydensecrf_call(case: dict, peer: bool) -> Callable[[], object]:
     return lambda: [one(image, p) for image, p in pairs]
 
 
+PEER_ROUNDS = 2
+
+
 def measure(case: Path, contenders: dict[str, tuple[Path, str, int | None]], rounds: int) -> dict[str, list[float]]:
     """By contender: median wall and CPU seconds of one image or list, and the peak in MB."""
     running = {name: Contender(*how) for name, how in contenders.items()}
     timed: dict[str, list[tuple[float, float, int]]] = {name: [] for name in running}
     for number in range(-1, rounds):  # the first one warms up
         for name in sorted(running, reverse=bool(number % 2)):
+            if name == "pydensecrf" and not 0 <= number < PEER_ROUNDS:
+                continue
             once = running[name].run(case)
             if number >= 0:
                 timed[name].append(once)
@@ -151,7 +158,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--other", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="cases whose names have this in them")
+    parser.add_argument("--only", nargs="+", default=[""], help="cases whose names have one of these in them")
+    parser.add_argument("--every", type=int, help="of the photos that are refined one by one")
     parser.add_argument("--out", type=Path, help="write the report to this Markdown file too")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
@@ -170,27 +178,49 @@ def main() -> None:
         contenders["other"] = (options.other.resolve(), "ours", None)
         contenders["other, one thread"] = (options.other.resolve(), "ours", 1)
     contenders["this"], contenders["this, one thread"] = (ROOT, "ours", None), (ROOT, "ours", 1)
-    lines = [
+    every = options.every or real_inputs.EVERY
+    cases = real_inputs.cases(options.data, every)
+    asked = [name for name in cases if any(text in name for text in options.only)]
+    rows = dict(kept(options.out, list(cases)))
+    for name in asked:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "case.pickle")
+            file.write_bytes(pickle.dumps(cases[name]()._asdict()))
+            rows[name] = row(name, measure(file, contenders, options.rounds))
+        print(rows[name], flush=True)
+        if options.out:
+            options.out.write_text("\n".join([*head(options, every), *(rows[n] for n in cases if n in rows), ""]))
+
+
+def head(options: argparse.Namespace, every: int) -> list[str]:
+    """What stands above the rows."""
+    from benchmarks import inputs  # noqa: PLC0415
+
+    def commit(folder: Path) -> str:
+        command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    other = f"; other: {commit(options.other)}" if options.other else ""
+    return [
         "# Real outputs",
         "",
-        f"`python -m benchmarks.bm_real`, {time.strftime('%Y-%m-%d')}. Machine: {inputs.machine()}.",
-        f"Wall seconds with all threads, CPU seconds of one thread: medians of {options.rounds} rounds in turn, all",
-        "images of a case together; most memory of a process that did nothing else, its inputs among it.",
+        f"`python -m benchmarks.bm_real --every {every}`, {time.strftime('%Y-%m-%d')}, at {commit(ROOT)}{other}.",
+        f"Machine: {inputs.machine()}. Wall seconds with all threads, CPU seconds of one thread: medians of",
+        f"{options.rounds} rounds in turn, of pydensecrf {PEER_ROUNDS}, all images of a case together; most memory of a"
+        " process that did nothing else, its inputs among it.",
         "",
         "| case | pydensecrf | other | this | to other | to pydensecrf | CPU, other | CPU, this | to other"
         " | MB, pydensecrf | MB, other | MB, this |",
         "|---" * 12 + "|",
     ]
-    print("\n".join(lines))
-    for case in real_inputs.cases(options.data):
-        if options.only in case.name:
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder, "case.pickle")
-                file.write_bytes(pickle.dumps(case._asdict()))
-                lines.append(row(case.name, measure(file, contenders, options.rounds)))
-            print(lines[-1], flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+
+
+def kept(file: Path | None, names: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and rows of an earlier run."""
+    for line in file.read_text().splitlines() if file is not None and file.exists() else []:
+        name = line.removeprefix("| ").partition(" | ")[0]
+        if name in names:
+            yield name, line
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What users refine: outputs of a real network and the calls of published code, as the cases of `bm_real`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ PERSON, BACKGROUND = 15, 0
 ELSEWHERE = 1e-5  # what a pixel of the mosaic gives to the labels of the other photos, all together
 SURE = 0.7  # gt_prob of the weakly supervised pipelines
 
+Photo = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 and probabilities (L, H, W)
 # sxy and compat of the spatial kernel; sxy, srgb and compat of the bilateral one
 Kernels = tuple[tuple[float, float], tuple[float, float, float]]
 PYDENSECRF: Kernels = ((3, 3), (80, 13, 10))
@@ -41,48 +43,63 @@ class Case(NamedTuple):
     together: bool = False
 
 
-def cases(data: Path) -> Iterator[Case]:
-    """All of them, from a folder like that of `bm_voc2012`."""
+def cases(data: Path, every: int = EVERY) -> dict[str, Callable[[], Case]]:
+    """All of them by name, made when they are called, from a folder like that of `bm_voc2012`.
+
+    Each `every`-th photo where these are refined one by one; the other cases are always the same.
+    """
     names = (data / "ids.txt").read_text().split()
-    some = [read(data, name) for name in names[::EVERY]]
-    coarse = [read(data, name, pool=8) for name in names[::EVERY]]
-    for title, maps in (("native", some), ("pooled by 8", coarse)):
+    found: dict[str, Callable[[], Case]] = {}
+
+    def add(name: str, maps: Callable[[], list[Photo]], kernels: Kernels, iterations: int = 10, **rest: Any) -> None:
+        found[name] = lambda: Case(name, *_columns(maps()), kernels, iterations, **rest)
+
+    def some(every: int = EVERY, pool: int = 1) -> list[Photo]:
+        return [read(data, name, pool) for name in names[::every]]
+
+    def person(height: int, width: int) -> Photo:
+        return _resized(max(some(), key=lambda one: float(one[1][PERSON].mean())), (height, width))
+
+    for title, pool in (("native", 1), ("pooled by 8", 8)):
         for preset, kernels in SETS.items():
-            yield Case(f"VOC {title}, {preset}", *_columns(maps), kernels, 10, drop_in=False)
-            yield Case(f"VOC {title}, {preset}, drop-in", *_columns(maps), kernels, 10, drop_in=True)
-    many = [read(data, name) for name in names[:LIST]]
-    yield Case(f"list of {LIST}, pydensecrf", *_columns(many), PYDENSECRF, 10, drop_in=False, together=True)
+            add(f"VOC {title}, {preset}", partial(some, every, pool), kernels, drop_in=False)
+            add(f"VOC {title}, {preset}, drop-in", partial(some, every, pool), kernels, drop_in=True)
+    many = [partial(read, data, name) for name in names[:LIST]]
+    add(f"list of {LIST}, pydensecrf", lambda: [one() for one in many], PYDENSECRF, drop_in=False, together=True)
     for preset, kernels in SETS.items():
-        yield Case(f"147 labels, 1000 x 750, {preset}", *_columns([_mosaic(some[:7])]), kernels, 10, drop_in=False)
-    person = max(some, key=lambda one: float(one[1][PERSON].mean()))
-    few = [_few_of_many(_resized(one, (480, 640))) for one in (person, some[0], some[1])]
-    yield Case("81 labels of which 4 occur, drop-in", *_columns(few), PSEUDO_LABELS, 10, drop_in=True)
-    comic, mask = _thing(_resized(person, (1300, 900))), _thing(_resized(person, (320, 480)))
-    yield Case("2 labels, 900 x 1300, manga, drop-in", *_columns([comic]), MANGA, 5, True, "none")
-    yield Case("2 labels, 480 x 320, CutLER, drop-in", *_columns([_hard(mask)]), CUTLER, 10, True)
-    wide = _resized(some[0], (1024, 2048))
+        add(f"147 labels, 1000 x 750, {preset}", lambda: [_mosaic(some()[:7])], kernels, drop_in=False)
+    add(
+        "81 labels of which 4 occur, drop-in",
+        lambda: [_few_of_many(one) for one in (person(480, 640), *(_resized(p, (480, 640)) for p in some()[:2]))],
+        PSEUDO_LABELS,
+        drop_in=True,
+    )
+    comic, mask = lambda: [_thing(person(1300, 900))], lambda: [_hard(_thing(person(320, 480)))]
+    add("2 labels, 900 x 1300, manga, drop-in", comic, MANGA, 5, drop_in=True, normalization="none")
+    add("2 labels, 480 x 320, CutLER, drop-in", mask, CUTLER, drop_in=True)
     for preset in ("pydensecrf", "crfrnn"):
-        yield Case(f"2048 x 1024, {preset}", *_columns([wide]), SETS[preset], 10, drop_in=False)
+        add(f"2048 x 1024, {preset}", lambda: [_resized(some()[0], (1024, 2048))], SETS[preset], drop_in=False)
+    return found
 
 
-def read(data: Path, name: str, pool: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def read(data: Path, name: str, pool: int = 1) -> Photo:
     image = np.array(Image.open(data / "images" / f"{name}.jpg").convert("RGB"))
     logits = logits_of(data / "unaries" / f"{name}.npz", (image.shape[0], image.shape[1]), pool)
     return image, torch.from_numpy(logits).softmax(dim=0).numpy()
 
 
-def _columns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _columns(pairs: list[Photo]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [image for image, _ in pairs], [p for _, p in pairs]
 
 
-def _resized(pair: tuple[np.ndarray, np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _resized(pair: tuple[np.ndarray, np.ndarray], size: tuple[int, int]) -> Photo:
     """Both in (height, width)."""
     image, p = pair
     larger = np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
     return larger, interpolate(torch.from_numpy(p)[None], size=size, mode="bilinear")[0].numpy()
 
 
-def _mosaic(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _mosaic(pairs: list[Photo]) -> Photo:
     """Seven photos side by side, each with 21 labels of its own."""
     height, width = 750, 1000
     image, labels = np.empty((height, width, 3), np.uint8), sum(len(p) for _, p in pairs)
@@ -96,7 +113,7 @@ def _mosaic(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
     return image, p / p.sum(axis=0)
 
 
-def _few_of_many(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _few_of_many(pair: Photo) -> Photo:
     """81 labels, of which the four strongest of the photo are drawn, as sure as `unary_from_labels` makes them."""
     image, p = pair
     four = np.sort(np.argsort(p.mean(axis=(1, 2)))[-4:])
@@ -106,14 +123,14 @@ def _few_of_many(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.nd
     return image, everywhere
 
 
-def _thing(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _thing(pair: Photo) -> Photo:
     """Background against everything else."""
     image, p = pair
     background = p[BACKGROUND].clip(1e-6, 1 - 1e-6)
     return image, np.stack([background, 1 - background])
 
 
-def _hard(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _hard(pair: Photo) -> Photo:
     """A mask of 0 and 1 through a softmax, as CutLER does it."""
     image, p = pair
     mask = torch.from_numpy((p == p.max(axis=0)).astype(np.float32))

@@ -101,7 +101,11 @@ def marginals(
 def _marginals(
     problem: Problem, iterations: Iterations, solver: Solver | None, tolerance: float
 ) -> tuple[Tensor, list[int] | int]:
-    vanishing = choice.load_vanishing(problem) if solver is None and choice.fused(problem) is None else None
+    fused = solver is None and choice.fused(problem) is None
+    two_labels = choice.load_two_labels(problem) if fused else None
+    if two_labels is not None and iterations != SETTLED and iterations:
+        return two_labels(problem, iterations), iterations
+    vanishing = choice.load_vanishing(problem) if fused else None
     if vanishing is not None and iterations:
         return vanishing(problem, iterations, tolerance)
     if iterations == SETTLED:

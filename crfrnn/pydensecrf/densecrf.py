@@ -176,7 +176,7 @@ class DenseCRF:
         penalty = torch.tensor(arguments.penalties(compat, self._nlabels))
         arguments.choice("kernel", KernelType, kernel)
         kind = arguments.choice("normalization", NormalizationType, normalization)
-        if not bool(torch.isfinite(features).all()):
+        if not all(bound.isfinite() for bound in features.aminmax()):  # NaN passes through both
             raise ValueError(
                 f"{source}: the features come out as NaN or infinite; clean them, or use larger bandwidths"
             )

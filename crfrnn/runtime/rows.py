@@ -202,10 +202,10 @@ def _scatter_rows(typingctx, table, values, rows, weights, factors, lanes):
 @intrinsic
 def _band_rows(typingctx, out, table, starts, weights, lanes):
     signature = types.void(out, table, starts, weights, lanes)
-    offsets = range(0, len(lanes), LANES)
+    offsets, lanes_of_one = _division(lanes)
 
     def codegen(context, builder, signature, args):
-        v = Vectors(context, builder, table.dtype)
+        v = Vectors(context, builder, table.dtype, lanes_of_one)
         sums, values, first, matrix = arrays_of(context, builder, signature, args)
         rows, channels = cgutils.unpack_tuple(builder, sums.shape)
         reach = cgutils.unpack_tuple(builder, matrix.shape)[1]

@@ -87,6 +87,13 @@ def load_vanishing(problem: Problem) -> Callable[..., tuple[Tensor, list[int]]] 
     return load_module("crfrnn.inference.fused.vanishing_cpu", "marginals")
 
 
+def load_two_labels(problem: Problem) -> Callable[..., Tensor] | None:
+    """Marginals of two labels on one channel; None where there are others, and where there is no such thing."""
+    if _kernels(problem.filters) != "numba" or not readable(problem.scores) or problem.scores.shape[1] != 2:
+        return None
+    return load_module("crfrnn.inference.fused.two_labels_cpu", "marginals")
+
+
 def preload() -> None:
     """See `filtering.methods.preload`; a layer does it when it is made, as it may be compiled before it is called."""
     preload_filters()

@@ -113,10 +113,12 @@ def _scales(kernels: KernelTensors, m: int, image: int) -> tuple[np.ndarray | No
 class MessagePassing:
     """All kernels of one image. `order` are their numbers in the order of the messages: lattices first."""
 
-    def __init__(self, image: int, kernels: KernelTensors, labels: int, transposed: bool = False):
-        """For number `image` of a batch."""
+    def __init__(
+        self, image: int, kernels: KernelTensors, labels: int, transposed: bool = False, together: bool = False
+    ):
+        """For number `image` of a batch; with `together` one number says all of a point (`two_labels_cpu.py`)."""
         size = tuple(kernels.shape)
-        self.lanes, channels = layout.lanes(labels), layout.padded(labels)
+        self.lanes, channels = ((0,), 1) if together else (layout.lanes(labels), layout.padded(labels))
         self._lattices: list[_Lattice] = []
         self._grids: list[_Grid] = []
         lattices = [m for m in range(kernels.count) if kernels.tensors(m)[0].numel()]
