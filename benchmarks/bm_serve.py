@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def load(folder: Path) -> list[str]:
                 clients[number].predict(handle_file(str(photos[number])), api_name="/segment")
                 outcome = "answered"
             except Exception as error:  # whatever a visitor is told
-                outcome = "sent away: " + str(error).split(".")[0][:60]
+                outcome = "sent away: " + re.split(r"[.!]| for url ", str(error))[0][:60]
             return outcome, time.perf_counter() - start
 
         with ThreadPoolExecutor(REQUESTS) as pool:
@@ -138,7 +139,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--note", nargs="*", default=[], help="sentences about the machine: what else runs there")
     options = parser.parse_args()
-    parts = [f"`python -m benchmarks.bm_serve`. {' '.join([f'{machine()}.', *options.note])} Medians of {ROUNDS}."]
+    where = " ".join([f"{machine()}, {date.today()}.", *options.note])
+    parts = [f"`python -m benchmarks.bm_serve`. {where} Medians of {ROUNDS}."]
     print(parts[0], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         rows = ["| 500 x 375 | seconds |", "|---|---|"]

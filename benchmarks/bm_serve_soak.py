@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -215,7 +216,7 @@ def main() -> None:
     counts = [int(options.share * count) for count in (PHOTOS, BROKEN, SESSIONS)]
     asked = "{} photos, {} broken-off uploads, {} sessions".format(*counts)
     head = f"`python -m benchmarks.bm_serve_soak`: {asked}, {PLAYERS} players at once."
-    text = "\n".join([" ".join([head, f"{machine()}.", *options.note]), "", *soak(options.share)])
+    text = "\n".join([" ".join([head, f"{machine()}, {date.today()}.", *options.note]), "", *soak(options.share)])
     print(text, flush=True)
     for path in options.out:
         old = path.read_text() if path.exists() else f"# Soak of the page's server\n\n{MARKS[0]}\n{MARKS[1]}\n"

@@ -62,6 +62,7 @@ HELP, ALL = ("-h", "--help"), "all"
 KEPT = ("--print_config", "--print_completion")  # jsonargparse looks for these very names
 LONGEST = 1000  # characters of a message
 WORDS = (list[str], list[str] | None)  # types of options that are said again for each further word
+TYPES = {"int": "a whole number", "float": "a number", "list": "a list", "dict": "names with values"}
 
 
 class Parser(ArgumentParser):
@@ -81,7 +82,10 @@ class Parser(ArgumentParser):
         del ex
         program = self.prog.replace("[options] ", "") if self.prog.startswith("crfrnn") else "crfrnn"
         prefixes = "|".join(name.replace(" ", r"\.") for name in VERBS)
-        plain = re.sub(rf"\b({prefixes})\.(\w+)", r"\2", " ".join(message.split()))
+        plain = _of_a_type(" ".join(message.split()))
+        if program == "crfrnn" and (verb := re.search(rf"\b({prefixes})\.\w", plain)):
+            program = f"crfrnn {verb[1].replace('.', ' ')}"
+        plain = re.sub(rf"\b({prefixes})\.(\w+)", r"\2", plain)
         plain = plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."  # a value may be as long as its file
         print(printable(f"{program}: {plain} ({program} --help)"), file=sys.stderr)
         sys.exit(WRONG_USAGE)
@@ -108,6 +112,10 @@ class VerbParser(Parser):
         if asked and [*(args or ())][asked[0] + 1 : asked[0] + 2] != [ALL]:
             print(self.short_help())
             self.exit()
+        if wrong := _misplaced(self.options, args or ()):
+            examples = EXAMPLES[self.verb]
+            shown = [text for text in examples if not text.removeprefix(self.verb).startswith(" -")] or examples
+            self.error(f"{wrong}, as in: crfrnn {shown[0]}")
         words = _gathered(self.options, args or ())
         try:
             for word in words:
@@ -124,6 +132,34 @@ class VerbParser(Parser):
         return f"{textwrap.fill(what, 100)}\n\n{examples}\n\nEvery option: crfrnn {self.verb} --help all"
 
 
+def _of_a_type(message: str) -> str:
+    """What jsonargparse says of a value of another type, in the words of all other errors; anything else as it is.
+
+    >>> _of_a_type('''Parser key "ray_cpus": Expected a <class 'int'>. Got value: many''')
+    'ray-cpus: expected a whole number, got many'
+    """
+    match = re.fullmatch(r'Parser key "([\w.]+)": (.*)(?:Given|Got) value: (.*)', message)
+    found = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", match[2]) if match else []
+    wanted = [values.replace("'", "") or TYPES.get(kind) for kind, values in found if kind != "NoneType"]
+    if match is None or not wanted or None in wanted:
+        return message
+    return f"{match[1].replace('_', '-')}: expected {' or '.join(filter(None, wanted))}, got {match[3]}"
+
+
+def _misplaced(options: type, words: Sequence[str]) -> str | None:
+    """What is wrong where an option is said that is a word alone, or a word stands alone that is no option's."""
+    alone = [field for field in dataclasses.fields(options) if not field.kw_only]
+    pairs = list(_pairs(words, _flags(options)))
+    for field in alone:
+        if any(name == f"--{field.name.replace('_', '-')}" for name, *_ in pairs):
+            return f"{field.name}: give it without --{field.name}"
+    several = any(field.type in WORDS for field in alone)
+    unexpected = [] if several else [word for name, word, _ in pairs if not name][len(alone) :]
+    takes = ", ".join(field.name for field in alone)
+    takes = f"only {takes} without a name" if takes else "nothing without a name"
+    return f"{unexpected[0]!r} is one word too many: give {takes}" if unexpected else None
+
+
 def _gathered(options: type, words: Sequence[str]) -> list[str]:
     """--config goes first, so that what is said on the command line wins; several words become one list.
 
@@ -131,11 +167,10 @@ def _gathered(options: type, words: Sequence[str]) -> list[str]:
     sides of an option, and with "append" they would be added to those of a file, not take their place.
     """
     names = {field: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options)}
-    flags = {flag for field, name in names.items() if field.type is bool for flag in (name, f"--no-{name[2:]}")}
     several = {name if field.kw_only else "": [] for field, name in names.items() if field.type in WORDS}
     several["--config"] = []
     single = []
-    for name, value, said in _pairs(words, flags):
+    for name, value, said in _pairs(words, _flags(options)):
         if value is not None and name in several:
             several[name].append(value)
         else:
@@ -146,6 +181,12 @@ def _gathered(options: type, words: Sequence[str]) -> list[str]:
     prefix = f"{defaults[0]}=" if defaults else ""  # jsonargparse makes an option of what has a default
     lists = [f"{name}={json.dumps(values)}" for name, values in several.items() if values]
     return first + [prefix + json.dumps(alone)] * bool(alone) + single + lists
+
+
+def _flags(options: type) -> set[str]:
+    """What takes no value: --name and --no-name of each option that is a bool."""
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(options) if field.type is bool]
+    return {f"--{prefix}{name}" for name in names for prefix in ("", "no-")}
 
 
 def _pairs(words: Sequence[str], flags: set[str]) -> Iterator[tuple[str, str | None, list[str]]]:

@@ -3,6 +3,8 @@
 import email
 import importlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -79,3 +81,16 @@ def test_the_readme_of_the_index_has_no_links_into_the_checkout(unpacked, tmp_pa
     assert not left
     assert "docs/pydensecrf.md" in text  # what a link led to is still named
     assert "\n```sh\npip install crfrnn" in text  # code is as it was
+
+
+def test_an_image_is_built_from_all_that_the_build_reads(tmp_path):
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in kept:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (into := tmp_path / "dist").mkdir()
+    names, metadata = contents(built("wheel", tmp_path, into))
+    assert weights(names)
+    assert metadata.get_payload()  # the README
+    (line,) = (line for line in (ROOT / "packaging/Dockerfile").read_text().splitlines() if "-c " in line)
+    assert set(re.findall(r"-c (\S+)", line)) <= set(kept)

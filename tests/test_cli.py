@@ -236,6 +236,31 @@ def test_refusals_are_one_line_and_leave_nothing(folder, capsys, case):
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("evaluate a --model b", "evaluate: model: give it without --model, as in: crfrnn evaluate runs/mine/model"),
+        ("fit --ground-truth t", "fit: ground_truth: give it without --ground_truth, as in: crfrnn fit photos/"),
+        ("refine cat.png dog.png --out x", "refine: 'dog.png' is one word too many: give only image without a name,"),
+        ("refine --overwrite cat.png dog.png", "refine: 'dog.png' is one word too many"),
+        ("serve x", "serve: 'x' is one word too many: give nothing without a name, as in: crfrnn serve ("),
+        ("train x --seed 1", "train: 'x' is one word too many: give nothing without a name, as in: crfrnn train --"),
+        ("fit a b", "fit: the following arguments are required: ground_truth, out (crfrnn fit --help)"),
+        ("data check", "data check: the following arguments are required: configuration (crfrnn data check --help)"),
+        ("refine a --iterations many", "refine: iterations: expected a whole number or settled, got many ("),
+        ("refine a --jobs many", "refine: jobs: expected a whole number, got many ("),
+        ("refine a --class-weights many", "refine: class-weights: expected a list, got many ("),
+        ("train --stages 3", "train: stages: expected a list, got 3 ("),
+    ],
+)
+def test_words_in_the_wrong_place(capsys, command, told):
+    assert run(*command.split()) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"crfrnn {told}")
+    assert err.count("\n") == 1
+    assert out == ""
+
+
 @pytest.fixture
 def many(folder) -> Path:
     """Six photos in photos/, predictions for five of them in maps/, one of them cut short, one without a photo."""

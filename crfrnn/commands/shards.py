@@ -92,7 +92,9 @@ class Sharing:
     gpus: float = 0
 
 
-def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, ray_gpus: float, jobs: int | None) -> None:
+def check_sharing(
+    shard: str | None, ray: str | None, ray_cpus: int, ray_gpus: float, jobs: int | None, device: str
+) -> None:
     """UsageError where the options that share images out contradict each other or are none."""
     if asked_for(shard) and ray:
         raise UsageError("shard: Ray shares out the images itself; give one of --shard and --ray")
@@ -100,6 +102,8 @@ def check_sharing(shard: str | None, ray: str | None, ray_cpus: int, ray_gpus: f
         raise UsageError(f"ray: expected auto, local or an address such as head:6379, got {ray!r}")
     if ray is not None and jobs is not None:
         raise UsageError("jobs: are cores of this machine; with --ray say --ray-cpus, those of each worker")
+    if ray is not None and device != "cpu":
+        raise UsageError("device: is one of this machine; with --ray say --ray-gpus, those of each worker")
     check_jobs(jobs)
     if ray_cpus < 1:
         raise UsageError(f"ray-cpus: must be at least 1, got {ray_cpus}")

@@ -20,7 +20,7 @@ from crfrnn.web.layout import lay_out, preset_choices
 from crfrnn.web.samples import BRUSHES, write_samples
 from crfrnn.web.studio import LEARNED, RANGES, Studio, View
 from crfrnn.web.turns import asking, take_turns
-from crfrnn.web.wording import Refusal, language_of, say
+from crfrnn.web.wording import Refusal, class_name, language_of, say
 from crfrnn.web.workspaces import DRAWINGS
 
 PROGRESS = gr.Progress()  # Gradio hands each handler one of its own in its place
@@ -67,10 +67,10 @@ class Page:
         fetching = quiet | {"show_progress": "full", "show_progress_on": [at.download]}
         slow = quiet | {"show_progress": "full", "show_progress_on": [at.comparison]}
 
-        self.blocks.load(self.greet, None, [at.language], api_visibility="private").then(
-            self.translate, [at.language, at.key], self._texts(), api_visibility="private"
-        )
-        at.language.input(self.translate, [at.language, at.key], self._texts(), api_visibility="private")
+        telling: dict[str, Any] = {"fn": self.translate, "inputs": [at.language, at.key, at.t]}
+        telling |= {"outputs": self._texts(), "api_visibility": "private"}
+        self.blocks.load(self.greet, None, [at.language], api_visibility="private").then(**telling)
+        at.language.input(**telling)
 
         def computed(event: Any, work: Callable[..., Any], inputs: list[Any]) -> None:
             """Results are shown, and on a phone the screen moves to them."""
@@ -105,7 +105,7 @@ class Page:
         """The language that the browser asks for."""
         return language_of(request.headers.get("accept-language", ""))
 
-    def translate(self, language: str, key: str) -> list[Any]:
+    def translate(self, language: str, key: str, t: int) -> list[Any]:
         """Every text of the page in the language, and what is told of the present result."""
         updates = []
         for _, what, word in self.layout.texts:
@@ -114,10 +114,11 @@ class Page:
             updates.append(gr.update(**change))
         updates.append(self._about_model(language))
         try:
-            view = self.studio.view(key, 10**6, language)
+            view = self.studio.view(key, t, language)
         except Refusal:
-            return [*updates, say(language, "nothing_yet"), gr.skip(), gr.skip()]
-        return [*updates, view.summary, view.curve, gr.update(choices=preset_choices(view.learned, language))]
+            return [*updates, say(language, "nothing_yet"), *(gr.skip() for _ in range(4))]
+        presets = gr.update(choices=preset_choices(view.learned, language))
+        return [*updates, view.summary, view.curve, presets, view.legend, gr.update(choices=view.classes)]
 
     def segment(self, path: str | None, language: str, key: str, progress: Any = PROGRESS) -> list[Any]:
         if path is None:  # the photo was taken away
@@ -267,10 +268,11 @@ class Page:
 
     def _texts(self) -> list[Any]:
         at = self.layout
-        return [*(component for component, _, _ in at.texts), at.about_photo, at.told, at.curve, at.preset]
+        result = [at.told, at.curve, at.preset, at.legend, at.kept]
+        return [*(component for component, _, _ in at.texts), at.about_photo, *result]
 
     def _about_model(self, language: str) -> str:
-        known = [name for name in self.studio.classes() if name.casefold() not in GROUND]
+        known = [class_name(language, name) for name in self.studio.classes() if name.casefold() not in GROUND]
         classes = ("、" if language == "zh" else ", ").join(known[:30])
         return say(language, "about_photo", model=Path(self.studio.name).name, classes=classes)
 

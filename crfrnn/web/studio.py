@@ -22,7 +22,7 @@ from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.limits import Limits
 from crfrnn.web.reading import Photo, pixels_for, read_photo, read_scores, read_strokes
 from crfrnn.web.samples import BRUSHES
-from crfrnn.web.wording import Refusal, say
+from crfrnn.web.wording import Refusal, class_name, say
 from crfrnn.web.workspaces import Workspace, Workspaces
 
 LEARNED = "learned"
@@ -164,18 +164,23 @@ class Studio:
             raise Refusal("wrong_settings")
         t = min(max(0, int(t)), len(settling.labels) - 1)
         before, after = overlays(workspace, t)
+        classes, present = found(workspace), entries(workspace, t)
+        chosen = foreground(classes)
+        if workspace.kind != "strokes":  # whose names are the visitor's own words
+            present = [replace(entry, name=class_name(language, entry.name)) for entry in present]
+            classes = [(class_name(language, name), number) for name, number in classes]
         return View(
             key=key,
             before=before,
             after=after,
             t=t,
-            legend=legend(entries(workspace, t)),
+            legend=legend(present),
             curve=curve(settling.change, t, say(language, "curve")),
             summary=_summary(workspace, language),
             settings=settings,
             learned=workspace.exploration.learned is not None,
-            classes=(classes := found(workspace)),
-            chosen=foreground(classes),
+            classes=classes,
+            chosen=chosen,
         )
 
     def files(self, key: str, folder: Path, chosen: Sequence[int] | None = None) -> list[Path]:

@@ -157,6 +157,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "failed": ("Something went wrong on the server; your picture was not kept.", "服务器出错；您的图片没有保留。"),
 }
 
+CLASSES = {  # of the models that come with the package
+    "background": "背景", "aeroplane": "飞机", "bicycle": "自行车", "bird": "鸟", "boat": "船", "bottle": "瓶子",
+    "bus": "公交车", "car": "汽车", "cat": "猫", "chair": "椅子", "cow": "牛", "dining table": "餐桌",
+    "dog": "狗", "horse": "马", "motorbike": "摩托车", "person": "人", "potted plant": "盆栽", "sheep": "羊",
+    "sofa": "沙发", "train": "火车", "tv monitor": "电视显示器", "sky": "天空", "building": "建筑", "pole": "杆",
+    "road": "道路", "pavement": "人行道", "tree": "树", "sign symbol": "标志牌", "fence": "围栏", "pedestrian": "行人",
+    "bicyclist": "骑车人",
+}  # fmt: skip
+
 
 class Refusal(ValueError):
     """What a visitor is told, in one sentence of `WORDS`, when something cannot be done."""
@@ -177,6 +186,15 @@ def say(language: str, key: str, **values: object) -> str:
     """
     words = WORDS[key][1 if language == "zh" else 0]
     return words.format(**values) if values else words
+
+
+def class_name(language: str, name: str) -> str:
+    """The word for a class of the package's models; the name of any other as it is.
+
+    >>> class_name("zh", "cat"), class_name("en", "cat"), class_name("zh", "my cat")
+    ('猫', 'cat', 'my cat')
+    """
+    return CLASSES.get(name, name) if language == "zh" else name
 
 
 def language_of(accepted: str) -> str:

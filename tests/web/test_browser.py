@@ -15,6 +15,7 @@ from PIL import Image
 from skimage import data
 
 from crfrnn.cli import main
+from crfrnn.web.wording import CLASSES
 from tests.support.server import CHROMIUM, missing, serving
 
 pytestmark = [
@@ -300,10 +301,16 @@ def test_chinese_and_back(visit):
     page.wait_for_selector("h1:has-text('边缘清晰')")
     page.locator("#samples button, #samples img").first.click()
     wait_for_result(page, "确定边缘改变了")
+    names = classes(page)
+    assert set(names) <= set(CLASSES.values())
+    kept = page.locator("#kept label")
+    assert sorted(kept.all_inner_texts()) == sorted(names)
     page.locator("#language label", has_text="English").click()
     page.wait_for_selector("h1:has-text('with sharp edges')")
     assert "Placing the edges changed" in told(page)
     assert "画" not in page.locator("#ways").inner_text()
+    assert [CLASSES[name] for name in classes(page)] == names
+    assert sorted(kept.all_inner_texts()) == sorted(classes(page))
 
 
 def test_on_a_phone(visit):

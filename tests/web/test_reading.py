@@ -11,11 +11,12 @@ import pytest
 from PIL import ExifTags, Image
 from skimage import data
 
+from crfrnn.networks.models import MODELS, load_model
 from crfrnn.parameters import PRESETS
 from crfrnn.web.explore import Exploration, Settings
 from crfrnn.web.limits import Limits
 from crfrnn.web.reading import read_photo, read_scores, read_strokes
-from crfrnn.web.wording import LANGUAGES, WORDS, Refusal, say
+from crfrnn.web.wording import CLASSES, LANGUAGES, WORDS, Refusal, class_name, say
 
 LIMITS = Limits(pixels=20_000, photo_megapixels=1, upload_megabytes=1, array_megabytes=2)
 COLOURS = [(230, 25, 75), (0, 110, 230)]
@@ -328,3 +329,12 @@ def test_a_soft_mask_is_a_foreground(tmp_path):
         assert scores.logits.shape == (1, 2, 60, 80)
         assert scores.style.values == (0, 255)
         np.testing.assert_allclose(scores.logits.softmax(1)[0, 1].numpy(), (levels + 0.5) / 256, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_classes_of_the_models_have_words_of_their_own(model):
+    names = load_model(model)[0].class_names or []
+    assert set(names) <= set(CLASSES)
+    chinese = [class_name("zh", name) for name in names]
+    assert len(set(chinese)) == len(names)
+    assert not any(word.isascii() for word in chinese)

@@ -243,7 +243,7 @@ class TestServer:
         key, *_, normalization = one.do(functions["segment_1"], one.upload(photo()), "en", "")
         assert studio.workspaces.find(key).owner == ONE
         for _ in range(30):
-            Session(address, MANY).join(functions["translate"], "en", "")
+            Session(address, MANY).join(functions["translate"], "en", "", 10)
         assert one.do(functions["start_from"], key, "learned", "en")[-1] == normalization == "after"
         assert one.do(functions["scrub"], key, 20, "en")[0]
 

@@ -15,13 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from crfrnn.commands.cluster.places import Place
+from crfrnn.commands.cluster.places import SECONDS, Place
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.shards import ADDRESS, LOGS
 from crfrnn.runtime.loading import load
 from crfrnn.runtime.threads import cores
-
-SECONDS = 15  # in which a cluster answers; ray.init itself waits for two minutes
 
 
 def load_ray() -> Any:

@@ -40,6 +40,7 @@ def check_places(read: Sequence[Place], written: dict[str, Place]) -> None:
     for place in written.values():
         if place.local is not None and place.local.is_file():
             raise UsageError(f"out: {place} must be a folder, as several images go into it")
+        place.exists()  # whether a store answers; a folder there need not be
 
 
 def kind_of_names(names: Names, place: Place) -> type[Kind]:

@@ -1,7 +1,10 @@
 """Folders on this machine, on a file system that machines share, and behind the URLs of fsspec (s3://, gs://, ...)."""
 
+import logging
 import os
 import posixpath
+import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ from crfrnn.commands.errors import UsageError
 from crfrnn.data.files import names_below
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}  # that fsspec asks for
+SECONDS = 15  # in which a cluster or an object store answers; their clients wait for minutes
+REFUSED = r"(?i)credential|anonymous|forbidden|unauthorized|access ?denied|\b40[13]\b"  # for want of keys
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Place:
     def _opened(self) -> tuple[Any, str]:
         import fsspec  # noqa: PLC0415 (half a second that no local folder needs)
 
+        if not (logger := logging.getLogger(PACKAGES.get(self.protocol, "fsspec"))).handlers:
+            logger.addHandler(logging.NullHandler())  # what it has to say comes as an exception, too
         try:
             return fsspec.core.url_to_fs(self.url)
         except ImportError:
@@ -61,17 +68,36 @@ class Place:
             raise
         except Exception as error:  # what the clients of object stores raise, nobody can list
             text = " ".join(str(error).split()) or "nothing more is known"
-            keys = "credentials" in text.lower() or "credentials" in type(error).__name__.lower()
-            repair = "; give them as its client expects, such as in environment variables" if keys else ""
+            keys = re.search(REFUSED, f"{type(error).__name__} {text}")
+            repair = "; give credentials as its client expects, such as in environment variables" if keys else ""
             raise ValueError(f"{self.url}: cannot be used ({type(error).__name__}: {text}){repair}") from None
 
     def exists(self) -> bool:
-        """Whether it is there; a folder of an object store is where something lies in it."""
+        """Whether it is there; a folder of an object store is where something lies in it.
+
+        ValueError where the store cannot be used, or does not answer in `SECONDS`.
+        """
         if self.local is not None:
             return self.local.is_dir()
-        with self._reached() as (fs, root):
-            fs.invalidate_cache()
-            return bool(fs.exists(root))
+        answers: list[bool | Exception] = []
+        asking = threading.Thread(target=self._ask, args=(answers,), daemon=True)  # the command may end before it
+        asking.start()
+        asking.join(SECONDS)
+        if not answers:
+            raise ValueError(
+                f"{self.url}: no answer within {SECONDS} s; can this machine reach it, and are there credentials?"
+            )
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
+
+    def _ask(self, answers: list[bool | Exception]) -> None:
+        try:
+            with self._reached() as (fs, root):
+                fs.invalidate_cache()
+                answers.append(bool(fs.exists(root)))
+        except Exception as error:
+            answers.append(error)
 
     def holds(self, name: str) -> bool:
         """Whether a file of this name is there."""

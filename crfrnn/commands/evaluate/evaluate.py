@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.commands.batch import on_cores, run_all
+from crfrnn.commands.device import device_of
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.evaluate.label_maps import evaluate_label_maps
 from crfrnn.commands.evaluate.options import EvaluateOptions
@@ -39,7 +40,7 @@ def evaluate(options: EvaluateOptions) -> None:
     config = read_data_config(options.data, options.root)
     split = options.split or config.test
     dataset = open_split(config, split, partial=True)
-    place = _device(options.device)
+    place = device_of(options.device)
     networks = [(name, _load(name, dataset, place)) for name in options.model]
     if "separate" in options.modes and config.size:
         height, width = dataset.read(0).mask.shape
@@ -134,15 +135,6 @@ def _separate_crf(options: EvaluateOptions) -> CRFParameters:
         return CRFParameters.of_preset(options.preset, kernels=kernels, normalization=options.normalization)
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: {name} cannot be used ({' '.join(str(error).split())[:100]})") from None
-    return device
 
 
 def _load(name: str, dataset: SegmentationDataset, device: torch.device) -> SegmentationNetwork:

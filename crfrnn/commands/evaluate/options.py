@@ -37,7 +37,7 @@ class EvaluateOptions:
         kernel: of the separate CRF, instead of the preset's: bilateral:THETA_ALPHA,THETA_BETA,WEIGHT or
             spatial:THETA_GAMMA,WEIGHT; say it again for each further one.
         normalization: of the separate CRF, instead of the preset's: after, symmetric, before or none.
-        device: of networks: cpu, cuda, or auto.
+        device: of networks: cpu, cuda, one of several such as cuda:1, or auto, a GPU where there is one.
         jobs: cores that work at a time; all that this process may use where it is left out.
         out: a folder for scores.json and table.md, of networks boundary.png too.
     """

@@ -205,7 +205,7 @@ def _refined(
     crf, guide, counts = settings.crf, image.guide(), []
     took = counts.append if crf["iterations"] == SETTLED else None
     values: dict[str, Any] = predictions
-    if settings.device is not None:
+    if settings.device != "cpu":
         values = {name: torch.from_numpy(planes).to(settings.device) for name, planes in predictions.items()}
     if image.positions is None:
         q = refine(guide, **values, **crf, spacing=image.spacing, trace=trace, took=took)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from crfrnn.commands.device import device_of
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets
 from crfrnn.commands.refine.options import RefineOptions
@@ -31,7 +32,7 @@ class Settings:
     memory: float  # bytes
     channels: list[str] | None  # by their names, of what has names; None for the usual ones
     classes: tuple[int, ...] | None  # what each label is written as
-    device: str | None = None  # of torch, where the CRF runs on one other than the CPU
+    device: str = "cpu"  # of torch, which the CRF runs on
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def check(options: RefineOptions, kind: type[Kind]) -> Settings:
         raise UsageError(f"foreground: of {kind.several} a foreground goes to --probabilities")
     if options.ray_gpus and kind.windowed:
         raise UsageError(f"ray-gpus: {kind.several} are refined on CPUs; leave it out")
+    if options.device not in ("cpu", "auto") and kind.windowed:
+        raise UsageError(f"device: {kind.several} are refined on CPUs, not on {options.device}; leave it out")
     for option in fields(options):
         if option.name in kind.lacks and getattr(options, option.name) != option.default:
             raise UsageError(f"{option.name.replace('_', '-')}: {kind.lacks[option.name]}")
@@ -101,7 +104,7 @@ def check(options: RefineOptions, kind: type[Kind]) -> Settings:
     if not options.kernel:  # by the preset's name, as `refine` then knows in which units its kernels are
         chosen |= {"preset": options.preset, "kernels": None}
     told = crf.options() | chosen, memory, _channels(options), _classes(options)
-    return Settings(options, kind, unsure, crf, *told, "cuda" if options.ray_gpus else None)
+    return Settings(options, kind, unsure, crf, *told, "cuda" if options.ray_gpus else str(device_of(options.device)))
 
 
 def _channels(options: RefineOptions) -> list[str] | None:

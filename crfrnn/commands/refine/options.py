@@ -60,6 +60,7 @@ class RefineOptions:
         trace: also write the energies of every iteration, .csv or .json, and beside them their curve, .svg.
         overwrite: in folders, redo what is already there.
         jobs: cores that work at a time; all that this process may use where it is left out.
+        device: what the CRF runs on: cpu, cuda, one of several such as cuda:1, or auto, a GPU where there is one.
         shard: in folders, do only one part of several, such as 3/16; auto: that of this SLURM array job or Kubernetes
             indexed job. crfrnn status OUT then counts what all of them did.
         ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
@@ -101,6 +102,7 @@ class RefineOptions:
     trace: str | None = None
     overwrite: bool = False
     jobs: int | None = None
+    device: str = "cpu"
     shard: str | None = None
     ray: str | None = None
     ray_cpus: int = 1
@@ -111,7 +113,7 @@ class RefineOptions:
         if len(kinds) != 1:
             several = ", not several" if kinds else ""
             raise UsageError(f"give one of {', '.join(f'--{kind}' for kind in KINDS[:-1])} and --{KINDS[-1]}{several}")
-        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus, self.jobs)
+        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus, self.jobs, self.device)
         if self.kind != "labels" and self.unsure != "":
             raise UsageError("unsure: belongs to --labels")
         if self.iterations != "settled":

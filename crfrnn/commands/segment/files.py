@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from crfrnn.commands.batch import on_cores
+from crfrnn.commands.device import device_of
 from crfrnn.commands.errors import UsageError
 from crfrnn.commands.outputs import Targets, check_folders, check_outputs, run_jobs
 from crfrnn.commands.progress import say, steps_bar, waiting
@@ -108,13 +109,14 @@ def _one_of_many(model: _Model, device: str, images: Sequence[Path], source: Pat
 
 
 def _load(options: SegmentOptions, targets: Targets) -> _Model:
+    device = device_of(options.device)
     network, name = load_model(options.model)
     if options.model is None or options.model in MODELS:
         say_licence(name)
     if targets.compare is not None and network.crf is None:
         raise ValueError(f"compare: {name} has no CRF, so there is nothing to compare")
     chosen = _foreground(_style(network), options.classes) if targets.cutout is not None else ()
-    return _Model(name, network, options.iterations, chosen)
+    return _Model(name, network.to(device), options.iterations, chosen)
 
 
 def _style(network: SegmentationNetwork) -> LabelStyle:

@@ -40,6 +40,7 @@ class SegmentOptions:
         seed: with --strokes, which of very many strokes are looked at; the same seed gives the same result.
         overwrite: in folders, redo what is already there.
         jobs: cores that work at a time; all that this process may use where it is left out.
+        device: what the model runs on: cpu, cuda, one of several such as cuda:1, or auto, a GPU where there is one.
         shard: in folders, do only one part of several, such as 3/16; auto: that of this SLURM array job or Kubernetes
             indexed job. crfrnn status OUT then counts what all of them did.
         ray: in folders, which may be URLs such as s3://bucket/photos, work on a cluster of Ray: auto, the one that runs
@@ -63,6 +64,7 @@ class SegmentOptions:
     seed: int = 0
     overwrite: bool = False
     jobs: int | None = None
+    device: str = "cpu"
     shard: str | None = None
     ray: str | None = None
     ray_cpus: int = 1
@@ -70,7 +72,7 @@ class SegmentOptions:
 
     def __post_init__(self):
         check_not_negative("iterations", self.iterations)
-        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus, self.jobs)
+        check_sharing(self.shard, self.ray, self.ray_cpus, self.ray_gpus, self.jobs, self.device)
         if not any((self.out, self.overlay, self.cutout, self.save_probabilities, self.compare)):
             raise UsageError("out: nothing is to be written; give --out labels.png, or --cutout cat.png")
         if self.classes and not self.cutout:
@@ -79,6 +81,8 @@ class SegmentOptions:
             raise UsageError("classes: with --strokes --cutout needs them, such as --classes red, a colour drawn")
         if self.strokes and self.model is not None:
             raise UsageError("model: strokes need none; give one of --model and --strokes")
+        if self.strokes and self.device not in ("cpu", "auto"):
+            raise UsageError(f"device: strokes are learned on CPUs, not on {self.device}; leave it out")
         if self.compare and self.iterations == 0:
             raise UsageError("compare: 0 iterations leave the CRF out, so there is nothing to compare")
         for name, said in {"unsure": self.unsure != "", "seed": self.seed != 0}.items():

@@ -87,7 +87,9 @@ def _draw(
     if not points:
         raise ValueError("lines: nothing to draw, no line has a finite value")
     scale = math.log10 if log_y else float
-    x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), frame.ticks[0])
+    along = [x for x, _ in points]
+    counted = all(float(x).is_integer() for x in along)  # such as iterations, of which there is no half
+    x_ticks = _ticks(min(along), max(along), frame.ticks[0], least=1.0 if counted else 0.0)
     heights = [scale(y) for _, y in points]
     y_ticks = (_decades if log_y else _ticks)(min(heights), max(heights), frame.ticks[1])
     right, low = frame.width - frame.right, frame.height - frame.bottom
@@ -185,16 +187,18 @@ def _drawable(y: float, log_y: bool) -> bool:
     return math.isfinite(y) and (y > 0 or not log_y)
 
 
-def _ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """`about` so many round numbers that enclose low..high, by steps of 1, 2 or 5 times a power of ten.
+def _ticks(low: float, high: float, about: int = 6, least: float = 0.0) -> list[float]:
+    """About so many round numbers that enclose low..high; `least` or more apart, by 1, 2 or 5 times a power of ten.
 
-    >>> _ticks(0, 50), _ticks(3, 3)
-    ([0.0, 10.0, 20.0, 30.0, 40.0, 50.0], [2.0, 3.0, 4.0])
+    >>> _ticks(0, 50), _ticks(3, 3), _ticks(0, 0)
+    ([0.0, 10.0, 20.0, 30.0, 40.0, 50.0], [2.0, 3.0, 4.0], [0.0, 1.0])
     """
     if not high > low:
-        size = 10.0 ** math.floor(math.log10(abs(low))) if low else 1.0
+        if not low:
+            return [0.0, 1.0]  # what is 0 throughout is a share or a count, as a rule, and never below
+        size = 10.0 ** math.floor(math.log10(abs(low)))
         return [low - size, float(low), low + size]
-    rough = (high - low) / (about - 1)
+    rough = max((high - low) / (about - 1), least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

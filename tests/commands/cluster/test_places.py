@@ -1,5 +1,7 @@
 """Folders and URLs, without Ray: names, pairs, what is left to do, and one image through an object store's folder."""
 
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from PIL import Image as Picture
 
 from crfrnn.cli import main
 from crfrnn.commands.cluster.attempts import Attempts
+from crfrnn.commands.cluster.folders import check_places
 from crfrnn.commands.cluster.images import Alone, Image, Pairs, Results
 from crfrnn.commands.cluster.names import Names
 from crfrnn.commands.cluster.places import Place
@@ -134,17 +137,57 @@ def test_places_that_cannot_be_reached():
     with pytest.raises(UsageError, match="nowhere://bucket: Protocol not known: nowhere"):
         Place.of("nowhere://bucket").exists()
 
-    class Locked(Place):
-        @property
-        def _opened(self):
-            raise NoCredentialsError("Unable to locate\ncredentials")
-
-    with pytest.raises(ValueError, match=r"s3://b: .*NoCredentialsError: Unable to locate credentials\); give them as"):
-        Locked("s3://b").exists()
-
 
 class NoCredentialsError(Exception):
     """As botocore's."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoCredentialsError("Unable to locate\nkeys"),
+        PermissionError("Access Denied"),  # as s3fs says it
+        OSError("Forbidden: b/bucket/o\nno access"),  # as gcsfs says it
+        RuntimeError("Anonymous caller does not have storage.objects.list access, 401"),
+    ],
+)
+def test_what_keys_would_mend_says_so(error):
+    class Locked(Place):
+        @property
+        def _opened(self):
+            raise error
+
+    text = " ".join(str(error).split())
+    expected = f"s3://b: cannot be used ({type(error).__name__}: {text}); give credentials as its client expects"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        Locked("s3://b").exists()
+
+
+def test_what_keys_would_not_mend_does_not():
+    class Unreachable(Place):
+        @property
+        def _opened(self):
+            raise OSError("Could not connect to the endpoint 4010")
+
+    with pytest.raises(ValueError, match=r"cannot be used \(OSError: Could not connect to the endpoint 4010\)$"):
+        Unreachable("s3://b").exists()
+
+
+def test_a_store_that_says_nothing_is_not_waited_for(monkeypatch):
+    silence = threading.Event()
+
+    class Silent(Place):
+        @property
+        def _opened(self):
+            silence.wait()
+            return fsspec.core.url_to_fs("memory://")
+
+    monkeypatch.setattr("crfrnn.commands.cluster.places.SECONDS", 0.1)
+    here, store = Place.of("."), Silent("gs://b/p")
+    for read, written in ((store, here), (here, store)):
+        with pytest.raises(ValueError, match=r"^gs://b/p: no answer within 0.1 s; can this machine reach it"):
+            check_places([read], {"out": written})
+    silence.set()
 
 
 def test_attempts():

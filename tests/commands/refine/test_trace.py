@@ -118,6 +118,18 @@ class TestChart:
         ((_, y),) = drawn(draw_chart("", "", "", [Line("", [0, 1], [3.0, 3.0])]))
         assert y[0] == y[1]
 
+    @pytest.mark.parametrize(
+        ("x", "y", "ticks"),
+        [
+            ([1, 2, 3], [0.0, 0.0, 0.0], ["1", "2", "3", "0", "1"]),  # nothing changes: no share is below 0
+            ([1, 2, 3], [0.0, 1.0, 2.0], ["1", "2", "3", "0", "1", "2"]),  # iterations have no halves
+            ([1.0, 1.5, 2.0], [0.0, 1.0, 2.0], ["1", "1.2", "1.4", "1.6", "1.8", "2", "0", "1", "2"]),
+        ],
+    )
+    def test_ticks(self, x, y, ticks):
+        svg = draw_chart("", "", "", [Line("", x, y)], frame=SMALL)
+        assert [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")] == ticks
+
     def test_points_say_their_numbers_and_one_is_marked(self):
         svg = draw_chart("", "", "", [Line("", [1, 2, 3], [9.0, 4.5, 0.25], marked=2)], frame=SMALL)
         dots = list(ElementTree.fromstring(svg).iter(f"{SVG}circle"))
