@@ -49,7 +49,7 @@ class RefineOptions:
         fitted: what a file of crfrnn fit says of itself; nothing is done with it.
         bands: of a raster, those that are used, such as 4,3,2, from 1 on; left out, all.
         metres: of a raster, bandwidths of positions count in metres, by its transform, instead of in pixels.
-        memory: of a raster, what may be taken, such as 2GB or 500MB; what is larger is worked on in windows.
+        memory: of a raster, what may be taken, such as 2GB or 900MB; what is larger is worked on in windows.
         attributes: of points, what is used besides positions: names such as intensity or red,green,blue, or none; left
             out, colours or else the intensity where they vary.
         classes: of points, the class that each label is written as, such as 2,5,6; left out, 0,1,2 and so on.
