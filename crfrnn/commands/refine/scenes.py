@@ -119,7 +119,7 @@ def refine_windows(
         probabilities: as in `refine`, likewise; or logits.
         out: what the result is written to: labels, where it is (H, W) of whole numbers, or else marginals, in the shape
             of the predictions.
-        memory: what may be taken besides the arrays' own pages, such as ``2GB`` or ``500MB``.
+        memory: what may be taken besides the arrays' own pages, such as ``2GB`` or ``900MB``.
         mask: (H, W), True where a pixel counts; the others get the largest number that `out` holds, or NaN.
         preset, kernels, accuracy, tolerance, spacing, standardize: as in `refine`, where the range of each channel is
             that of a million pixels.

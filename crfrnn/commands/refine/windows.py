@@ -61,7 +61,7 @@ def parse_memory(text: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
     if not found or not float(found[1]):
-        raise ValueError(f"memory: expected a size such as 2GB or 500MB, got {text!r}")
+        raise ValueError(f"memory: expected a size such as 2GB or 900MB, got {text!r}")
     return float(found[1]) * UNITS[found[2].upper()]
 
 
