@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import ExifTags, Image
 from skimage import data
 
@@ -150,29 +149,6 @@ def test_a_configuration_file_and_who_wins(folder, capsys):
     assert "crfrnn refine: config: not a readable YAML file" in capsys.readouterr().err
 
 
-def test_several_words_stand_wherever_they_like(capsys):
-    words = (
-        "a.png",
-        "--no-overwrite",
-        "b c.png",
-        "--seed=3",
-        "1",
-        "--iterations",
-        "2",
-        "null",
-        "--overwrite",
-        "[d].png",
-    )
-    assert run("segment", "--out", "x", *words, "--print_config") == 0
-    said = yaml.safe_load(capsys.readouterr().out)
-    assert said["image"] == ["a.png", "b c.png", "1", "null", "[d].png"]
-    assert (said["seed"], said["iterations"], said["overwrite"]) == (3, 2, True)
-    kernels = ("--kernel", "spatial:2,1", "m", "--kernel=bilateral:30,20,2", "n")
-    assert run("evaluate", "--data", "c.yaml", *kernels, "--crf", "separate", "--print_config") == 0
-    said = yaml.safe_load(capsys.readouterr().out)
-    assert (said["model"], said["kernel"]) == (["m", "n"], ["spatial:2,1", "bilateral:30,20,2"])
-
-
 USAGE = {
     "no source": ["refine", "cat.png", "--out", "x.png"],
     "two sources": ["refine", "cat.png", "--out", "x.png", "--probabilities", "cat.npy", "--labels", "grey.png"],
@@ -234,31 +210,6 @@ def test_refusals_are_one_line_and_leave_nothing(folder, capsys, case):
     assert "Traceback" not in err
     assert out == ""
     assert sorted(folder.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("command", "told"),
-    [
-        ("evaluate a --model b", "evaluate: model: give it without --model, as in: crfrnn evaluate runs/mine/model"),
-        ("fit --ground-truth t", "fit: ground_truth: give it without --ground_truth, as in: crfrnn fit photos/"),
-        ("refine cat.png dog.png --out x", "refine: 'dog.png' is one word too many: give only image without a name,"),
-        ("refine --overwrite cat.png dog.png", "refine: 'dog.png' is one word too many"),
-        ("serve x", "serve: 'x' is one word too many: give nothing without a name, as in: crfrnn serve ("),
-        ("train x --seed 1", "train: 'x' is one word too many: give nothing without a name, as in: crfrnn train --"),
-        ("fit a b", "fit: the following arguments are required: ground_truth, out (crfrnn fit --help)"),
-        ("data check", "data check: the following arguments are required: configuration (crfrnn data check --help)"),
-        ("refine a --iterations many", "refine: iterations: expected a whole number or settled, got many ("),
-        ("refine a --jobs many", "refine: jobs: expected a whole number, got many ("),
-        ("refine a --class-weights many", "refine: class-weights: expected a list, got many ("),
-        ("train --stages 3", "train: stages: expected a list, got 3 ("),
-    ],
-)
-def test_words_in_the_wrong_place(capsys, command, told):
-    assert run(*command.split()) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith(f"crfrnn {told}")
-    assert err.count("\n") == 1
-    assert out == ""
 
 
 @pytest.fixture
